@@ -1,0 +1,1 @@
+"""Attacks as pure algorithms on tensors, by what they touch; never Flower."""

@@ -1,0 +1,1 @@
+"""Server side: Flower strategies. Rules of defenses/aggregation need no strategy of their own."""

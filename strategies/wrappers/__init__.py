@@ -1,0 +1,1 @@
+"""Strategies that wrap any other strategy and change one thing about it."""
