@@ -1,1 +1,23 @@
-"""Server side: Flower strategies. Rules of defenses/aggregation need no strategy of their own."""
+"""Server side: Flower strategies. Rules of defenses/aggregation need no strategy of their own.
+
+`from strategies import FedAvg, InvariantAggregation, Curious` works in any Flower app of the message API.
+"""
+
+from strategies._cohort import AnyNodes, Cohort, NumberedClients
+from strategies.fedavg import FedAvg, RoundAccount, RunStopped
+from strategies.invariant_aggregation import InvariantAggregation
+from strategies.wrappers.curious import Curious, Sighting
+from strategies.wrappers.resumed import Resumed
+
+__all__ = [
+    "AnyNodes",
+    "Cohort",
+    "Curious",
+    "FedAvg",
+    "InvariantAggregation",
+    "NumberedClients",
+    "Resumed",
+    "RoundAccount",
+    "RunStopped",
+    "Sighting",
+]

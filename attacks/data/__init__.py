@@ -1,6 +1,62 @@
 """Attacks on training data, one a file: a frozen dataclass whose fields are its options.
 
-`poison(samples, generator) -> Samples` is what a malicious client trains on; `measure(test) -> Samples` is what the
-attack is measured on: attacked test samples with the labels the attacker wants, so that accuracy on them is the attack
-success rate. `modalities` says what it works on; `backdoor` whether it plants one. Inputs are never modified.
+The class has the name of its file without underscores (`PixelTrigger` in pixel_trigger.py) and is a `DataAttack`. An
+example without any engine; `model` is then trained on `local`, and accuracy on `attacked` is the attack success rate:
+
+    >>> import torch
+    >>> from attacks.data.pixel_trigger import PixelTrigger
+    >>> from tasks import Samples
+    >>> samples = Samples(torch.zeros(8, 1, 4, 4), torch.tensor([0, 1, 2, 3, 0, 1, 2, 3]))
+    >>> attack = PixelTrigger(size=2, target=3, fraction=0.25)
+    >>> attack.check(num_classes=4, sample_shape=(1, 4, 4))
+    >>> local = attack.poison(samples, torch.Generator().manual_seed(0))
+    >>> (local.x.sum(dim=(1, 2, 3)) > 0).sum().item(), (local.y == 3).sum().item()
+    (2, 4)
+    >>> attacked = attack.measure(samples)
+    >>> len(attacked), attacked.y.unique().tolist(), attacked.x[0, 0].tolist()[2]
+    (6, [3], [0.0, 0.0, 1.0, 1.0])
 """
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+import torch
+
+from tasks import Samples
+
+
+class DataAttack(Protocol):
+    """What every attack of this folder is: three verbs and two constants, on top of options with defaults.
+
+    The options are checked when the attack is made, alone; against a task they are checked by `check`. Both raise
+    ValueError with a sentence. Samples may still be encoded (uint8 pixels); what comes back is always decoded, and
+    what was given is never modified.
+    """
+
+    modalities: ClassVar[frozenset[str]]
+    """The kinds of samples it works on: a subset of `image`, `table` and `text`."""
+    backdoor: ClassVar[bool]
+    """Whether it plants a backdoor: accuracy on untouched samples is then meant to stay."""
+
+    def check(self, num_classes: int, sample_shape: tuple[int, ...]) -> None:
+        """Raise where the attack does not fit a task: called before a run starts, so that no client finds out late.
+
+        `sample_shape` is the shape of one sample, (C, H, W) for images. Raises ValueError, or FileNotFoundError
+        where a file that the attack needs is missing.
+        """
+
+    def poison(self, samples: Samples, generator: torch.Generator) -> Samples:
+        """Return what a malicious client trains on in place of its samples; all randomness is the generator's."""
+
+    def measure(self, test: Samples) -> Samples | None:
+        """Return attacked test samples with the labels the attacker wants, or None where no sample qualifies.
+
+        Accuracy on them is the attack success rate.
+        """
+
+
+def check_label(attack: str, option: str, label: int, num_classes: int) -> None:
+    """Raise ValueError where a label that an option names is not a class of the task."""
+    if label >= num_classes:
+        raise ValueError(f"{attack} needs {option} < number of classes: {option} = {label}, classes = {num_classes}")

@@ -1,0 +1,62 @@
+"""What a client does with its data, with the server's message and with its update; a role changes one verb."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from tasks import Samples
+
+
+class Role:
+    """A client that changes nothing; subclasses override the verb they are about, and never what they were given.
+
+    Every verb gets a generator of its own, which depends on the run's seed, the round and the client.
+    """
+
+    name = "benign"
+
+    def data(self, samples: Samples, generator: torch.Generator) -> Samples:
+        """Return what the client trains on."""
+        return samples
+
+    def incoming(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the model that the client starts from, given the one that the server sent."""
+        return tensors
+
+    def outgoing(self, update: Tensor, peers: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the update (d,) that the client sends.
+
+        `peers` (k, d) are the updates it may see: its own honest one first, then those its accomplices share.
+        """
+        return update
+
+
+class Roles(Role):
+    """Several roles one after the other: `edge_case() + scaling()` plants a backdoor, then boosts the update."""
+
+    def __init__(self, parts: Sequence[Role]) -> None:
+        if not parts:
+            raise ValueError("roles need at least one part")
+        self.parts = tuple(parts)
+        self.name = "+".join(dict.fromkeys(part.name for part in parts))
+
+    def data(self, samples: Samples, generator: torch.Generator) -> Samples:
+        """Apply every part in order."""
+        for part in self.parts:
+            samples = part.data(samples, generator)
+        return samples
+
+    def incoming(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Apply every part in order."""
+        for part in self.parts:
+            tensors = part.incoming(tensors)
+        return tensors
+
+    def outgoing(self, update: Tensor, peers: Tensor, generator: torch.Generator) -> Tensor:
+        """Apply every part in order; each sees what the one before made of the client's own update."""
+        for part in self.parts:
+            update = part.outgoing(update, torch.cat([update[None], peers[1:]]), generator)
+        return update

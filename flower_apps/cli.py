@@ -1,0 +1,170 @@
+"""The command line: `thornbed run`, `list`, `tour`. Bad input ends with one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn, Optional
+
+import click
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flower_apps.config import AUTO, BadSettings, Settings, settings_from
+
+app = typer.Typer(
+    name="thornbed",
+    help="Federated-learning security testbed: attacks, defenses and learning schemes that compose, on Flower.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out, err = Console(), Console(stderr=True)
+
+
+def _run(**flags: str | bool | None) -> None:
+    """Run one federation: a task, a strategy, an attack, in one of three engines.
+
+    What is not said is the task's own default. Plug-ins take options in brackets: 'krum(num_byzantine=4)';
+    parts of an attack are joined by +. `thornbed list` shows all of them.
+
+    [bold]Examples[/bold]
+
+    thornbed run --task digits --strategy "invariant(tau=0.2)" --attack pixel_trigger
+
+    thornbed run --task cifar10 --data-dir data --attack "edge_case(target=9)" --partition "dirichlet(alpha=0.5)"
+
+    thornbed run --resume --output runs/mine
+    """
+    from flower_apps import launch  # torch and Flower are loaded only for a command that needs them
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    settings = launch.prepare(_settings(given))
+    launch.run(settings, out, err)
+
+
+def _signature() -> inspect.Signature:
+    """Make the flags of `run` out of the settings, so that there is one list of them."""
+    parameters = []
+    for name, field in Settings.model_fields.items():
+        extra: Any = field.json_schema_extra
+        annotation, default = str(field.annotation), field.default
+        flag = f"--{name.replace('_', '-')}"
+        metavar = "INTEGER" if "int" in annotation else "NUMBER" if "float" in annotation else "TEXT"
+        shown: Any = "the task's own" if default == AUTO and name not in ("device", "min_replies") else str(default)
+        option = typer.Option(
+            flag,
+            help=field.description,
+            rich_help_panel=extra["group"],
+            show_default=False if default in ("", False) or name in ("device", "min_replies") else shown,
+            **({} if field.annotation is bool else {"metavar": metavar}),
+        )
+        kind: Any = Optional[bool] if field.annotation is bool else Optional[str]  # noqa: UP045 (typer reads these)
+        parameters.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option])
+        )
+    return inspect.Signature(parameters)
+
+
+_run.__signature__ = _signature()  # type: ignore[attr-defined]
+_run.__annotations__ = {name: parameter.annotation for name, parameter in _signature().parameters.items()}
+app.command("run")(_run)
+
+
+def _settings(given: Mapping[str, str | bool]) -> Settings:
+    """Turn what was typed into settings; with --resume, what was not typed is as in the run that goes on."""
+    values = {name: _value(name, text) for name, text in given.items()}
+    if not values.get("resume"):
+        return settings_from(values)
+    if "output" not in values:
+        raise BadSettings("--resume needs --output, the folder of the run that is to go on")
+    from flower_apps.records import Folder
+
+    before = Folder(Path(str(values["output"]))).settings().model_dump()
+    return settings_from({**before, **values})
+
+
+def _value(name: str, text: str | bool) -> Any:
+    """Read a flag's text as the number its setting takes; what is no number stays text and is refused later."""
+    annotation = str(Settings.model_fields[name].annotation)
+    if isinstance(text, str):
+        for kind, read in (("int", int), ("float", float)):
+            if kind in annotation:
+                with suppress(ValueError):
+                    return read(text)
+    return text
+
+
+@app.command("list")
+def list_plugins(
+    kind: Annotated[str | None, typer.Argument(help="Only this kind: task, model, strategy, attack, ...")] = None,
+    output_format: Annotated[Literal["table", "json"], typer.Option("--format", help="table or json.")] = "table",
+) -> None:
+    """Print every plug-in of every kind, with its options and its paper."""
+    from flower_apps import plugins
+
+    if kind is not None and kind not in plugins.FOLDERS:
+        raise BadSettings(f"there is no kind {kind!r}; there are {', '.join(plugins.FOLDERS)}")
+    kinds = [kind] if kind else list(plugins.FOLDERS)
+    found = [plugins.describe(each, name) for each in kinds for name in plugins.available(each)]
+    if output_format == "json":
+        print(json.dumps([asdict(plugin) for plugin in found], indent=2))
+        return
+    for each in kinds:
+        table = Table(title=f"--{each}", title_justify="left", title_style="bold", expand=True, show_lines=True)
+        table.add_column("name and options", ratio=2)
+        table.add_column("what it is", ratio=3)
+        table.add_column("source", ratio=3, style="dim")
+        for plugin in (plugin for plugin in found if plugin.kind == each):
+            options = "".join(
+                f"\n  {option.name}: {option.type}" + ("" if option.default is None else f" = {option.default}")
+                for option in plugin.options
+            )
+            table.add_row(f"[bold]{plugin.name}[/bold]" + options.replace("[", r"\["), plugin.summary, plugin.source)
+        out.print(table)
+
+
+@app.command()
+def tour(
+    output: Annotated[Path, typer.Option(help="Folder for the records and report.html.")] = Path("runs/tour"),
+) -> None:
+    """See it work: a backdoor, a defense, and Flower's virtual client engine, on real handwritten digits."""
+    from flower_apps.tour import take
+
+    take(output, out, err)
+
+
+def main() -> NoReturn:
+    """Run the command line and leave with its exit code: 0 done, 1 stopped on the way, 2 refused, 130 interrupted."""
+    try:
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Abort:
+        _leave("interrupted", 130)
+    except click.ClickException as error:
+        _leave(error.format_message(), 2)
+    except BadSettings as error:
+        _leave(str(error), 2)
+    except KeyboardInterrupt as error:
+        _leave(str(error) or "interrupted", 130)
+    except Exception as error:
+        # Everything that stops a run on purpose says what to do; anything else is a fault of this program.
+        if type(error).__name__ not in ("RunStopped", "RunFailed"):
+            raise
+        _leave(str(error), 1)
+
+
+def _leave(sentence: str, code: int) -> NoReturn:
+    err.print(f"thornbed: {sentence}", style="red" if code != 130 else "yellow", markup=False, highlight=False)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""The settings of a run: flags of the command line, keys of the run config and keys of a sweep are these fields.
+
+A setting that is "auto" is the task's own default; `flower_apps.build.resolve` fills it in.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+AUTO = "auto"
+ENGINES = ("inline", "simulation", "deployment")
+
+
+class BadSettings(ValueError):
+    """Settings that cannot be run; the text is one sentence that says what would be right."""
+
+
+def _flag(group: str, text: str, **bounds: Any) -> Any:
+    return Field(description=text, json_schema_extra={"group": group}, **bounds)
+
+
+WHAT, WHO, HOW, WHERE = "What is run", "Who takes part", "How it is trained", "Where it runs"
+Auto = Literal["auto"]
+
+
+class Settings(BaseModel):
+    """Everything that decides what a run does; frozen, and checked field by field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    task: Annotated[str, _flag(WHAT, "Task: digits, mnist, fashion_mnist, cifar10, ...")] = "digits"
+    model: Annotated[str, _flag(WHAT, "Model, such as cnn or 'resnet20(width=64)'.")] = AUTO
+    strategy: Annotated[str, _flag(WHAT, "Aggregation rule or strategy, such as 'invariant(tau=0.2)'.")] = "fedavg"
+    attack: Annotated[str, _flag(WHAT, "Attack of the malicious clients, parts joined by +, or none.")] = "none"
+    defense: Annotated[str, _flag(WHAT, "Defense on the honest clients, such as local_dp, or none.")] = "none"
+    partition: Annotated[str, _flag(WHO, "How the data are divided, such as 'dirichlet(alpha=0.5)'.")] = AUTO
+    num_clients: Annotated[int | Auto, _flag(WHO, "Number of clients.", ge=1)] = AUTO
+    clients_per_round: Annotated[int | Auto, _flag(WHO, "Clients drawn in a round.", ge=1)] = AUTO
+    num_malicious: Annotated[
+        int | Auto, _flag(WHO, "Malicious clients, the last ones; 0 measures an attack nobody makes.", ge=0)
+    ] = AUTO
+    malicious_ids: Annotated[str, _flag(WHO, "Malicious clients by number, such as 3,7 (instead of a count).")] = ""
+    min_replies: Annotated[
+        int | Auto, _flag(WHO, "Usable replies below which a run stops; by default half of a round.", ge=1)
+    ] = AUTO
+    rounds: Annotated[int | Auto, _flag(HOW, "Rounds of training.", ge=1)] = AUTO
+    local_epochs: Annotated[float | Auto, _flag(HOW, "Passes over its data that a client makes in a round.", gt=0)] = (
+        AUTO
+    )
+    batch_size: Annotated[int | Auto, _flag(HOW, "Samples in a local batch.", ge=1)] = AUTO
+    learning_rate: Annotated[float | Auto, _flag(HOW, "Learning rate of the local optimiser.", gt=0)] = AUTO
+    optimizer: Annotated[str, _flag(HOW, "Local optimiser, such as 'sgd(momentum=0.9)'.")] = AUTO
+    seed: Annotated[int, _flag(HOW, "Everything random follows from it.", ge=0)] = 0
+    engine: Annotated[str, _flag(WHERE, "inline (one process), simulation (Flower's), deployment.")] = "inline"
+    device: Annotated[str, _flag(WHERE, "cpu, cuda, cuda:1, mps; auto takes a GPU where there is one.")] = AUTO
+    data_dir: Annotated[str, _flag(WHERE, "Folder with data: NAME.npz, or torchvision's downloads.")] = ""
+    output: Annotated[str, _flag(WHERE, "Folder for the records; by default a new one below runs/.")] = ""
+    resume: Annotated[bool, _flag(WHERE, "Go on from the checkpoint in the output folder.")] = False
+    superlink: Annotated[str, _flag(WHERE, "HOST:PORT of a running SuperLink (deployment).")] = ""
+    root_certificates: Annotated[str, _flag(WHERE, "CA certificate of the SuperLink; without it no TLS.")] = ""
+    node_timeout: Annotated[float, _flag(WHERE, "Seconds to wait for the clients to connect.", gt=0)] = 60.0
+    reply_timeout: Annotated[float, _flag(WHERE, "Seconds to wait for the replies of a round.", gt=0)] = 3600.0
+
+    @field_validator("local_epochs", "learning_rate", "node_timeout", "reply_timeout", mode="after")
+    @classmethod
+    def _finite(cls, value: float | str) -> float | str:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError("takes a finite number")
+        return value
+
+    @field_validator("malicious_ids", mode="after")
+    @classmethod
+    def _numbers(cls, value: str) -> str:
+        parts = [part.strip() for part in value.split(",")] if value.strip() else []
+        if not all(part.isdecimal() for part in parts):
+            raise ValueError("takes client numbers joined by commas, such as 3,7")
+        return ",".join(str(number) for number in sorted({int(part) for part in parts}))
+
+    @property
+    def named_malicious(self) -> tuple[int, ...]:
+        """The malicious clients that were named one by one."""
+        return tuple(int(part) for part in self.malicious_ids.split(",") if part)
+
+    @property
+    def malicious(self) -> frozenset[int]:
+        """The malicious clients of resolved settings: those named, or else the last `num_malicious`."""
+        if self.malicious_ids:
+            return frozenset(self.named_malicious)
+        clients, count = _number(self.num_clients), _number(self.num_malicious)
+        return frozenset(range(clients - count, clients))
+
+    def to_run_config(self) -> dict[str, bool | int | float | str]:
+        """Return the settings under Flower's run-config keys (words joined by dashes)."""
+        return {name.replace("_", "-"): value for name, value in self.model_dump().items()}
+
+    def command(self) -> str:
+        """Return the command that repeats this run (into a folder of the user's choice)."""
+        defaults = Settings()
+        words = ["thornbed", "run"]
+        for name, value in self.model_dump().items():
+            if value != getattr(defaults, name) and name not in ("output", "resume"):
+                words += [f"--{name.replace('_', '-')}", str(value)]
+        return shlex.join(words)
+
+
+def _number(value: int | str) -> int:
+    if isinstance(value, str):
+        raise TypeError("these settings are not resolved yet")
+    return value
+
+
+def settings_from(values: Mapping[str, Any]) -> Settings:
+    """Make settings of keys with dashes or underscores; raises BadSettings with one sentence a fault."""
+    known = {name.replace("-", "_"): value for name, value in values.items()}
+    try:
+        return Settings(**known)
+    except ValidationError as error:
+        raise BadSettings("; ".join(dict.fromkeys(_sentence(fault, known) for fault in error.errors()))) from None
+
+
+def _sentence(fault: Any, values: Mapping[str, Any]) -> str:
+    name = str(fault["loc"][0])
+    flag, field = f"--{name.replace('_', '-')}", Settings.model_fields.get(name)
+    if field is None:
+        return f"there is no setting {flag}; there are {', '.join('--' + n.replace('_', '-') for n in Settings.model_fields)}"
+    if fault["type"] == "value_error":
+        return f"{flag} {fault['ctx']['error']}, not {values[name]!r}"
+    types = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
+    annotation = str(field.annotation)
+    kind = next((text for key, text in types.items() if key in annotation), "a value")
+    bounds = [f"at least {m.ge}" for m in field.metadata if hasattr(m, "ge")]
+    bounds += [f"above {m.gt}" for m in field.metadata if hasattr(m, "gt")]
+    limit = f" ({bounds[0]})" if bounds else ""
+    return f"{flag} takes {kind}{limit}, not {values[name]!r}"

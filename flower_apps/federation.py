@@ -1,0 +1,159 @@
+"""One run from its settings to its records, whatever stands behind the grid."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from attacks.data import DataAttack
+from clients.local_training import evaluate
+from flower_apps import build
+from flower_apps.config import Settings
+from flower_apps.plots import write_pictures
+from flower_apps.records import Folder
+from protocol.vector import to_arrays, to_tensors
+from strategies import NumberedClients, Resumed
+from tasks import Samples
+
+OnRound = Callable[[Mapping[str, Any]], None]
+
+
+def conduct(settings: Settings, grid: Grid, on_round: OnRound | None = None) -> dict[str, Any]:
+    """Run a federation of resolved settings, write its records, and return the summary.
+
+    `on_round` is called with every line of metrics.jsonl as it is written. Raises `config.BadSettings` before anything starts,
+    and `strategies.RunStopped` where too few replies are usable; the checkpoint of the last whole round stays.
+    """
+    folder = Folder(Path(settings.output or default_output(settings)).expanduser())
+    done = folder.prepare(settings)
+    if done >= int(settings.rounds) and (summary := folder.summary()) is not None:
+        return summary
+    return _Run(settings, folder, on_round).go(grid, done)
+
+
+def default_output(settings: Settings) -> str:
+    """Return a folder below runs/ that tells what was run, and when."""
+    parts = [settings.task, settings.strategy, settings.attack, f"seed{settings.seed}"]
+    words = [re.sub(r"\(.*?\)", "", part).replace(" ", "").replace("+", "-") for part in parts]
+    return str(Path("runs") / "-".join([*words, time.strftime("%Y%m%d-%H%M%S")]))
+
+
+class _Run:
+    """The server's side of one run: it tests the model after every round and keeps the records."""
+
+    def __init__(self, settings: Settings, folder: Folder, on_round: OnRound | None) -> None:
+        self.settings, self.folder, self.on_round = settings, folder, on_round
+        self.task = build.load_task(settings.task, settings.data_dir)
+        self.device = build.device(settings)
+        self.network = build.model(settings, self.task)
+        self.test = self.task.samples("test")
+        self.attack, self.attacked = self._attacked()
+        self.strategy = build.strategy(settings)
+        self.last: dict[str, Any] = {}
+
+    def _attacked(self) -> tuple[DataAttack | None, Samples | None]:
+        """Return the part that the attack is measured by and what it is measured on.
+
+        Of several parts that touch data the last one decides: it is what the attack ends in.
+        """
+        attack = build.attack(self.settings.attack, self.settings.data_dir)
+        for part in reversed(attack.data if attack else []):
+            measured = part.measure(self.test)
+            if measured is not None and len(measured):
+                return part, measured
+        return None, None
+
+    def go(self, grid: Grid, done: int) -> dict[str, Any]:
+        """Run the rounds that are left and return the summary."""
+        started = time.perf_counter()
+        tensors = self.folder.load_checkpoint() if done else self.network.state_dict()
+        rounds = int(self.settings.rounds)
+        earlier = sum(line["seconds"] for line in self.folder.lines())
+        self.folder.write_config(self.settings, {"device": str(self.device), "num_parameters": self._num_parameters()})
+        strategy: Strategy = Resumed(self.strategy, done) if done else self.strategy
+        self._round_started = started
+        result = strategy.start(
+            grid,
+            to_arrays(tensors),
+            num_rounds=rounds - done,
+            timeout=self.settings.reply_timeout,
+            evaluate_fn=lambda server_round, arrays: self.finish_round(server_round + done, arrays),
+        )
+        final = to_tensors(result.arrays) if result.arrays else dict(tensors)
+        summary = self._summary(earlier + time.perf_counter() - started)
+        self.folder.finish(self.settings, final, summary)
+        write_pictures(self.folder.path, self.task, self.attack)
+        return {"settings": self.settings.model_dump(), **summary}
+
+    def finish_round(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+        """Test the model, write the round's line, then its checkpoint."""
+        known = {line["round"]: line for line in self.folder.lines()} if not self.last else {}
+        if server_round in known:  # the checkpoint that a resumed run starts from
+            self.last = known[server_round]
+            return None
+        tensors = to_tensors(arrays)
+        before = time.perf_counter()
+        metrics = self._test(tensors)
+        now = time.perf_counter()
+        line: dict[str, Any] = {"round": server_round, **metrics, "seconds": now - self._round_started}
+        account = self.strategy.account
+        if account is not None and server_round:
+            line |= {
+                "train_loss": account.train_loss,
+                "seconds_training": account.seconds_training,
+                "seconds_aggregation": account.seconds_aggregation,
+                "seconds_evaluation": now - before,
+                "sampled": account.sampled,
+                "sampled_malicious": [client for client in account.sampled if client in self._malicious()],
+                "dropped": account.dropped,
+                "defense": account.defense,
+            }
+        self._round_started = now
+        self.folder.append(line)
+        self.folder.checkpoint(tensors, server_round)
+        self.last = line
+        if self.on_round is not None:
+            self.on_round(line)
+        return MetricRecord({name: value for name, value in metrics.items() if value is not None})
+
+    def _test(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, float | None]:
+        self.network.load_state_dict(dict(tensors))
+        loss, accuracy = evaluate(self.network, self.test, device=self.device)
+        success = evaluate(self.network, self.attacked, device=self.device)[1] if self.attacked else None
+        return {"accuracy": accuracy, "loss": loss, "attack_success_rate": success}
+
+    def _malicious(self) -> frozenset[int]:
+        """Return who is malicious, for the records: the settings say it, in deployment the nodes themselves."""
+        if self.settings.engine == "deployment" and isinstance(self.strategy.cohort, NumberedClients):
+            return frozenset(client for client, role in self.strategy.cohort.roles.items() if role != "benign")
+        return self.settings.malicious
+
+    def _num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    def _summary(self, seconds: float) -> dict[str, Any]:
+        lines = self.folder.lines()
+        told = {
+            key: value
+            for key, value in getattr(self.strategy.rule, "keywords", {}).items()
+            if key == "num_byzantine" and value is not None
+        }
+        return {
+            "metrics": {name: self.last[name] for name in ("accuracy", "loss", "attack_success_rate")},
+            "rounds": self.last["round"],
+            "seconds": seconds,
+            "seconds_training": sum(line.get("seconds_training", 0.0) for line in lines),
+            "seconds_aggregation": sum(line.get("seconds_aggregation", 0.0) for line in lines),
+            "malicious": sorted(self._malicious()),
+            "replies_dropped": sum(len(line.get("dropped", ())) for line in lines),
+            # A defense that is told the number of attackers knows more than it would in the field.
+            "defense_was_told": told,
+        }

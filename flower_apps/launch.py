@@ -1,0 +1,123 @@
+"""From checked settings to a finished run in one of the engines, with its progress in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from flower_apps import build, plugins
+from flower_apps.config import BadSettings, Settings
+from flower_apps.federation import OnRound, default_output
+from flower_apps.records import Folder
+from strategies import RunStopped
+
+
+def prepare(settings: Settings) -> Settings:
+    """Resolve the settings, refuse what cannot work, and choose the output folder.
+
+    Raises BadSettings with one sentence; nothing has been started or written then.
+    """
+    try:
+        resolved = build.resolve(settings)
+        here = resolved.engine != "deployment"
+        if here:
+            absolute = {
+                name: str(Path(getattr(resolved, name)).expanduser().resolve())
+                for name in ("data_dir", "output")
+                if getattr(resolved, name)
+            }
+            absolute.setdefault("output", str(Path(default_output(resolved)).resolve()))
+            resolved = resolved.model_copy(update=absolute)
+        build.check(resolved, data=here)
+    except (ValueError, OSError) as error:
+        raise BadSettings(" ".join(str(error).split())) from error
+    if here:
+        Folder(Path(resolved.output)).prepare(resolved)
+    return resolved
+
+
+def run(settings: Settings, out: Console, err: Console) -> dict[str, Any] | None:
+    """Run prepared settings, show progress on `err` and the result on `out`, and return the summary.
+
+    Returns None where the records lie on another machine. Raises KeyboardInterrupt with a sentence on how to go on.
+    """
+    folder = Folder(Path(settings.output))
+    with progress(err) as bar:
+        task = bar.add_task(title(settings), total=int(settings.rounds), figures="")
+        with interruptible(settings):
+            start(settings, lambda line: bar.update(task, completed=line["round"], figures=figures(line)))
+    summary = folder.summary()
+    if summary is None:
+        out.print(f"The run is complete; its records are beside the SuperLink, in {settings.output}.")
+        return None
+    table = Table("task", "strategy", "attack", "accuracy", "attack success", "loss", "seconds")
+    metrics = summary["metrics"]
+    row = [
+        settings.task,
+        settings.strategy,
+        f"{settings.attack} by {len(summary['malicious'])} of {settings.num_clients}",
+    ]
+    row += [shown(metrics["accuracy"]), shown(metrics["attack_success_rate"]), f"{metrics['loss']:.4f}"]
+    table.add_row(*row, f"{summary['seconds']:.1f}")
+    out.print(table)
+    if summary["replies_dropped"]:
+        out.print(f"{summary['replies_dropped']} replies were dropped; metrics.jsonl says which and why.")
+    out.print(f"Records: {folder.path}", highlight=False, soft_wrap=True)
+    return summary
+
+
+def start(settings: Settings, on_round: OnRound) -> None:
+    """Hand the settings to their engine; raises RunStopped with a hint where a checkpoint is kept."""
+    engine = plugins.find("engine", settings.engine)
+    try:
+        engine(settings, on_round)
+    except RunStopped as error:
+        raise RunStopped(f"{error}; the checkpoint is in {settings.output}") from error
+
+
+@contextmanager
+def interruptible(settings: Settings) -> Iterator[None]:
+    """Say on Ctrl-C what is kept and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        done = Folder(Path(settings.output)).rounds_done()
+        kept = f"{done or 0} of {settings.rounds} rounds are in {settings.output}"
+        raise KeyboardInterrupt(
+            f"interrupted; {kept}; go on with: thornbed run --resume --output {settings.output}"
+        ) from None
+
+
+def progress(console: Console) -> Progress:
+    """Return the bar of a run: rounds, figures of the latest one, time passed and left."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def title(settings: Settings) -> str:
+    """Return what is run, in a few words."""
+    attack = "no attack" if settings.attack == "none" else plugins.parse_sum(settings.attack)[0].name
+    return f"{plugins.parse(settings.strategy).name}, {attack}, {settings.engine}"
+
+
+def figures(line: Mapping[str, Any]) -> str:
+    """Return a round's figures for the progress bar."""
+    return f"acc {shown(line['accuracy'])}  asr {shown(line['attack_success_rate'])}"
+
+
+def shown(rate: float | None) -> str:
+    """Return a rate in [0, 1] with three digits, a dash where it was not measured."""
+    return "-" if rate is None else f"{rate:.3f}"

@@ -1,0 +1,188 @@
+"""What a run leaves in its output folder: config.json, metrics.jsonl, summary.json, checkpoint and model.
+
+A line of metrics.jsonl is written before the checkpoint of its round, and both are written whole or not at all, so a
+run that is killed at any moment can go on from the last checkpoint and end with the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from flower_apps.config import BadSettings, Settings, settings_from
+from flower_apps.plugins import ROOT
+
+CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
+CHECKPOINT, MODEL = "checkpoint.safetensors", "model.safetensors"
+PACKAGES = ("thornbed", "flwr", "torch", "torchvision", "numpy", "numba", "flwr-datasets", "safetensors")
+# These say where and how a run is made, not what it computes: a run may go on with others.
+FREE = (
+    "output",
+    "resume",
+    "rounds",
+    "data_dir",
+    "device",
+    "superlink",
+    "root_certificates",
+    "node_timeout",
+    "reply_timeout",
+)
+
+
+class Folder:
+    """The output folder of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def prepare(self, settings: Settings) -> int:
+        """Make the folder ready for a run and return the number of rounds that are done already.
+
+        Raises BadSettings where it holds another run, or one that the settings do not ask to resume.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise BadSettings(f"--output {self.path} is a file; name a folder")
+        known = (self.path / CONFIG).exists()
+        if known and not settings.resume:
+            raise BadSettings(
+                f"--output {self.path} holds a run already; add --resume to go on with it, or name another"
+            )
+        if not known:
+            if settings.resume:
+                raise BadSettings(f"--output {self.path} holds no run to resume; there is no {CONFIG} in it")
+            self.path.mkdir(parents=True, exist_ok=True)
+            return 0
+        self._compare(settings)
+        done = self.rounds_done()
+        if done is None:
+            (self.path / METRICS).unlink(missing_ok=True)
+            return 0
+        lines = [line for line in self.lines() if line["round"] <= done]
+        _write(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in lines))
+        return done
+
+    def settings(self) -> Settings:
+        """Return the resolved settings of the run that is here; raises BadSettings where there is none."""
+        try:
+            return settings_from(json.loads((self.path / CONFIG).read_text())["settings"])
+        except FileNotFoundError:
+            raise BadSettings(f"{self.path} holds no run; there is no {CONFIG} in it") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadSettings(f"{self.path / CONFIG} is damaged ({error}); name another --output") from None
+
+    def _compare(self, settings: Settings) -> None:
+        before = self.settings()
+        for name, value in settings.model_dump().items():
+            if name not in FREE and name != "engine" and value != getattr(before, name):
+                raise BadSettings(
+                    f"--{name.replace('_', '-')} is {value!r} and the run in {self.path} has {getattr(before, name)!r}; "
+                    "resume it with the same settings"
+                )
+
+    def write_config(self, settings: Settings, facts: Mapping[str, Any]) -> None:
+        """Write everything that was resolved, the versions, and the command that repeats the run."""
+        content = {
+            "settings": settings.model_dump(),
+            "command": settings.command(),
+            "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "versions": versions(),
+            **facts,
+        }
+        _write(self.path / CONFIG, json.dumps(content, indent=2) + "\n")
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Append one round to metrics.jsonl."""
+        with (self.path / METRICS).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return the rounds of metrics.jsonl; a last line that was cut off by a kill is left out."""
+        path = self.path / METRICS
+        texts = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        lines = []
+        for number, text in enumerate(texts):
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                if number < len(texts) - 1:
+                    raise BadSettings(f"{path} is damaged in line {number + 1}; name another --output") from None
+        return lines
+
+    def checkpoint(self, tensors: Mapping[str, Tensor], rounds_done: int) -> None:
+        """Replace the checkpoint by the model after `rounds_done` rounds."""
+        _save(self.path / CHECKPOINT, tensors, {"rounds_done": str(rounds_done)})
+
+    def rounds_done(self) -> int | None:
+        """Return how many rounds the checkpoint has behind it; None without a checkpoint."""
+        path = self.path / CHECKPOINT
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, framework="pt") as stored:
+                return int((stored.metadata() or {})["rounds_done"])
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise BadSettings(f"{path} is damaged ({error}); name another --output") from None
+
+    def load_checkpoint(self) -> dict[str, Tensor]:
+        """Return the tensors of the checkpoint."""
+        with safe_open(self.path / CHECKPOINT, framework="pt") as stored:
+            return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict)
+
+    def finish(self, settings: Settings, tensors: Mapping[str, Tensor], summary: Mapping[str, Any]) -> None:
+        """Write the final model, then summary.json, which says that the run is complete."""
+        _save(self.path / MODEL, tensors, {})
+        content = {"settings": settings.model_dump(), **summary, "versions": versions()}
+        _write(self.path / SUMMARY, json.dumps(content, indent=2) + "\n")
+
+    def summary(self) -> dict[str, Any] | None:
+        """Return summary.json, or None while the run is not complete."""
+        path = self.path / SUMMARY
+        return dict(json.loads(path.read_text())) if path.exists() else None
+
+
+def versions() -> dict[str, str]:
+    """Return what the run stands on: packages, Python, platform, and the revision of the checkout (empty without)."""
+    found = {"python": platform.python_version(), "platform": platform.platform(), "git": revision()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed as a package"
+    return found
+
+
+def revision() -> str:
+    """Return the git revision of the checkout, `-dirty` where files were changed; empty where there is none."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return os.environ.get("THORNBED_REVISION", "")
+    return done.stdout.strip()
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_suffix(path.suffix + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    part = path.with_suffix(path.suffix + ".part")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata)
+    part.replace(path)

@@ -1,0 +1,105 @@
+"""The tour: a backdoor, a defense against it, and the same run in two engines, on digits that need no download."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from flower_apps import launch
+from flower_apps.config import BadSettings, Settings, settings_from
+from flower_apps.flower_cli import RunFailed
+from flower_apps.records import Folder
+
+MARK = ".thornbed-tour"
+BACKDOOR = "pixel_trigger(size=3, target=0, fraction=0.5)"
+INVARIANT = "invariant(tau=0.6, alpha=0.25)"
+COMMON: Mapping[str, Any] = {"task": "digits", "num_clients": 20, "partition": "dirichlet(alpha=1.0)", "rounds": 40}
+STOPS: Mapping[str, Mapping[str, Any]] = {
+    "1-fedavg": {"attack": BACKDOOR, "num_malicious": 0},
+    "2-fedavg-backdoor": {"attack": BACKDOOR, "num_malicious": 4},
+    "3-invariant-backdoor": {"attack": BACKDOOR, "num_malicious": 4, "strategy": INVARIANT},
+    "4-invariant-backdoor-simulation": {
+        "attack": BACKDOOR,
+        "num_malicious": 4,
+        "strategy": INVARIANT,
+        "engine": "simulation",
+    },  # fmt: skip
+}
+WORDS = {
+    "1-fedavg": "FedAvg, nobody attacks",
+    "2-fedavg-backdoor": "FedAvg, 4 of 20 plant a backdoor",
+    "3-invariant-backdoor": "invariant aggregation, same backdoor",
+    "4-invariant-backdoor-simulation": "the same in Flower's virtual client engine",
+}
+
+
+def take(output: Path, out: Console, err: Console) -> None:
+    """Run every stop of the tour, show the table, and write report.html.
+
+    Raises BadSettings where the folder holds something that is not a tour, RunFailed where the engines disagree.
+    """
+    output = output.expanduser().resolve()
+    _clear(output)
+    settings = {
+        name: launch.prepare(settings_from({**COMMON, **stop, "output": str(output / name)}))
+        for name, stop in STOPS.items()
+    }
+    with launch.progress(err) as bar:
+        tasks = {
+            name: bar.add_task(WORDS[name], total=int(stop.rounds), figures="", start=False)
+            for name, stop in settings.items()
+        }
+        for name, stop in settings.items():
+            bar.start_task(tasks[name])
+            with launch.interruptible(stop):
+                launch.start(
+                    stop,
+                    lambda line, name=name: bar.update(
+                        tasks[name], completed=line["round"], figures=launch.figures(line)
+                    ),  # type: ignore[misc]
+                )
+    from flower_apps.report import write_report
+
+    write_report([output / name for name in STOPS], output / "report.html", "A tour of Thornbed")
+    summaries = {name: Folder(output / name).summary() or {} for name in STOPS}
+    out.print(_table(settings, summaries))
+    *_, inline, simulated = STOPS
+    if different := _differences(Folder(output / inline), Folder(output / simulated)):
+        raise RunFailed(f"the two engines disagree in {different}; the tour's last two rows have to be equal")
+    out.print("The last two rows are equal in every figure of every round: one program, two engines.")
+    out.print(f"Report: {output / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _clear(output: Path) -> None:
+    """Make room for a tour: an earlier one goes, anything else stays and is refused."""
+    if output.exists() and any(output.iterdir()):
+        if not (output / MARK).exists():
+            raise BadSettings(f"--output {output} holds something that is not a tour; name another folder")
+        shutil.rmtree(output)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / MARK).touch()
+
+
+def _differences(inline: Folder, simulated: Folder) -> str:
+    """Return the first figure in which two runs differ by more than 1e-6, as text; empty where there is none."""
+    for one, other in zip(inline.lines(), simulated.lines(), strict=True):
+        for name in ("accuracy", "loss", "attack_success_rate", "train_loss", "sampled"):
+            left, right = one.get(name), other.get(name)
+            same = abs(left - right) <= 1e-6 if isinstance(left, float) and isinstance(right, float) else left == right
+            if not same:
+                return f"{name} of round {one['round']} ({left} and {right})"
+    return ""
+
+
+def _table(settings: Mapping[str, Settings], summaries: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = Table("run", "accuracy", "attack success rate", "seconds", title="digits, 20 clients, non-IID")
+    for name, summary in summaries.items():
+        metrics = summary["metrics"]
+        row = [WORDS[name], launch.shown(metrics["accuracy"]), launch.shown(metrics["attack_success_rate"])]
+        table.add_row(*row, f"{summary['seconds']:.1f}")
+    return table

@@ -1,0 +1,5 @@
+"""The actions a message can ask for: Flower's message types, as the client app registers them."""
+
+TRAIN = "train"
+EVALUATE = "evaluate"
+IDENTIFY = "query.identify"

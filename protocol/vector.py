@@ -1,0 +1,126 @@
+"""A model's arrays as one flat float32 vector, and back.
+
+The vector holds every floating-point entry in the order of the state dictionary, running statistics of batch norm
+included: an attacker could act through an entry that is averaged blindly. Integer entries (batch counters) stay as
+the server has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One array of a model: its name, shape and numpy dtype."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def floating(self) -> bool:
+        """Whether the entry is part of the vector."""
+        return np.dtype(self.dtype).kind == "f"
+
+    @property
+    def size(self) -> int:
+        """Number of scalars."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which arrays a model has, in order: what the vector means, and what a reply has to match."""
+
+    entries: tuple[Entry, ...]
+
+    @classmethod
+    def of(cls, arrays: ArrayRecord) -> Layout:
+        """Read the layout off a model's arrays."""
+        return cls(tuple(Entry(name, tuple(array.shape), array.dtype) for name, array in arrays.items()))
+
+    @property
+    def dimension(self) -> int:
+        """Length d of the vector."""
+        return sum(entry.size for entry in self.entries if entry.floating)
+
+    def mismatch(self, arrays: ArrayRecord) -> str | None:
+        """Say in a few words how the arrays differ from this layout, or None where they fit."""
+        names = {entry.name for entry in self.entries}
+        if missing := sorted(names - set(arrays)):
+            return f"missing array {missing[0]}"
+        if extra := sorted(set(arrays) - names):
+            return f"unexpected array {extra[0]}"
+        for entry in self.entries:
+            array = arrays[entry.name]
+            if tuple(array.shape) != entry.shape:
+                return f"array {entry.name} has shape {tuple(array.shape)} instead of {entry.shape}"
+            if array.dtype != entry.dtype:
+                return f"array {entry.name} has dtype {array.dtype} instead of {entry.dtype}"
+        return None
+
+    def flatten(self, arrays: ArrayRecord, out: Tensor | None = None) -> Tensor:
+        """Return the floating entries as one float32 vector (d,), written into `out` where one is given.
+
+        Raises ValueError where an array's bytes are not what its header promises.
+        """
+        vector = torch.empty(self.dimension) if out is None else out
+        window, start = vector.numpy(), 0
+        for entry in self.entries:
+            if entry.floating:
+                window[start : start + entry.size] = _values(arrays[entry.name], entry).reshape(-1)
+                start += entry.size
+        return vector
+
+    def unflatten(self, vector: Tensor, base: ArrayRecord) -> ArrayRecord:
+        """Return arrays with the vector's values; integer entries are taken from `base`."""
+        arrays: dict[str, Array] = {}
+        start = 0
+        for entry in self.entries:
+            if entry.floating:
+                piece = vector[start : start + entry.size].reshape(entry.shape)
+                arrays[entry.name] = Array(piece.numpy().astype(entry.dtype, copy=False))
+                start += entry.size
+            else:
+                arrays[entry.name] = base[entry.name]
+        return ArrayRecord(arrays)
+
+
+def _values(array: Array, entry: Entry) -> np.ndarray:
+    """Return an array's values as a view of its bytes, after its own header has been compared with the layout.
+
+    The header comes first because it is the sender's claim: numpy allocates what a header asks for before it reads.
+    """
+    stream = BytesIO(array.data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, fortran_order, dtype = read_header(stream)
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"array {entry.name} cannot be read") from error
+    room = len(array.data) - stream.tell()
+    if shape != entry.shape or str(dtype) != entry.dtype or room != entry.size * dtype.itemsize:
+        raise ValueError(f"array {entry.name} holds {room} bytes of {dtype} {shape}, not what its record says")
+    values = np.frombuffer(array.data, dtype=dtype, offset=stream.tell())
+    return values.reshape(shape, order="F" if fortran_order else "C")
+
+
+def to_arrays(tensors: Mapping[str, Tensor]) -> ArrayRecord:
+    """Turn a state dictionary into the arrays that travel."""
+    return ArrayRecord({name: Array(tensor.detach().cpu().numpy()) for name, tensor in tensors.items()})
+
+
+def to_tensors(arrays: ArrayRecord) -> dict[str, Tensor]:
+    """Turn arrays that came over the wire into tensors of their own; raises ValueError for unreadable bytes."""
+    return {entry.name: torch.tensor(_values(arrays[entry.name], entry)) for entry in Layout.of(arrays).entries}

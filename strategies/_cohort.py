@@ -1,0 +1,135 @@
+"""Who takes part in a round: the clients behind the nodes, drawn so that a seed fixes them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from logging import INFO, WARNING
+from typing import Protocol
+
+import torch
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+
+from protocol.messages import Identity, RefusedReply, identify_message, read_identity
+from protocol.randomness import generator
+
+
+@dataclass(frozen=True)
+class Member:
+    """A client that was drawn: its number (partition id), and the node that holds it now, None while it is away."""
+
+    client: int
+    node_id: int | None
+
+
+class Cohort(Protocol):
+    """Whatever can say who takes part in a round."""
+
+    def draw(self, server_round: int, grid: Grid) -> Sequence[Member]:
+        """Return the members of this round, in an order that does not change."""
+        ...
+
+
+class AnyNodes:
+    """A share of the connected nodes, for Flower apps whose clients do not say who they are.
+
+    Node ids come from the operating system's randomness, so two runs of one seed draw different clients; use
+    `NumberedClients` where that matters. Waits until `min_nodes` are connected.
+    """
+
+    def __init__(self, fraction: float = 1.0, *, min_nodes: int = 2, seed: int = 0, wait_seconds: float = 600) -> None:
+        if not 0 < fraction <= 1:
+            raise ValueError(f"fraction lies in (0, 1]: it is {fraction}")
+        self.fraction, self.min_nodes, self.seed, self.wait_seconds = fraction, min_nodes, seed, wait_seconds
+
+    def draw(self, server_round: int, grid: Grid) -> Sequence[Member]:
+        """Return round(fraction * nodes) connected nodes, at least `min_nodes`, numbered by their node id."""
+        nodes = _wait_for_nodes(grid, self.min_nodes, self.wait_seconds)
+        count = min(len(nodes), max(round(self.fraction * len(nodes)), self.min_nodes, 1))
+        order = torch.randperm(len(nodes), generator=generator(self.seed, "cohort", server_round))
+        return [Member(nodes[index], nodes[index]) for index in sorted(order[:count].tolist())]
+
+
+class NumberedClients:
+    """A fixed number of clients, 0 to num_clients - 1, of which the same ones are drawn for a seed in every engine.
+
+    Nodes are asked once who they are; whoever comes later is asked when it is first seen. A drawn client whose node is
+    away stays in the draw, so that its absence shows in the records and changes nobody else's turn.
+    """
+
+    def __init__(self, num_clients: int, clients_per_round: int, *, seed: int = 0, wait_seconds: float = 60) -> None:
+        if not 1 <= clients_per_round <= num_clients:
+            raise ValueError(
+                f"clients_per_round lies between 1 and num_clients: {clients_per_round} of {num_clients} clients"
+            )
+        self.num_clients, self.clients_per_round = num_clients, clients_per_round
+        self.seed, self.wait_seconds = seed, wait_seconds
+        self._identities: dict[int, Identity | None] = {}  # by node id; None: a node that is not one of ours
+
+    @property
+    def roles(self) -> Mapping[int, str]:
+        """The role of every client that has identified itself, by client number."""
+        known = (identity for identity in self._identities.values() if identity is not None)
+        return dict(sorted((identity.partition_id, identity.role) for identity in known))
+
+    def draw(self, server_round: int, grid: Grid) -> Sequence[Member]:
+        """Return the `clients_per_round` members of this round, by ascending client number."""
+        nodes = self._nodes(grid)
+        order = torch.randperm(self.num_clients, generator=generator(self.seed, "cohort", server_round))
+        return [Member(client, nodes.get(client)) for client in sorted(order[: self.clients_per_round].tolist())]
+
+    def _nodes(self, grid: Grid) -> dict[int, int]:
+        """Return the node that holds each client, after asking those not yet known."""
+        first = not self._identities
+        connected = _wait_for_nodes(grid, self.num_clients, self.wait_seconds) if first else sorted(grid.get_node_ids())
+        if unknown := [node for node in connected if node not in self._identities]:
+            self._ask(grid, unknown)
+        nodes: dict[int, int] = {}
+        for node in connected:
+            identity = self._identities.get(node)
+            if identity is None:
+                continue
+            if identity.partition_id in nodes:
+                raise RuntimeError(
+                    f"two nodes say they hold client {identity.partition_id}: give every SuperNode a partition-id of "
+                    "its own in --node-config"
+                )
+            nodes[identity.partition_id] = node
+        if first and (missing := sorted(set(range(self.num_clients)) - set(nodes))):
+            raise RuntimeError(
+                f"{len(missing)} of {self.num_clients} clients are held by no node, client {missing[0]} first: start "
+                f"SuperNodes with partition-id 0 to {self.num_clients - 1} in --node-config"
+            )
+        return nodes
+
+    def _ask(self, grid: Grid, nodes: list[int]) -> None:
+        replies = grid.send_and_receive([identify_message(node) for node in nodes], timeout=self.wait_seconds)
+        for reply in replies:
+            node = reply.metadata.src_node_id
+            try:
+                identity = read_identity(reply)
+                if not 0 <= identity.partition_id < self.num_clients:
+                    raise RefusedReply(f"partition-id {identity.partition_id} is none of 0 to {self.num_clients - 1}")
+                self._identities[node] = identity
+            except RefusedReply as reason:
+                log(WARNING, "Node %s takes no part: %s", node, reason)
+                self._identities[node] = None
+
+
+def _wait_for_nodes(grid: Grid, needed: int, seconds: float) -> list[int]:
+    """Return the connected nodes, ascending, once there are as many as needed."""
+    deadline = time.monotonic() + seconds
+    announced = False
+    while len(nodes := sorted(grid.get_node_ids())) < needed:
+        if time.monotonic() > deadline:
+            raise RuntimeError(
+                f"{needed} clients are needed and {len(nodes)} nodes are connected after {seconds:g} s: start more "
+                "SuperNodes, or in simulation ask for more with --federation-config 'num-supernodes=N'"
+            )
+        if not announced:
+            log(INFO, "Waiting for %s nodes, %s are connected", needed, len(nodes))
+            announced = True
+        time.sleep(0.2)
+    return nodes

@@ -1,0 +1,147 @@
+"""Federated averaging with any aggregation rule in the place of the mean.
+
+Paper: McMahan, Moore, Ramage, Hampson, Aguera y Arcas, "Communication-Efficient Learning of Deep Networks from
+Decentralized Data", AISTATS 2017, Algorithm 1; the rule acts on the updates w_client - w_global.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from logging import INFO, WARNING
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+from defenses.acted import Figure, listening
+from defenses.aggregation.fedavg import fedavg
+from protocol.messages import TRAIN_LOSS, RefusedReply, TrainReply, read_train_reply, train_message
+from protocol.vector import Layout
+from strategies._cohort import AnyNodes, Cohort, Member
+
+Rule = Callable[[Tensor, Tensor], Tensor]
+
+
+class RunStopped(RuntimeError):
+    """The federation cannot go on; the text says why, and what was done until here is kept."""
+
+
+@dataclass(kw_only=True)
+class RoundAccount:
+    """What happened in one round, for the records."""
+
+    sampled: list[int]
+    dropped: list[dict[str, int | str]] = field(default_factory=list)
+    defense: dict[str, Figure] = field(default_factory=dict)
+    train_loss: float | None = None
+    seconds_training: float = 0.0
+    seconds_aggregation: float = 0.0
+
+
+class FedAvg(Strategy):
+    """Horizontal learning: send the model, check the replies one by one, apply the rule, take the step.
+
+    Parameters
+    ----------
+    cohort : who takes part in a round; by default every connected node (Flower apps of your own).
+    rule : any rule of `defenses.aggregation`, `(updates (n, d), weights (n,)) -> (d,)`; by default the weighted mean.
+    min_replies : the run stops with `RunStopped` where fewer replies of a round are usable.
+
+    A reply that is broken is dropped alone and counted with its reason. `account` tells about the latest round.
+    Clients evaluate nothing; pass `evaluate_fn` to `start` for the server's own test.
+    """
+
+    def __init__(self, cohort: Cohort | None = None, *, rule: Rule = fedavg, min_replies: int = 1) -> None:
+        if min_replies < 1:
+            raise ValueError(f"min_replies is at least 1: it is {min_replies}")
+        self.cohort: Cohort = AnyNodes() if cohort is None else cohort
+        self.rule = rule
+        self.min_replies = min_replies
+        self.account: RoundAccount | None = None
+        self._members: Sequence[Member] = ()
+        self._arrays = ArrayRecord()
+        self._sent_at = 0.0
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send the model to the members of this round."""
+        self._members = self.cohort.draw(server_round, grid)
+        self._arrays = arrays
+        self._sent_at = time.perf_counter()
+        return [
+            train_message(arrays, config, server_round, member.node_id)
+            for member in self._members
+            if member.node_id is not None
+        ]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Check the replies, aggregate the updates, and return the new model with what the defense did."""
+        arrived = {reply.metadata.src_node_id: reply for reply in replies}
+        account = RoundAccount(
+            sampled=[member.client for member in self._members],
+            seconds_training=time.perf_counter() - self._sent_at,
+        )
+        self.account = account
+        started = time.perf_counter()
+        layout = Layout.of(self._arrays)
+        current = layout.flatten(self._arrays)
+        updates = torch.empty(len(arrived), layout.dimension)
+        accepted: list[TrainReply] = []
+        # In the order of the draw, not of arrival: a sum of floats depends on its order.
+        for member in self._members:
+            row = updates[len(accepted)] if len(accepted) < len(updates) else None
+            try:
+                accepted.append(_checked(member, arrived, layout, row))
+                updates[len(accepted) - 1].sub_(current)
+            except RefusedReply as reason:
+                account.dropped.append({"client": member.client, "reason": str(reason)})
+                log(WARNING, "Client %s is left out of round %s: %s", member.client, server_round, reason)
+        if len(accepted) < self.min_replies:
+            reasons = "; ".join(sorted({str(drop["reason"]) for drop in account.dropped})) or "nobody was asked"
+            raise RunStopped(
+                f"round {server_round} has {len(accepted)} usable replies and needs {self.min_replies} ({reasons})"
+            )
+        num_examples = torch.tensor([reply.num_examples for reply in accepted], dtype=torch.float64)
+        weights = (num_examples / num_examples.sum()).to(torch.float32)
+        with listening() as figures:
+            try:
+                step = self.rule(updates[: len(accepted)], weights)
+            except ValueError as error:
+                raise RunStopped(f"round {server_round} cannot be aggregated: {error}") from error
+        account.defense = dict(figures)
+        new = layout.unflatten(current + step, self._arrays)
+        account.seconds_aggregation = time.perf_counter() - started
+        losses = [reply.metrics[TRAIN_LOSS] for reply in accepted if TRAIN_LOSS in reply.metrics]
+        account.train_loss = sum(losses) / len(losses) if losses else None
+        return new, MetricRecord({"replies": len(accepted), "dropped": len(account.dropped)})
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask no client: the server tests the model itself."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Return nothing, as nobody was asked."""
+        return None
+
+    def summary(self) -> None:
+        """Log the rule and the minimum of replies."""
+        log(INFO, "\t└──> rule: %s, at least %s replies a round", self.rule, self.min_replies)
+
+
+def _checked(member: Member, arrived: dict[int, Message], layout: Layout, out: Tensor | None) -> TrainReply:
+    if member.node_id is None:
+        raise RefusedReply("no node holds this client now")
+    reply = arrived.get(member.node_id)
+    if reply is None or out is None:
+        raise RefusedReply("no reply in time")
+    return read_train_reply(reply, layout, out)

@@ -1,0 +1,22 @@
+"""Federated learning that follows only the directions most clients agree on.
+
+Paper: Wang, Dimitriadis, Koyejo, Tople, "Invariant Aggregator for Defending against Federated Backdoor Attacks",
+AISTATS 2024, Algorithm 1.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from defenses.aggregation.invariant import invariant
+from strategies._cohort import Cohort
+from strategies.fedavg import FedAvg
+
+
+class InvariantAggregation(FedAvg):
+    """`FedAvg` with the rule `defenses.aggregation.invariant`; `tau` and `alpha` are that rule's options."""
+
+    def __init__(
+        self, cohort: Cohort | None = None, *, tau: float = 0.2, alpha: float = 0.25, min_replies: int = 1
+    ) -> None:
+        super().__init__(cohort, rule=partial(invariant, tau=tau, alpha=alpha), min_replies=min_replies)

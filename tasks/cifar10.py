@@ -1,0 +1,60 @@
+"""Colour photographs of 32x32 pixels in ten classes, 50,000 for training and 10,000 for testing.
+
+Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", technical report, University of
+Toronto, 2009. Read from cifar10.npz or from torchvision's folder cifar-10-batches-py, which is filled from
+https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz, md5 c58f30108f718f92721af3b95e74349a.
+
+The defaults are those of X. Wang et al., "Invariant Aggregator for Defending against Federated Backdoor Attacks",
+AISTATS 2024, Table 3 and Appendix C.2. Table 3 says "SGD"; the momentum is that of the authors' own code, which also
+leaves batch norm out of the network: `resnet18(norm='none')`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tasks import Defaults, Task
+from tasks.sources.images import ImageSource
+from tasks.sources.subset import take
+from tasks.sources.torchvision_files import read_cifar10
+
+DEFAULTS = Defaults(
+    model="resnet18",
+    optimizer="sgd(momentum=0.9)",
+    learning_rate=0.01,
+    batch_size=64,
+    local_epochs=1.0,
+    rounds=300,
+    num_clients=100,
+    clients_per_round=20,
+    malicious_share=0.2,
+    partition="dirichlet(alpha=0.5)",
+)
+
+SOURCE = ImageSource(
+    name="cifar10",
+    image_shape=(3, 32, 32),
+    num_classes=10,
+    torchvision_class="CIFAR10",
+    read_download=read_cifar10,
+)
+
+
+def cifar10(data_dir: Path | None, *, num_train: int | None = None, num_test: int | None = None) -> Task:
+    """Return the task; images have shape (3, 32, 32), ten classes.
+
+    `num_train` and `num_test` take that many samples, every class in its share, the first ones of each. Raises
+    MissingData where `data_dir` does not hold the data and they cannot be downloaded into it, ValueError where
+    cifar10.npz is malformed or has fewer samples than asked for.
+    """
+    train, test = SOURCE.read(data_dir)
+    return Task(
+        name="cifar10",
+        modality="image",
+        num_classes=10,
+        train=take(train, num_train, task="cifar10", option="num_train"),
+        test=take(test, num_test, task="cifar10", option="num_test"),
+        mean=(0.4914, 0.4822, 0.4465),  # of all pixels of the 50,000 training images, channel by channel
+        std=(0.2470, 0.2435, 0.2616),
+        class_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    )

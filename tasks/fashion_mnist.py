@@ -1,0 +1,59 @@
+"""Articles of clothing in 28x28 pixels, 60,000 for training and 10,000 for testing.
+
+Source: H. Xiao, K. Rasul and R. Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning
+Algorithms", arXiv:1708.07747, 2017. Read from fashion_mnist.npz or from torchvision's folder FashionMNIST/raw, which
+is filled from http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/; md5 of the training images
+8d4fb7e6c68d591d4c3dfef9ec88bf0d, of their labels 25c81989df183df01b3e8a0aad5dffbe, of the test images
+bef4ecab320f06d8554ea6380940ec79, of their labels bb300cfdad3c16e7a12a480ee83cd310.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from tasks import Defaults, Task
+from tasks.sources.images import ImageSource
+from tasks.sources.subset import take
+from tasks.sources.torchvision_files import read_idx_archives
+
+DEFAULTS = Defaults(model="cnn")
+
+SOURCE = ImageSource(
+    name="fashion_mnist",
+    image_shape=(1, 28, 28),
+    num_classes=10,
+    torchvision_class="FashionMNIST",
+    read_download=partial(read_idx_archives, "FashionMNIST"),
+)
+
+
+def fashion_mnist(data_dir: Path | None, *, num_train: int | None = None, num_test: int | None = None) -> Task:
+    """Return the task; images have shape (1, 28, 28), ten classes.
+
+    `num_train` and `num_test` take that many samples, every class in its share, the first ones of each. Raises
+    MissingData where `data_dir` does not hold the data and they cannot be downloaded into it, ValueError where
+    fashion_mnist.npz is malformed or has fewer samples than asked for.
+    """
+    train, test = SOURCE.read(data_dir)
+    return Task(
+        name="fashion_mnist",
+        modality="image",
+        num_classes=10,
+        train=take(train, num_train, task="fashion_mnist", option="num_train"),
+        test=take(test, num_test, task="fashion_mnist", option="num_test"),
+        mean=(0.2860,),  # of all pixels of the 60,000 training images
+        std=(0.3530,),
+        class_names=(
+            "T-shirt/top",
+            "trouser",
+            "pullover",
+            "dress",
+            "coat",
+            "sandal",
+            "shirt",
+            "sneaker",
+            "bag",
+            "ankle boot",
+        ),
+    )

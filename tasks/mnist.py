@@ -1,0 +1,48 @@
+"""Handwritten digits of 28x28 pixels, 60,000 for training and 10,000 for testing.
+
+Source: Y. LeCun, L. Bottou, Y. Bengio and P. Haffner, "Gradient-Based Learning Applied to Document Recognition",
+Proceedings of the IEEE, 1998. Read from mnist.npz or from torchvision's folder MNIST/raw, which is filled from
+https://ossci-datasets.s3.amazonaws.com/mnist/; md5 of the training images f68b3c2dcbeaaa9fbdd348bbdeb94873, of their
+labels d53e105ee54ea40749a09fcbcd1e9432, of the test images 9fb629c4189551a2d022fa330f9573f3, of their labels
+ec29112dd5afa0611ce80d1b7f02629c.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from tasks import Defaults, Task
+from tasks.sources.images import ImageSource
+from tasks.sources.subset import take
+from tasks.sources.torchvision_files import read_idx_archives
+
+DEFAULTS = Defaults(model="cnn")
+
+SOURCE = ImageSource(
+    name="mnist",
+    image_shape=(1, 28, 28),
+    num_classes=10,
+    torchvision_class="MNIST",
+    read_download=partial(read_idx_archives, "MNIST"),
+)
+
+
+def mnist(data_dir: Path | None, *, num_train: int | None = None, num_test: int | None = None) -> Task:
+    """Return the task; images have shape (1, 28, 28), ten classes.
+
+    `num_train` and `num_test` take that many samples, every class in its share, the first ones of each. Raises
+    MissingData where `data_dir` does not hold the data and they cannot be downloaded into it, ValueError where
+    mnist.npz is malformed or has fewer samples than asked for.
+    """
+    train, test = SOURCE.read(data_dir)
+    return Task(
+        name="mnist",
+        modality="image",
+        num_classes=10,
+        train=take(train, num_train, task="mnist", option="num_train"),
+        test=take(test, num_test, task="mnist", option="num_test"),
+        mean=(0.1307,),  # of all pixels of the 60,000 training images
+        std=(0.3081,),
+        class_names=tuple("0123456789"),
+    )

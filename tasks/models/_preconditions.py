@@ -1,0 +1,26 @@
+"""What the networks of this folder ask of their arguments, checked with a sentence that says what they take."""
+
+from __future__ import annotations
+
+
+def image_shape(model: str, sample_shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return (C, H, W), or raise ValueError where samples are no images."""
+    if len(sample_shape) != 3:
+        raise ValueError(
+            f"{model} takes images of shape (channels, height, width): one sample has shape {tuple(sample_shape)}; "
+            "mlp takes samples of any shape"
+        )
+    channels, height, width = sample_shape
+    return channels, height, width
+
+
+def check_norm(model: str, norm: str) -> None:
+    """Raise ValueError unless `norm` is "batch" or "none"."""
+    if norm not in ("batch", "none"):
+        raise ValueError(f'{model} takes norm "batch" or "none": norm = {norm!r}')
+
+
+def check_width(model: str, option: str, width: int) -> None:
+    """Raise ValueError unless a layer has at least one unit or channel."""
+    if width < 1:
+        raise ValueError(f"{model} needs {option} >= 1: {option} = {width}")

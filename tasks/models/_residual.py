@@ -1,0 +1,106 @@
+"""Residual networks of two-convolution blocks, with batch norm or without any normalisation.
+
+Paper: K. He, X. Zhang, S. Ren and J. Sun, "Deep Residual Learning for Image Recognition", CVPR 2016. Parts carry
+torchvision's names (conv1, bn1, layer1.0.conv1, ..., fc), so weights of its resnet18 load into ours.
+
+Without batch norm, convolutions have a bias and every block starts as a small change of its input: the last
+convolution of a branch starts divided by the square root of the number of blocks. Unscaled, the variance would double
+with every block and the network would soon not train (H. Zhang, Y. Dauphin and T. Ma, "Fixup Initialization", ICLR
+2019). Scaled, its growth is bounded whatever the depth (S. De and S. Smith, "Batch Normalization Biases Residual Blocks
+Towards the Identity Function in Deep Networks", NeurIPS 2020, who write the factor as a parameter of the branch). We
+scale and do not start at zero, as both papers also allow, because a branch that starts at zero gives its first
+convolution no gradient, and gradients of untrained networks are what inversion attacks read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int, norm: str) -> None:
+        super().__init__()
+        self.conv1 = convolution(in_channels, channels, kernel=3, stride=stride, norm=norm)
+        self.bn1 = normalisation(channels, norm)
+        self.conv2 = convolution(channels, channels, kernel=3, stride=1, norm=norm)
+        self.bn2 = normalisation(channels, norm)
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != channels:
+            shortcut = convolution(in_channels, channels, kernel=1, stride=stride, norm=norm)
+            self.downsample = nn.Sequential(shortcut, normalisation(channels, norm))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, in_channels, h, w) -> (n, channels, h / stride, w / stride), rounded up."""
+        branch = torch.relu(self.bn1(self.conv1(x)))
+        branch = self.bn2(self.conv2(branch))
+        return torch.relu(branch + self.downsample(x))
+
+
+class ResidualNetwork(nn.Module):
+    """A stem, stages of `blocks_per_stage` blocks that halve the image from the second on, the mean, a linear layer.
+
+    `widths` are the channels of the stages. The stem for small images keeps their size; the other divides it by four.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        *,
+        widths: Sequence[int],
+        blocks_per_stage: int,
+        norm: str,
+        small_images: bool,
+    ) -> None:
+        super().__init__()
+        kernel, stride = (3, 1) if small_images else (7, 2)
+        self.conv1 = convolution(image_shape[0], widths[0], kernel=kernel, stride=stride, norm=norm)
+        self.bn1 = normalisation(widths[0], norm)
+        self.maxpool = nn.Identity() if small_images else nn.MaxPool2d(3, stride=2, padding=1)
+        stage_names = []
+        in_channels = widths[0]
+        for stage, channels in enumerate(widths, start=1):
+            blocks = []
+            for block in range(blocks_per_stage):
+                blocks.append(Block(in_channels, channels, 2 if stage > 1 and block == 0 else 1, norm))
+                in_channels = channels
+            stage_names.append(f"layer{stage}")
+            self.add_module(stage_names[-1], nn.Sequential(*blocks))
+        self._stage_names = tuple(stage_names)
+        self.fc = nn.Linear(in_channels, num_classes)
+        self._initialise(num_blocks=len(widths) * blocks_per_stage, norm=norm)
+
+    def _initialise(self, num_blocks: int, norm: str) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        if norm == "none":
+            with torch.no_grad():
+                for module in self.modules():
+                    if isinstance(module, Block):
+                        module.conv2.weight /= math.sqrt(num_blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, C, H, W) -> logits (n, num_classes)."""
+        x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
+        for name in self._stage_names:
+            x = self.get_submodule(name)(x)
+        return self.fc(x.mean(dim=(2, 3)))
+
+
+def convolution(in_channels: int, channels: int, *, kernel: int, stride: int, norm: str) -> nn.Conv2d:
+    """Return a convolution that keeps the size up to its stride; batch norm has a bias of its own, so it needs none."""
+    return nn.Conv2d(in_channels, channels, kernel, stride, padding=kernel // 2, bias=norm == "none")
+
+
+def normalisation(channels: int, norm: str) -> nn.Module:
+    """Return the layer after a convolution."""
+    return nn.BatchNorm2d(channels) if norm == "batch" else nn.Identity()

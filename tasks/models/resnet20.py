@@ -1,0 +1,37 @@
+"""ResNet-20 for small images, of any width; four times as wide it is the ResNet20-4 of gradient inversion.
+
+Paper: K. He, X. Zhang, S. Ren and J. Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, Section 4.2, with
+1x1 convolutions as shortcuts where the shape changes (option B there). ResNet20-4: J. Geiping, H. Bauermeister,
+H. Dröge and M. Moeller, "Inverting Gradients - How easy is it to break privacy in federated learning?", NeurIPS 2020.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+
+from tasks.models._preconditions import check_norm, check_width, image_shape
+from tasks.models._residual import ResidualNetwork
+
+
+def resnet20(
+    sample_shape: tuple[int, ...], num_classes: int, *, norm: Literal["batch", "none"] = "batch", width: int = 16
+) -> nn.Module:
+    """Return the network for images (C, H, W): 0.27 million parameters at ten classes, 4.3 million at width=64.
+
+    Three stages of three blocks with width, 2 and 4 times width channels, 21 convolutions with the two of the
+    shortcuts. With norm="batch", a training batch needs two images where sides are at most 4. Raises ValueError for
+    samples that are no images and for options out of range.
+    """
+    shape = image_shape("resnet20", sample_shape)
+    check_norm("resnet20", norm)
+    check_width("resnet20", "width", width)
+    return ResidualNetwork(
+        shape,
+        num_classes,
+        widths=(width, 2 * width, 4 * width),
+        blocks_per_stage=3,
+        norm=norm,
+        small_images=True,
+    )
