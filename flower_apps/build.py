@@ -24,7 +24,7 @@ from flower_apps.plugins import BadSpec, Spec
 from protocol.randomness import derived_seed, generator
 from strategies import FedAvg, NumberedClients
 from tasks import Defaults, Task
-from tasks.models import Normalised
+from tasks.models import normalised
 
 NONE = "none"
 
@@ -118,13 +118,13 @@ def _partitions(task: str, data_dir: str, partition: str, num_clients: int, seed
     return list(plugins.load("partition", partition)(labels, num_clients, seed))
 
 
-def model(settings: Settings, task: Task) -> Normalised:
+def model(settings: Settings, task: Task) -> nn.Module:
     """Build the model with initial weights that depend on the seed alone."""
     network = plugins.load("model", settings.model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(settings.seed, "model"))
         built: nn.Module = network(task.sample_shape, task.num_classes)
-    return Normalised(built, task.mean, task.std)
+    return normalised(built, task.mean, task.std)
 
 
 def device(settings: Settings) -> torch.device:

@@ -22,6 +22,7 @@ app = typer.Typer(
     name="thornbed",
     help="Federated-learning security testbed: attacks, defenses and learning schemes that compose, on Flower.",
     no_args_is_help=True,
+    pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -17,7 +17,6 @@ from attacks.data import DataAttack
 from clients.local_training import evaluate
 from flower_apps import build
 from flower_apps.config import Settings
-from flower_apps.plots import write_pictures
 from flower_apps.records import Folder
 from protocol.vector import to_arrays, to_tensors
 from strategies import NumberedClients, Resumed
@@ -90,6 +89,8 @@ class _Run:
         final = to_tensors(result.arrays) if result.arrays else dict(tensors)
         summary = self._summary(earlier + time.perf_counter() - started)
         self.folder.finish(self.settings, final, summary)
+        from flower_apps.plots import write_pictures
+
         write_pictures(self.folder.path, self.task, self.attack)
         return {"settings": self.settings.model_dump(), **summary}
 

@@ -1,0 +1,237 @@
+"""Pictures of one run: its curves by round, and test images before and after the attack.
+
+They are drawn with matplotlib's object interface, so pyplot's state and the user's backend and settings stay as they
+are. matplotlib is imported inside the functions: the command line imports this module and should start at once.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attacks.data import DataAttack
+from flower_apps.records import Folder
+from tasks import Samples, Task
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CURVES, TRIGGER = "curves.png", "trigger.png"
+NUM_PAIRS = 6
+# An attack may qualify for one class of a hundred only; beyond this many samples the search is given up.
+TRIES = 1000
+# Blue and vermilion of Okabe and Ito's palette: told apart by colour-blind readers, and by their line styles in print.
+ACCURACY, ATTACK, LOSS, INK, GRID = "#0072b2", "#d55e00", "#444444", "#222222", "#dddddd"
+# The layout of trigger.png in pixels: side of an image, gap between images, margin, height of a line of text.
+SIDE, GAP, MARGIN, LINE = 112, 14, 14, 15
+DPI = 100
+
+Pair = tuple[Tensor | None, int | None, Tensor, int]
+"""A clean image (C, H, W) with its label, None for both where there is none; its attacked image with the label wanted."""
+
+
+def write_pictures(folder: Path, task: Task, attack: DataAttack | None) -> None:
+    """Write curves.png from the rounds in `folder`, and trigger.png where an attack works on images.
+
+    Nothing is written where there is nothing to show: no round yet, or no test sample that the attack qualifies for.
+    """
+    from matplotlib import style
+
+    # What the user's matplotlibrc says (a theme, LaTeX) would make the same run end in other files.
+    with style.context("default"):
+        lines = Folder(folder).lines()
+        if lines:
+            _save(_curves(lines), folder / CURVES, dpi=150)
+        pairs = attacked_pairs(task, attack) if attack is not None and task.modality == "image" else []
+        if pairs:
+            _save(_grid(pairs, task.class_names), folder / TRIGGER, dpi=DPI)
+
+
+def _save(figure: Figure, path: Path, dpi: int) -> None:
+    # Without "Software" the file says nothing about where and when it was made.
+    figure.savefig(path, format="png", dpi=dpi, metadata={"Software": None}, pil_kwargs={"optimize": True})
+
+
+def _curves(lines: Sequence[Mapping[str, Any]]) -> Figure:
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(7.2, 4.8), facecolor="white")
+    rates, loss = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
+    figure.subplots_adjust(left=0.085, right=0.775, top=0.925, bottom=0.11, hspace=0.16)
+    rounds = [int(line["round"]) for line in lines]
+    accuracy, success = _values(lines, "accuracy"), _values(lines, "attack_success_rate")
+    ends = []
+    for name, values, color, dash in (
+        ("accuracy", accuracy, ACCURACY, "-"),
+        ("attack success", success, ATTACK, (0, (5, 2))),
+    ):
+        if np.isfinite(values).any():
+            _line(rates, rounds, values, color, dash)
+            last = int(np.flatnonzero(np.isfinite(values))[-1])
+            ends.append((float(values[last]), f"{name} {values[last]:.3f}", color, rounds[last]))
+    heights = apart([end[0] for end in ends], 0.07)
+    for height, (_, text, color, at) in zip(heights, ends):
+        x = max(rounds) if at == max(rounds) else at
+        rates.annotate(
+            text, (x, height), (9, 0), textcoords="offset points", color=color, va="center", annotation_clip=False
+        )
+    rates.set_ylim(-0.03, 1.03)
+    rates.set_title("Rate on the test set", loc="left", fontsize=10, color=INK)
+    _loss(loss, rounds, _values(lines, "loss"))
+    loss.set_xlabel("round", color=INK)
+    loss.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
+    loss.set_xlim(min(rounds) - 0.5 * (len(rounds) == 1), max(rounds) + 0.5 * (len(rounds) == 1))
+    for axes in (rates, loss):
+        axes.grid(axis="y", color=GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color("#999999")
+        axes.tick_params(colors=INK, labelsize=9, length=3, color="#999999")
+    return figure
+
+
+def _loss(axes: Axes, rounds: Sequence[int], values: np.ndarray) -> None:
+    finite = values[np.isfinite(values)]
+    # A run that diverges would press all its other rounds flat.
+    log = len(finite) > 0 and finite.min() > 0 and finite.max() > 1000 * finite.min()
+    _line(axes, rounds, values, LOSS, "-")
+    axes.set_yscale("log" if log else "linear")
+    axes.set_title("Test loss" + (", logarithmic" if log else ""), loc="left", fontsize=10, color=INK)
+    if not log:
+        axes.set_ylim(bottom=min(0.0, float(finite.min())) if len(finite) else 0.0)
+    if len(finite):
+        last = int(np.flatnonzero(np.isfinite(values))[-1])
+        axes.annotate(
+            f"loss {values[last]:.3g}", (rounds[last], values[last]), (9, 0), textcoords="offset points",
+            color=LOSS, va="center", annotation_clip=False,
+        )  # fmt: skip
+
+
+def _line(axes: Axes, rounds: Sequence[int], values: np.ndarray, color: str, dash: Any) -> None:
+    # Marks show single rounds and those between gaps; many would hide the line.
+    marker = "o" if len(rounds) <= 40 else None
+    axes.plot(rounds, values, color=color, linestyle=dash, linewidth=1.8, marker=marker, markersize=3.2, clip_on=False)
+
+
+def _values(lines: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
+    """Return a value per round (n,), NaN where it was not measured or is not finite."""
+    found = [line.get(name) for line in lines]
+    values = np.array([math.nan if value is None else float(value) for value in found])
+    return np.where(np.isfinite(values), values, math.nan)
+
+
+def apart(heights: Sequence[float], distance: float, low: float = 0.0, high: float = 1.0) -> list[float]:
+    """Move heights as little as needed so that labels at them are at least `distance` apart, in the same order.
+
+    They stay in [low, high] as long as they fit in there at all; equal heights keep the order they come in.
+    """
+    order = sorted(range(len(heights)), key=lambda index: heights[index])
+    moved = [heights[index] for index in order]
+    for index in range(len(moved)):
+        moved[index] = max(moved[index], low if index == 0 else moved[index - 1] + distance)
+    for index in reversed(range(len(moved))):
+        moved[index] = min(moved[index], high if index == len(moved) - 1 else moved[index + 1] - distance)
+    return [moved[order.index(index)] for index in range(len(heights))]
+
+
+def attacked_pairs(task: Task, attack: DataAttack, count: int = NUM_PAIRS) -> list[Pair]:
+    """Return up to `count` test images with their attacked counterparts, of as many classes as there are.
+
+    The counterpart of a sample is what `measure` makes of it alone. An attack that measures with images of its own
+    answers with many of them, or with the same one for every sample: then there is no clean image beside them.
+    """
+    found: list[Pair] = []
+    for clean, label in _one_of_each_class(task):
+        attacked = attack.measure(Samples(clean[None], torch.tensor([label])))
+        if attacked is None or len(attacked) == 0:
+            continue
+        if len(attacked) > 1 or attacked.x.shape[1:] != clean.shape:
+            rows = torch.linspace(0, len(attacked) - 1, min(count, len(attacked))).round().long()
+            return [(None, None, attacked.x[row], int(attacked.y[row])) for row in rows]
+        found.append((clean, label, attacked.x[0], int(attacked.y[0])))
+        if len(found) == count:
+            break
+    if len(found) > 1 and all(torch.equal(pair[2], found[0][2]) for pair in found) and not _same_pixels(found):
+        return [(None, None, *found[0][2:])]
+    return found
+
+
+def _one_of_each_class(task: Task) -> Iterator[tuple[Tensor, int]]:
+    """Yield test samples, decoded: the first of every class, then the second of every class, and so on."""
+    labels = task.test.y.numpy()
+    turn = np.zeros(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        turn[labels == label] = np.arange((labels == label).sum())
+    rows = torch.from_numpy(np.lexsort((labels, turn))[:TRIES])
+    samples = task.samples("test", rows)
+    yield from zip(samples.x, samples.y.tolist())
+
+
+def _same_pixels(pairs: Iterable[Pair]) -> bool:
+    return all(clean is not None and torch.equal(clean, attacked) for clean, _, attacked, _ in pairs)
+
+
+def _grid(pairs: Sequence[Pair], names: Sequence[str]) -> Figure:
+    """Draw the pairs in columns, every image at a whole multiple of its pixels."""
+    from matplotlib.figure import Figure
+
+    paired = pairs[0][0] is not None
+    rows = [[(image, f"wanted: {_name(label, names)}") for _, _, image, label in pairs]]
+    if paired:
+        rows.insert(0, [(image, f"true: {_name(label, names)}") for image, label, _, _ in pairs])
+    tall, wide = (max(image.shape[axis] for row in rows for image, _ in row) for axis in (1, 2))
+    scale = max(1, round(SIDE / max(tall, wide)))
+    tall, wide = max(tall * scale, 1), max(wide * scale, SIDE)
+    titles = [[textwrap.wrap(text, max(12, wide // 6))[:3] for _, text in row] for row in rows]
+    headers = [LINE * max(len(lines) for lines in row) + 5 for row in titles]
+    heading = textwrap.wrap(_heading(pairs, paired), max(12, (len(pairs) * (wide + GAP)) // 7))
+    top = MARGIN + LINE * len(heading) + 8
+    width = 2 * MARGIN + len(pairs) * wide + (len(pairs) - 1) * GAP
+    height = top + sum(headers) + len(rows) * tall + (len(rows) - 1) * GAP + MARGIN
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+    _text(figure, MARGIN, MARGIN, heading, 8.5)
+    for row, (images, lines, header) in enumerate(zip(rows, titles, headers)):
+        for column, ((image, _), title) in enumerate(zip(images, lines)):
+            left = MARGIN + column * (wide + GAP)
+            _text(figure, left, top + header - 5 - LINE * len(title), title, 7.5)
+            across, down = image.shape[2] * scale, image.shape[1] * scale
+            box = (left / width, 1 - (top + header + down) / height, across / width, down / height)
+            axes = figure.add_axes(box)
+            axes.imshow(_pixels(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
+            axes.set_axis_off()
+        top += header + tall + GAP
+    return figure
+
+
+def _text(figure: Figure, left: int, top: int, lines: Sequence[str], size: float) -> None:
+    width, height = (figure.get_size_inches() * DPI).round()
+    figure.text(
+        left / width, 1 - top / height, "\n".join(lines), fontsize=size, color=INK, va="top", parse_math=False
+    )  # fmt: skip
+
+
+def _heading(pairs: Sequence[Pair], paired: bool) -> str:
+    if not paired:
+        return "Attacked images only: the attack brings images of its own"
+    if _same_pixels(pairs):
+        return "Clean above attacked: the attack changes labels, no pixels"
+    return "Clean above attacked"
+
+
+def _name(label: int | None, names: Sequence[str]) -> str:
+    return names[label] if label is not None and label < len(names) else str(label)
+
+
+def _pixels(image: Tensor) -> np.ndarray:
+    """Return an image (C, H, W) as (H, W, 3) for three channels, and as (H, W), their mean, for any other number."""
+    pixels = image.detach().float().clamp(0, 1).cpu()
+    return (pixels.permute(1, 2, 0) if len(pixels) == 3 else pixels.mean(dim=0)).numpy()
