@@ -78,7 +78,8 @@ def batches(num_samples: int, *, batch_size: int, epochs: float, generator: torc
 
     A short last batch is kept; one of a single sample joins the batch before it (which then has batch_size + 1), so
     that no sample is lost and batch norm always sees two. `epochs` may be a fraction: of the last epoch that share of
-    the batches, rounded up, so at least one. 0.7 of ten batches is seven, although 0.7 * 10 > 7 in floating point.
+    the batches, rounded up, so at least one. It is read as the decimal it was written as: 0.07 of a hundred batches is
+    seven, although 0.07 * 100 > 7 in floating point.
 
     Raises ValueError at once without samples, for batch_size < 1, and for epochs that are not finite and > 0.
     """
@@ -90,7 +91,7 @@ def batches(num_samples: int, *, batch_size: int, epochs: float, generator: torc
         raise ValueError(f"local training needs finite epochs > 0: epochs = {epochs}")
     full, rest = divmod(num_samples, batch_size)
     sizes = [batch_size] * full + ([rest] if rest else [])
-    if batch_size > 1 and rest == 1 and full > 0:
+    if rest == 1 and full > 0:
         sizes[-2:] = [batch_size + 1]
     steps = math.ceil(Fraction(str(epochs)) * len(sizes))
     return _rows(sizes, steps, generator)

@@ -118,7 +118,7 @@ def _kept_mean(
                 row[k] = source[k]
             if agreement > 0:
                 for k in range(size):
-                    signs[k] += np.int32(row[k] > 0) - np.int32(row[k] < 0)
+                    signs[k] += np.int32(source[k] > 0) - np.int32(source[k] < 0)
         for c in range(network.shape[0]):
             low = block[network[c, 0]]
             high = block[network[c, 1]]

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from attacks.data import DataAttack
 from clients.backdoor import Backdoor
@@ -19,7 +19,7 @@ from clients.benign import Benign
 from clients.poisoning import DataPoisoning, UpdatePoisoning
 from clients.role import Role, Roles
 from flower_apps import plugins
-from flower_apps.config import AUTO, ENGINES, BadSettings, Settings
+from flower_apps.config import AUTO, ENGINES, BadSettings, Resolved, Settings
 from flower_apps.plugins import BadSpec, Spec
 from protocol.randomness import derived_seed, generator
 from strategies import FedAvg, NumberedClients
@@ -29,7 +29,7 @@ from tasks.models import normalised
 NONE = "none"
 
 
-def resolve(settings: Settings) -> Settings:
+def resolve(settings: Settings) -> Resolved:
     """Fill in everything that is "auto" (but the device, which every machine chooses for itself), and check numbers.
 
     Raises BadSettings or BadSpec with a sentence; loads no data.
@@ -44,15 +44,15 @@ def resolve(settings: Settings) -> Settings:
         for name in ("model", "optimizer", "learning_rate", "batch_size", "local_epochs", "rounds", "partition")
         if getattr(settings, name) == AUTO
     }
-    num_clients = defaults.num_clients if settings.num_clients == AUTO else int(settings.num_clients)
+    num_clients = defaults.num_clients if settings.num_clients == AUTO else settings.num_clients
     per_round = (
         min(defaults.clients_per_round, num_clients)
         if settings.clients_per_round == AUTO
-        else int(settings.clients_per_round)
+        else settings.clients_per_round
     )
     if per_round > num_clients:
         raise BadSettings(f"--clients-per-round {per_round} is more than --num-clients {num_clients}")
-    min_replies = (per_round + 1) // 2 if settings.min_replies == AUTO else int(settings.min_replies)
+    min_replies = (per_round + 1) // 2 if settings.min_replies == AUTO else settings.min_replies
     if min_replies > per_round:
         raise BadSettings(f"--min-replies {min_replies} is more than --clients-per-round {per_round}")
     filled |= {
@@ -61,7 +61,7 @@ def resolve(settings: Settings) -> Settings:
         "min_replies": min_replies,
         "num_malicious": _num_malicious(settings, num_clients, defaults.malicious_share),
     }
-    return settings.model_copy(update=filled)
+    return Resolved(**{**settings.model_dump(), **filled})
 
 
 def _num_malicious(settings: Settings, num_clients: int, share: float) -> int:
@@ -106,10 +106,10 @@ def load_task(task: str, data_dir: str) -> Task:
     return loaded
 
 
-def partitions(settings: Settings) -> list[np.ndarray]:
+def partitions(settings: Resolved) -> list[np.ndarray]:
     """Return the training rows of every client, divided once per process."""
     seed = derived_seed(settings.seed, "partition") % 2**32
-    return _partitions(settings.task, settings.data_dir, settings.partition, int(settings.num_clients), seed)
+    return _partitions(settings.task, settings.data_dir, settings.partition, settings.num_clients, seed)
 
 
 @lru_cache(maxsize=4)
@@ -118,7 +118,7 @@ def _partitions(task: str, data_dir: str, partition: str, num_clients: int, seed
     return list(plugins.load("partition", partition)(labels, num_clients, seed))
 
 
-def model(settings: Settings, task: Task) -> nn.Module:
+def model(settings: Resolved, task: Task) -> nn.Module:
     """Build the model with initial weights that depend on the seed alone."""
     network = plugins.load("model", settings.model)
     with torch.random.fork_rng(devices=[]):
@@ -127,7 +127,7 @@ def model(settings: Settings, task: Task) -> nn.Module:
     return normalised(built, task.mean, task.std)
 
 
-def device(settings: Settings) -> torch.device:
+def device(settings: Resolved) -> torch.device:
     """Return the device to train on; a device that was asked for and is missing is refused, never replaced."""
     if settings.device == AUTO:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -140,10 +140,10 @@ def device(settings: Settings) -> torch.device:
     return chosen
 
 
-def optimizer(settings: Settings) -> Callable[[Any], torch.optim.Optimizer]:
+def optimizer(settings: Resolved) -> Callable[[Any], torch.optim.Optimizer]:
     """Return the maker of local optimisers: parameters in, optimiser out."""
     make = plugins.load("optimizer", settings.optimizer)
-    return partial(_make, make, float(settings.learning_rate))
+    return partial(_make, make, settings.learning_rate)
 
 
 def _make(make: Callable[..., torch.optim.Optimizer], learning_rate: float, parameters: Any) -> torch.optim.Optimizer:
@@ -182,7 +182,7 @@ def attack(text: str, data_dir: str) -> Attack | None:
     return Attack(tuple((spec, folders.get(spec.name, ""), plugins.load("attack", spec, base)) for spec in specs))
 
 
-def role(settings: Settings, client: int, node_config: Mapping[str, Any]) -> Role:
+def role(settings: Resolved, client: int, node_config: Mapping[str, Any]) -> Role:
     """Return the role of a client.
 
     In deployment the node's own `--node-config` decides: `role="malicious"`, with the run's attack or an `attack` of
@@ -203,26 +203,27 @@ def role(settings: Settings, client: int, node_config: Mapping[str, Any]) -> Rol
     return Benign(defense)
 
 
-def strategy(settings: Settings) -> FedAvg:
+def strategy(settings: Resolved) -> FedAvg:
     """Build the strategy of resolved settings."""
     wait = settings.node_timeout
-    cohort = NumberedClients(
-        int(settings.num_clients), int(settings.clients_per_round), seed=settings.seed, wait_seconds=wait
-    )
-    return FedAvg(cohort, rule=plugins.load("strategy", settings.strategy), min_replies=int(settings.min_replies))
+    cohort = NumberedClients(settings.num_clients, settings.clients_per_round, seed=settings.seed, wait_seconds=wait)
+    spec, min_replies = plugins.parse(settings.strategy), settings.min_replies
+    made = plugins.load("strategy", spec)
+    if plugins.available("strategy")[spec.name] == "strategies":
+        return cast(FedAvg, made(cohort, min_replies))
+    return FedAvg(cohort, min_replies, rule=made)
 
 
-def check(settings: Settings, *, data: bool = True) -> None:
+def check(settings: Resolved, *, data: bool = True) -> None:
     """Build everything once and refuse what cannot work, before anything starts.
 
     With `data` false (deployment: the data lie on other machines) only what needs none is checked.
     """
-    rule: Callable[[Tensor, Tensor], Tensor] = plugins.load("strategy", settings.strategy)
-    count = int(settings.clients_per_round)
+    count = settings.clients_per_round
     # A rule knows its own conditions on the number of clients; a small made round asks it for them.
     made = torch.randn(count, 8, generator=generator(settings.seed, "check"))
     weights = torch.full((count,), 1 / count)
-    rule(made, weights)
+    strategy(settings).rule(made, weights)
     if settings.defense != NONE:
         plugins.load("defense", settings.defense)(made[0], generator(settings.seed, "check"))
     optimizer(settings)([nn.Parameter(torch.zeros(1))])

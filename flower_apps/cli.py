@@ -60,12 +60,13 @@ def _signature() -> inspect.Signature:
         flag = f"--{name.replace('_', '-')}"
         metavar = "INTEGER" if "int" in annotation else "NUMBER" if "float" in annotation else "TEXT"
         shown: Any = "the task's own" if default == AUTO and name not in ("device", "min_replies") else str(default)
-        option = typer.Option(
+        words: dict[str, Any] = {} if field.annotation is bool else {"metavar": metavar}
+        option: Any = typer.Option(
             flag,
             help=field.description,
             rich_help_panel=extra["group"],
             show_default=False if default in ("", False) or name in ("device", "min_replies") else shown,
-            **({} if field.annotation is bool else {"metavar": metavar}),
+            **words,
         )
         kind: Any = Optional[bool] if field.annotation is bool else Optional[str]  # noqa: UP045 (typer reads these)
         parameters.append(
@@ -163,7 +164,9 @@ def main() -> NoReturn:
 
 
 def _leave(sentence: str, code: int) -> NoReturn:
-    err.print(f"thornbed: {sentence}", style="red" if code != 130 else "yellow", markup=False, highlight=False)
+    if sentence:
+        style = "red" if code != 130 else "yellow"
+        err.print(f"thornbed: {sentence}", style=style, markup=False, highlight=False, soft_wrap=True)
     sys.exit(code)
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from clients.local_training import evaluate, one_thread, train
 from clients.role import Role
 from flower_apps import build
-from flower_apps.config import Settings, settings_from
+from flower_apps.config import Resolved, settings_from
 from protocol.actions import IDENTIFY
 from protocol.messages import Identity, evaluate_reply, identify_reply, read_request, train_reply
 from protocol.randomness import generator
@@ -44,8 +44,8 @@ def train_model(message: Message, context: Context) -> Message:
             network,
             samples,
             optimizer=build.optimizer(settings),
-            batch_size=int(settings.batch_size),
-            epochs=float(settings.local_epochs),
+            batch_size=settings.batch_size,
+            epochs=settings.local_epochs,
             generator=generator(settings.seed, "train", server_round, client),
             device=build.device(settings),
         )
@@ -73,12 +73,12 @@ def evaluate_model(message: Message, context: Context) -> Message:
 
 
 @lru_cache(maxsize=1)
-def _network(settings: Settings) -> nn.Module:
+def _network(settings: Resolved) -> nn.Module:
     """Return this process's one network: every message brings a whole state, so clients can take turns with it."""
     return build.model(settings, build.load_task(settings.task, settings.data_dir))
 
 
-def _samples(settings: Settings, client: int) -> Samples:
+def _samples(settings: Resolved, client: int) -> Samples:
     task = build.load_task(settings.task, settings.data_dir)
     return task.samples("train", torch.from_numpy(build.partitions(settings)[client]))
 
@@ -95,15 +95,16 @@ def _role(context: Context) -> Role:
 
 
 @lru_cache(maxsize=4096)
-def _cached_role(settings: Settings, client: int, node_config: tuple[tuple[str, Any], ...]) -> Role:
+def _cached_role(settings: Resolved, client: int, node_config: tuple[tuple[str, Any], ...]) -> Role:
     return build.role(settings, client, dict(node_config))
 
 
-def _settings(context: Context) -> Settings:
-    own = {key: str(context.node_config[key]) for key in ("data-dir", "device") if key in context.node_config}
-    return _resolved(tuple(sorted({**context.run_config, **own}.items())))
+def _settings(context: Context) -> Resolved:
+    own: dict[str, Any] = {key: str(context.node_config[key]) for key in ("data-dir", "device") if key in context.node_config}
+    values: dict[str, Any] = {**context.run_config, **own}
+    return _resolved(tuple(sorted(values.items())))
 
 
 @lru_cache(maxsize=64)
-def _resolved(values: tuple[tuple[str, Any], ...]) -> Settings:
+def _resolved(values: tuple[tuple[str, Any], ...]) -> Resolved:
     return build.resolve(settings_from(dict(values)))

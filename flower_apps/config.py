@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-AUTO = "auto"
+AUTO: Final = "auto"
 ENGINES = ("inline", "simulation", "deployment")
 
 
@@ -86,14 +86,6 @@ class Settings(BaseModel):
         """The malicious clients that were named one by one."""
         return tuple(int(part) for part in self.malicious_ids.split(",") if part)
 
-    @property
-    def malicious(self) -> frozenset[int]:
-        """The malicious clients of resolved settings: those named, or else the last `num_malicious`."""
-        if self.malicious_ids:
-            return frozenset(self.named_malicious)
-        clients, count = _number(self.num_clients), _number(self.num_malicious)
-        return frozenset(range(clients - count, clients))
-
     def to_run_config(self) -> dict[str, bool | int | float | str]:
         """Return the settings under Flower's run-config keys (words joined by dashes)."""
         return {name.replace("_", "-"): value for name, value in self.model_dump().items()}
@@ -108,10 +100,24 @@ class Settings(BaseModel):
         return shlex.join(words)
 
 
-def _number(value: int | str) -> int:
-    if isinstance(value, str):
-        raise TypeError("these settings are not resolved yet")
-    return value
+class Resolved(Settings):
+    """Settings in which nothing is left to a task's default, made by `flower_apps.build.resolve`."""
+
+    num_clients: int
+    clients_per_round: int
+    num_malicious: int
+    min_replies: int
+    rounds: int
+    local_epochs: float
+    batch_size: int
+    learning_rate: float
+
+    @property
+    def malicious(self) -> frozenset[int]:
+        """The malicious clients: those named, or else the last `num_malicious`."""
+        if self.malicious_ids:
+            return frozenset(self.named_malicious)
+        return frozenset(range(self.num_clients - self.num_malicious, self.num_clients))
 
 
 def settings_from(values: Mapping[str, Any]) -> Settings:
@@ -127,7 +133,8 @@ def _sentence(fault: Any, values: Mapping[str, Any]) -> str:
     name = str(fault["loc"][0])
     flag, field = f"--{name.replace('_', '-')}", Settings.model_fields.get(name)
     if field is None:
-        return f"there is no setting {flag}; there are {', '.join('--' + n.replace('_', '-') for n in Settings.model_fields)}"
+        flags = ", ".join(f"--{each.replace('_', '-')}" for each in Settings.model_fields)
+        return f"there is no setting {flag}; there are {flags}"
     if fault["type"] == "value_error":
         return f"{flag} {fault['ctx']['error']}, not {values[name]!r}"
     types = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}

@@ -16,7 +16,7 @@ from flwr.serverapp.strategy import Strategy
 from attacks.data import DataAttack
 from clients.local_training import evaluate
 from flower_apps import build
-from flower_apps.config import Settings
+from flower_apps.config import Resolved
 from flower_apps.records import Folder
 from protocol.vector import to_arrays, to_tensors
 from strategies import NumberedClients, Resumed
@@ -25,20 +25,20 @@ from tasks import Samples
 OnRound = Callable[[Mapping[str, Any]], None]
 
 
-def conduct(settings: Settings, grid: Grid, on_round: OnRound | None = None) -> dict[str, Any]:
+def conduct(settings: Resolved, grid: Grid, on_round: OnRound | None = None) -> dict[str, Any]:
     """Run a federation of resolved settings, write its records, and return the summary.
 
-    `on_round` is called with every line of metrics.jsonl as it is written. Raises `config.BadSettings` before anything starts,
-    and `strategies.RunStopped` where too few replies are usable; the checkpoint of the last whole round stays.
+    `on_round` is called with every line of metrics.jsonl as it is written. Raises `config.BadSettings` before anything
+    starts, and `strategies.RunStopped` where too few replies are usable; the checkpoint of the last whole round stays.
     """
     folder = Folder(Path(settings.output or default_output(settings)).expanduser())
     done = folder.prepare(settings)
-    if done >= int(settings.rounds) and (summary := folder.summary()) is not None:
+    if done >= settings.rounds and (summary := folder.summary()) is not None:
         return summary
     return _Run(settings, folder, on_round).go(grid, done)
 
 
-def default_output(settings: Settings) -> str:
+def default_output(settings: Resolved) -> str:
     """Return a folder below runs/ that tells what was run, and when."""
     parts = [settings.task, settings.strategy, settings.attack, f"seed{settings.seed}"]
     words = [re.sub(r"\(.*?\)", "", part).replace(" ", "").replace("+", "-") for part in parts]
@@ -48,7 +48,7 @@ def default_output(settings: Settings) -> str:
 class _Run:
     """The server's side of one run: it tests the model after every round and keeps the records."""
 
-    def __init__(self, settings: Settings, folder: Folder, on_round: OnRound | None) -> None:
+    def __init__(self, settings: Resolved, folder: Folder, on_round: OnRound | None) -> None:
         self.settings, self.folder, self.on_round = settings, folder, on_round
         self.task = build.load_task(settings.task, settings.data_dir)
         self.device = build.device(settings)
@@ -74,7 +74,7 @@ class _Run:
         """Run the rounds that are left and return the summary."""
         started = time.perf_counter()
         tensors = self.folder.load_checkpoint() if done else self.network.state_dict()
-        rounds = int(self.settings.rounds)
+        rounds = self.settings.rounds
         earlier = sum(line["seconds"] for line in self.folder.lines())
         self.folder.write_config(self.settings, {"device": str(self.device), "num_parameters": self._num_parameters()})
         strategy: Strategy = Resumed(self.strategy, done) if done else self.strategy

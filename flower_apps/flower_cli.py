@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from flower_apps.config import Settings
+from flower_apps.config import Resolved
 from flower_apps.federation import OnRound
 from flower_apps.plugins import ROOT
 from flower_apps.records import Folder, revision
@@ -53,7 +53,7 @@ def flower_home(address: str, root_certificates: str) -> Iterator[Path]:
 
 
 def flwr_run(
-    settings: Settings, home: Path, log: Path, *options: str, while_running: Callable[[], None] = lambda: None
+    settings: Resolved, home: Path, log: Path, *options: str, while_running: Callable[[], None] = lambda: None
 ) -> None:
     """Start the run, follow it to its end, and keep Flower's log; raises RunFailed with the reason it logged.
 

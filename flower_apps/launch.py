@@ -12,13 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from flower_apps import build, plugins
-from flower_apps.config import BadSettings, Settings
+from flower_apps.config import BadSettings, Resolved, Settings
 from flower_apps.federation import OnRound, default_output
 from flower_apps.records import Folder
 from strategies import RunStopped
 
 
-def prepare(settings: Settings) -> Settings:
+def prepare(settings: Settings) -> Resolved:
     """Resolve the settings, refuse what cannot work, and choose the output folder.
 
     Raises BadSettings with one sentence; nothing has been started or written then.
@@ -42,14 +42,14 @@ def prepare(settings: Settings) -> Settings:
     return resolved
 
 
-def run(settings: Settings, out: Console, err: Console) -> dict[str, Any] | None:
+def run(settings: Resolved, out: Console, err: Console) -> dict[str, Any] | None:
     """Run prepared settings, show progress on `err` and the result on `out`, and return the summary.
 
     Returns None where the records lie on another machine. Raises KeyboardInterrupt with a sentence on how to go on.
     """
     folder = Folder(Path(settings.output))
     with progress(err) as bar:
-        task = bar.add_task(title(settings), total=int(settings.rounds), figures="")
+        task = bar.add_task(title(settings), total=settings.rounds, figures="")
         with interruptible(settings):
             start(settings, lambda line: bar.update(task, completed=line["round"], figures=figures(line)))
     summary = folder.summary()
@@ -72,7 +72,7 @@ def run(settings: Settings, out: Console, err: Console) -> dict[str, Any] | None
     return summary
 
 
-def start(settings: Settings, on_round: OnRound) -> None:
+def start(settings: Resolved, on_round: OnRound) -> None:
     """Hand the settings to their engine; raises RunStopped with a hint where a checkpoint is kept."""
     engine = plugins.find("engine", settings.engine)
     try:
@@ -82,7 +82,7 @@ def start(settings: Settings, on_round: OnRound) -> None:
 
 
 @contextmanager
-def interruptible(settings: Settings) -> Iterator[None]:
+def interruptible(settings: Resolved) -> Iterator[None]:
     """Say on Ctrl-C what is kept and how to go on."""
     try:
         yield
@@ -107,7 +107,7 @@ def progress(console: Console) -> Progress:
     )
 
 
-def title(settings: Settings) -> str:
+def title(settings: Resolved) -> str:
     """Return what is run, in a few words."""
     attack = "no attack" if settings.attack == "none" else plugins.parse_sum(settings.attack)[0].name
     return f"{plugins.parse(settings.strategy).name}, {attack}, {settings.engine}"

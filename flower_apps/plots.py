@@ -1,6 +1,6 @@
-"""Pictures of one run: its curves by round, and test images before and after the attack.
+"""Pictures of a run: its curves by round, and test images before and after the attack; a layout for curves of many.
 
-They are drawn with matplotlib's object interface, so pyplot's state and the user's backend and settings stay as they
+Pictures are drawn with matplotlib's object interface, so pyplot's state and the user's backend and settings stay as they
 are. matplotlib is imported inside the functions: the command line imports this module and should start at once.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +32,11 @@ TRIES = 1000
 # Blue and vermilion of Okabe and Ito's palette: told apart by colour-blind readers, and by their line styles in print.
 ACCURACY, ATTACK, LOSS, INK, GRID = "#0072b2", "#d55e00", "#444444", "#222222", "#dddddd"
 # The layout of trigger.png in pixels: side of an image, gap between images, margin, height of a line of text.
-SIDE, GAP, MARGIN, LINE = 112, 14, 14, 15
+SIDE, GAP, MARGIN, LINE = 120, 16, 16, 17
 DPI = 100
 
 Pair = tuple[Tensor | None, int | None, Tensor, int]
-"""A clean image (C, H, W) with its label, None for both where there is none; its attacked image with the label wanted."""
+"""A clean image (C, H, W) and its label, both None where there is none; its attacked image and the label wanted."""
 
 
 def write_pictures(folder: Path, task: Task, attack: DataAttack | None) -> None:
@@ -66,7 +67,7 @@ def _curves(lines: Sequence[Mapping[str, Any]]) -> Figure:
 
     figure = Figure(figsize=(7.2, 4.8), facecolor="white")
     rates, loss = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
-    figure.subplots_adjust(left=0.085, right=0.775, top=0.925, bottom=0.11, hspace=0.16)
+    figure.subplots_adjust(left=0.085, right=0.76, top=0.925, bottom=0.11, hspace=0.16)
     rounds = [int(line["round"]) for line in lines]
     accuracy, success = _values(lines, "accuracy"), _values(lines, "attack_success_rate")
     ends = []
@@ -80,15 +81,14 @@ def _curves(lines: Sequence[Mapping[str, Any]]) -> Figure:
             ends.append((float(values[last]), f"{name} {values[last]:.3f}", color, rounds[last]))
     heights = apart([end[0] for end in ends], 0.07)
     for height, (_, text, color, at) in zip(heights, ends):
-        x = max(rounds) if at == max(rounds) else at
         rates.annotate(
-            text, (x, height), (9, 0), textcoords="offset points", color=color, va="center", annotation_clip=False
+            text, (at, height), (9, 0), textcoords="offset points", color=color, va="center", annotation_clip=False
         )
     rates.set_ylim(-0.03, 1.03)
     rates.set_title("Rate on the test set", loc="left", fontsize=10, color=INK)
     _loss(loss, rounds, _values(lines, "loss"))
     loss.set_xlabel("round", color=INK)
-    loss.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
+    loss.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1, steps=(1, 2, 5, 10)))
     loss.set_xlim(min(rounds) - 0.5 * (len(rounds) == 1), max(rounds) + 0.5 * (len(rounds) == 1))
     for axes in (rates, loss):
         axes.grid(axis="y", color=GRID, linewidth=0.8)
@@ -118,7 +118,7 @@ def _loss(axes: Axes, rounds: Sequence[int], values: np.ndarray) -> None:
 
 def _line(axes: Axes, rounds: Sequence[int], values: np.ndarray, color: str, dash: Any) -> None:
     # Marks show single rounds and those between gaps; many would hide the line.
-    marker = "o" if len(rounds) <= 40 else None
+    marker = "o" if len(rounds) <= 16 else None
     axes.plot(rounds, values, color=color, linestyle=dash, linewidth=1.8, marker=marker, markersize=3.2, clip_on=False)
 
 
@@ -141,6 +141,43 @@ def apart(heights: Sequence[float], distance: float, low: float = 0.0, high: flo
     for index in reversed(range(len(moved))):
         moved[index] = min(moved[index], high if index == len(moved) - 1 else moved[index + 1] - distance)
     return [moved[order.index(index)] for index in range(len(heights))]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A run's curve: its number, (round, rate or gap) by round, where it ends, where its number stands if anywhere."""
+
+    run: int
+    points: Sequence[tuple[float, float | None]]
+    end: tuple[float, float]
+    label: float | None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Curves of several runs over rounds 0 to `end`, with a mark every `step` rounds."""
+
+    title: str
+    end: float
+    step: int
+    curves: Sequence[Curve]
+
+
+def panel(title: str, runs: Mapping[int, Sequence[tuple[float, float | None]]], distance: float = 0.065) -> Panel:
+    """Lay out a rate in [0, 1] of several runs, by their numbers; runs without any value are left out.
+
+    The numbers at the ends of curves are `distance` apart where they would stand below each other, in the right
+    margin, and left out where there is no room for them.
+    """
+    shown = {run: points for run, points in runs.items() if any(rate is not None for _, rate in points)}
+    ends = {run: next((x, y) for x, y in reversed(points) if y is not None) for run, points in shown.items()}
+    end = max([1.0, *(x for points in shown.values() for x, _ in points)])
+    step = next(unit * 10**power for power in range(400) for unit in (1, 2, 5) if end <= 6 * unit * 10**power)
+    margin = [run for run in shown if ends[run][0] == end]
+    labels: dict[int, float | None] = {run: y for run, (_, y) in ends.items()}
+    room = len(margin) * distance <= 1
+    labels |= dict(zip(margin, apart([ends[run][1] for run in margin], distance) if room else [None] * len(margin)))
+    return Panel(title, end, step, [Curve(run, points, ends[run], labels[run]) for run, points in shown.items()])
 
 
 def attacked_pairs(task: Task, attack: DataAttack, count: int = NUM_PAIRS) -> list[Pair]:
@@ -187,22 +224,23 @@ def _grid(pairs: Sequence[Pair], names: Sequence[str]) -> Figure:
     paired = pairs[0][0] is not None
     rows = [[(image, f"wanted: {_name(label, names)}") for _, _, image, label in pairs]]
     if paired:
-        rows.insert(0, [(image, f"true: {_name(label, names)}") for image, label, _, _ in pairs])
+        clean = [(image, label) for image, label, _, _ in pairs if image is not None]
+        rows.insert(0, [(image, f"true: {_name(label, names)}") for image, label in clean])
     tall, wide = (max(image.shape[axis] for row in rows for image, _ in row) for axis in (1, 2))
     scale = max(1, round(SIDE / max(tall, wide)))
     tall, wide = max(tall * scale, 1), max(wide * scale, SIDE)
-    titles = [[textwrap.wrap(text, max(12, wide // 6))[:3] for _, text in row] for row in rows]
+    titles = [[textwrap.wrap(text, wide // 7)[:3] for _, text in row] for row in rows]
     headers = [LINE * max(len(lines) for lines in row) + 5 for row in titles]
-    heading = textwrap.wrap(_heading(pairs, paired), max(12, (len(pairs) * (wide + GAP)) // 7))
+    heading = textwrap.wrap(_heading(pairs, paired), len(pairs) * (wide + GAP) // 8)
     top = MARGIN + LINE * len(heading) + 8
     width = 2 * MARGIN + len(pairs) * wide + (len(pairs) - 1) * GAP
     height = top + sum(headers) + len(rows) * tall + (len(rows) - 1) * GAP + MARGIN
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
-    _text(figure, MARGIN, MARGIN, heading, 8.5)
-    for row, (images, lines, header) in enumerate(zip(rows, titles, headers)):
+    _text(figure, MARGIN, MARGIN, heading, 10)
+    for images, lines, header in zip(rows, titles, headers):
         for column, ((image, _), title) in enumerate(zip(images, lines)):
             left = MARGIN + column * (wide + GAP)
-            _text(figure, left, top + header - 5 - LINE * len(title), title, 7.5)
+            _text(figure, left, top + header - 5 - LINE * len(title), title, 9)
             across, down = image.shape[2] * scale, image.shape[1] * scale
             box = (left / width, 1 - (top + header + down) / height, across / width, down / height)
             axes = figure.add_axes(box)

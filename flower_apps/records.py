@@ -86,8 +86,8 @@ class Folder:
         for name, value in settings.model_dump().items():
             if name not in FREE and name != "engine" and value != getattr(before, name):
                 raise BadSettings(
-                    f"--{name.replace('_', '-')} is {value!r} and the run in {self.path} has {getattr(before, name)!r}; "
-                    "resume it with the same settings"
+                    f"--{name.replace('_', '-')} is {value!r} and was {getattr(before, name)!r} in {self.path}; a run "
+                    "goes on with the settings it began with"
                 )
 
     def write_config(self, settings: Settings, facts: Mapping[str, Any]) -> None:
@@ -185,4 +185,11 @@ def _write(path: Path, text: str) -> None:
 def _save(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     part = path.with_suffix(path.suffix + ".part")
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata)
+    part.chmod(0o666 & ~_umask())  # safetensors makes files that only their owner can read
     part.replace(path)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

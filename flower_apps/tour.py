@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flower_apps import launch
-from flower_apps.config import BadSettings, Settings, settings_from
+from flower_apps.config import BadSettings, Resolved, settings_from
 from flower_apps.flower_cli import RunFailed
 from flower_apps.records import Folder
 
@@ -28,7 +28,7 @@ STOPS: Mapping[str, Mapping[str, Any]] = {
         "num_malicious": 4,
         "strategy": INVARIANT,
         "engine": "simulation",
-    },  # fmt: skip
+    },
 }
 WORDS = {
     "1-fedavg": "FedAvg, nobody attacks",
@@ -51,7 +51,7 @@ def take(output: Path, out: Console, err: Console) -> None:
     }
     with launch.progress(err) as bar:
         tasks = {
-            name: bar.add_task(WORDS[name], total=int(stop.rounds), figures="", start=False)
+            name: bar.add_task(WORDS[name], total=stop.rounds, figures="", start=False)
             for name, stop in settings.items()
         }
         for name, stop in settings.items():
@@ -96,7 +96,7 @@ def _differences(inline: Folder, simulated: Folder) -> str:
     return ""
 
 
-def _table(settings: Mapping[str, Settings], summaries: Mapping[str, Mapping[str, Any]]) -> Table:
+def _table(settings: Mapping[str, Resolved], summaries: Mapping[str, Mapping[str, Any]]) -> Table:
     table = Table("run", "accuracy", "attack success rate", "seconds", title="digits, 20 clients, non-IID")
     for name, summary in summaries.items():
         metrics = summary["metrics"]

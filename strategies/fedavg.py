@@ -49,14 +49,14 @@ class FedAvg(Strategy):
     Parameters
     ----------
     cohort : who takes part in a round; by default every connected node (Flower apps of your own).
-    rule : any rule of `defenses.aggregation`, `(updates (n, d), weights (n,)) -> (d,)`; by default the weighted mean.
     min_replies : the run stops with `RunStopped` where fewer replies of a round are usable.
+    rule : any rule of `defenses.aggregation`, `(updates (n, d), weights (n,)) -> (d,)`; by default the weighted mean.
 
     A reply that is broken is dropped alone and counted with its reason. `account` tells about the latest round.
     Clients evaluate nothing; pass `evaluate_fn` to `start` for the server's own test.
     """
 
-    def __init__(self, cohort: Cohort | None = None, *, rule: Rule = fedavg, min_replies: int = 1) -> None:
+    def __init__(self, cohort: Cohort | None = None, min_replies: int = 1, *, rule: Rule = fedavg) -> None:
         if min_replies < 1:
             raise ValueError(f"min_replies is at least 1: it is {min_replies}")
         self.cohort: Cohort = AnyNodes() if cohort is None else cohort

@@ -17,6 +17,6 @@ class InvariantAggregation(FedAvg):
     """`FedAvg` with the rule `defenses.aggregation.invariant`; `tau` and `alpha` are that rule's options."""
 
     def __init__(
-        self, cohort: Cohort | None = None, *, tau: float = 0.2, alpha: float = 0.25, min_replies: int = 1
+        self, cohort: Cohort | None = None, min_replies: int = 1, *, tau: float = 0.2, alpha: float = 0.25
     ) -> None:
-        super().__init__(cohort, rule=partial(invariant, tau=tau, alpha=alpha), min_replies=min_replies)
+        super().__init__(cohort, min_replies, rule=partial(invariant, tau=tau, alpha=alpha))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from flower_apps.config import Settings
+from flower_apps.config import Resolved
 from flower_apps.federation import OnRound
 from flower_apps.flower_cli import Follower, flower_home, flwr_run
 from flower_apps.records import Folder
 
 
-def deployment(settings: Settings, on_round: OnRound) -> None:
+def deployment(settings: Resolved, on_round: OnRound) -> None:
     """Submit the run to `--superlink` and follow it.
 
     The server app runs beside the SuperLink and writes the records there, into `output` on that machine. Where that

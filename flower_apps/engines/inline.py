@@ -6,6 +6,7 @@ app itself. No network, no ray, no waiting, and the same bytes every time.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from flower_apps.client_app import app
-from flower_apps.config import Settings
+from flower_apps.config import Resolved
 from flower_apps.federation import OnRound, conduct
 
 RunConfig = Mapping[str, bool | int | float | str]
@@ -105,9 +106,9 @@ class InlineGrid(Grid):
         return message_id
 
 
-def inline(settings: Settings, on_round: OnRound) -> None:
+def inline(settings: Resolved, on_round: OnRound) -> None:
     """Run a federation in this process."""
-    grid = InlineGrid(app, int(settings.num_clients), settings.to_run_config())
+    grid = InlineGrid(app, settings.num_clients, settings.to_run_config())
     with _quiet():
         conduct(settings, grid, on_round)
 
@@ -119,9 +120,9 @@ def _copied(content: RecordDict) -> RecordDict:
         if isinstance(record, ArrayRecord):
             copies[name] = ArrayRecord(dict(record))
         elif isinstance(record, MetricRecord):
-            copies[name] = MetricRecord({key: list(v) if isinstance(v, list) else v for key, v in record.items()})
+            copies[name] = MetricRecord(copy.deepcopy(dict(record)))
         else:
-            copies[name] = ConfigRecord({key: list(v) if isinstance(v, list) else v for key, v in record.items()})
+            copies[name] = ConfigRecord(copy.deepcopy(dict(record)))
     return RecordDict(copies)
 
 

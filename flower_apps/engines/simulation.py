@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from flower_apps.config import Settings
+from flower_apps.config import Resolved
 from flower_apps.federation import OnRound
 from flower_apps.flower_cli import Follower, RunFailed, environment, flower_home, flwr_run
 from flower_apps.records import Folder
@@ -22,7 +22,7 @@ from flower_apps.records import Folder
 START_SECONDS = 60.0
 
 
-def simulation(settings: Settings, on_round: OnRound) -> None:
+def simulation(settings: Resolved, on_round: OnRound) -> None:
     """Run a federation in Flower's virtual client engine; Flower's log is kept as flower.log in the output folder."""
     folder = Folder(Path(settings.output))
     folder.path.mkdir(parents=True, exist_ok=True)

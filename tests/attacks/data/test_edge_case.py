@@ -172,6 +172,18 @@ def test_a_single_array_is_no_archive(tmp_path: Path) -> None:
         EdgeCase(file=tmp_path / "bad.npy").check(10, (3, 2, 2))
 
 
+def test_one_name_in_two_folders_is_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attack = EdgeCase(file=Path("edge.npz"))
+    for value in (0, 255):
+        folder = tmp_path / str(value)
+        folder.mkdir()
+        np.savez(folder / "edge.npz", x_train=GOOD + np.uint8(value), x_test=GOOD + np.uint8(value))
+        monkeypatch.chdir(folder)
+        attacked = attack.measure(local(1))
+        assert attacked is not None
+        assert attacked.x.unique().tolist() == [value / 255]
+
+
 def test_a_failure_is_not_remembered(tmp_path: Path) -> None:
     attack = EdgeCase(file=tmp_path / "late.npz")
     with pytest.raises(FileNotFoundError):

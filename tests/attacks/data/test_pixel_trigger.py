@@ -40,6 +40,12 @@ def test_height_and_width_are_not_mixed_up_and_every_channel_is_stamped() -> Non
     assert attacked.x.tolist() == [[[[0, 0, 0], [0, 0, 0.25]]] * 2]
 
 
+def test_the_center_of_an_oblong_image() -> None:
+    attacked = PixelTrigger(size=1, place="center").measure(blank([1], height=3, width=5))
+    assert attacked is not None
+    assert attacked.x.tolist() == [[[[0, 0, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 0, 0]]]]
+
+
 def test_the_rest_of_the_image_stays() -> None:
     x = torch.arange(16.0).reshape(1, 1, 4, 4) / 16
     attacked = PixelTrigger(size=3, value=0.0).measure(Samples(x, torch.tensor([5])))

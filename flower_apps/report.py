@@ -1,0 +1,288 @@
+"""One HTML file that shows runs side by side: what they were, what came out, and the command that repeats each.
+
+The file stands alone: no network, no other file, and it is readable without JavaScript. Whatever lies in a run's folder
+is text of others: it is escaped on its way in, and a content security policy lets nothing run but the report's own
+script should an escape ever be missing.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from flower_apps.plots import TRIGGER, panel
+from flower_apps.records import CONFIG, METRICS, SUMMARY, Folder
+
+TEMPLATES = Path(__file__).parent / "templates"
+PNG = b"\x89PNG\r\n\x1a\n"
+LARGEST_PICTURE = 4_000_000
+LAST_ROUNDS = 5
+# Six colours (in the style sheet) and four dashes: 24 runs before a pair of them repeats.
+NUM_COLORS, DASHES = 6, ("none", "7 4", "2 3", "10 3 2 3")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a folder tells about a run; values may be of any JSON type, since nobody vouches for the files."""
+
+    number: int
+    name: str
+    problem: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    lines: Sequence[Mapping[str, Any]] = ()
+    summary: Mapping[str, Any] | None = None
+    picture: bytes = b""
+
+    @property
+    def state(self) -> str:
+        """Return finished, unfinished, or damaged: the folder cannot be read, and `problem` says why."""
+        return "damaged" if self.problem else "unfinished" if self.summary is None else "finished"
+
+    @property
+    def color(self) -> int:
+        """Return which colour of the style sheet the run's curves have."""
+        return (self.number - 1) % NUM_COLORS
+
+    @property
+    def dash(self) -> str:
+        """Return the dashes of the run's curves, as SVG writes them."""
+        return DASHES[(self.number - 1 + (self.number - 1) // 12) % len(DASHES)]
+
+    @cached_property
+    def settings(self) -> dict[str, str]:
+        """Return the settings that have a value, as text."""
+        values = _mapping(self.config.get("settings"))
+        return {str(name): _text(value) for name, value in values.items() if value not in ("", None)}
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Return versions, and whatever else config.json says in one word."""
+        plain = {name: value for name, value in self.config.items() if isinstance(value, str | int | float)}
+        known = {**plain, **_mapping(self.config.get("versions"))}
+        return {name: _text(value) for name, value in known.items() if name != "command" and value != ""}
+
+    @property
+    def command(self) -> str:
+        """Return the command that repeats the run; empty where it was not recorded."""
+        return _text(self.config.get("command", ""))
+
+    @property
+    def last(self) -> Mapping[str, Any]:
+        """Return the last round's line; empty before the first."""
+        return self.lines[-1] if self.lines else {}
+
+    def metric(self, name: str) -> float | None:
+        """Return a metric of the finished run, or of the last round while it is not; None: not measured."""
+        source = self.last if self.summary is None else _mapping(self.summary.get("metrics"))
+        return _number(source.get(name))
+
+    def points(self, metric: str) -> list[tuple[float, float | None]]:
+        """Return a rate by round, (round, rate), held to [0, 1]; None where it was not measured."""
+        read = ((_number(line.get("round")), _number(line.get(metric))) for line in self.lines)
+        return [(x, None if y is None else min(max(y, 0.0), 1.0)) for x, y in read if x is not None and x >= 0]
+
+    @property
+    def malicious(self) -> str:
+        """Return how many clients are malicious, `k of n`."""
+        named = (self.summary or {}).get("malicious")
+        count = str(len(named)) if isinstance(named, list) else self.settings.get("num_malicious", "?")
+        return f"{count} of {self.settings.get('num_clients', '?')}"
+
+    @property
+    def rounds(self) -> str:
+        """Return the rounds done, and of how many where the run is not finished."""
+        done = _number(self.last.get("round") if self.summary is None else self.summary.get("rounds"))
+        text = "0" if done is None else f"{done:.0f}"
+        return text if self.summary is not None else f"{text} of {self.settings.get('rounds', '?')}"
+
+    @property
+    def seconds(self) -> float | None:
+        """Return the seconds that the run took, all its rounds so far where it is not finished."""
+        if self.summary is not None:
+            return _number(self.summary.get("seconds"))
+        return sum(_number(line.get("seconds")) or 0.0 for line in self.lines) if self.lines else None
+
+    @property
+    def dropped(self) -> int:
+        """Return how many replies were dropped in all rounds."""
+        return sum(len(_list(line.get("dropped"))) for line in self.lines)
+
+    @property
+    def reasons(self) -> list[tuple[str, int]]:
+        """Return why replies were dropped, the five most frequent reasons with their counts."""
+        drops = (drop for line in self.lines for drop in _list(line.get("dropped")))
+        return Counter(_text(_mapping(drop).get("reason", "no reason given")) for drop in drops).most_common(5)
+
+    @property
+    def defense(self) -> str:
+        """Return in a few words what the defense did in the last round, and what it was told beforehand."""
+        told = _mapping((self.summary or {}).get("defense_was_told"))
+        parts = [
+            acted(self.last, but=set(told)),
+            *(f"was told {name} = {_text(value)}" for name, value in told.items()),
+        ]
+        return "; ".join(part for part in parts if part)
+
+    @property
+    def table(self) -> tuple[list[str], list[tuple[list[float | None], int, str]]]:
+        """Return the last rounds: names of the columns, and a row of numbers, dropped replies and defense for each."""
+        lines = self.lines[-LAST_ROUNDS:]
+        # The parts of a round's time are in the records; here they would push the results out of sight.
+        names = [name for name in dict.fromkeys(name for line in lines for name in line) if name[:8] != "seconds_"]
+        names = [name for name in names if not any(isinstance(line.get(name), str | list | dict) for line in lines)]
+        rows = [
+            ([_number(line.get(name)) for name in names], len(_list(line.get("dropped"))), acted(line))
+            for line in lines
+        ]
+        return [name.replace("_", " ") for name in names], rows
+
+
+def acted(line: Mapping[str, Any], but: Iterable[str] = ()) -> str:
+    """Return in a few words the figures that a defense reported for a round, leaving out those named."""
+    figures = {name: value for name, value in _mapping(line.get("defense")).items() if name not in but}
+    parts = [_figure(name, value, line) for name, value in figures.items()]
+    text = "; ".join(part for part in parts if part)
+    return text if len(text) <= 160 else text[:159] + "…"
+
+
+def _figure(name: str, value: Any, line: Mapping[str, Any]) -> str:
+    if name == "selected" and isinstance(value, list):
+        return _selected(value, line)
+    label, number = name.replace("_", " "), _number(value)
+    if number is not None:
+        return f"{label} {100 * number:.1f} %" if name.endswith("_share") else f"{label} {number:.4g}"
+    numbers = [each for each in map(_number, _list(value)) if each is not None]
+    if numbers:
+        return f"{label} {min(numbers):.3g} to {max(numbers):.3g}"
+    return f"{label} {_text(value)}" if isinstance(value, str) else ""
+
+
+def _selected(rows: list[Any], line: Mapping[str, Any]) -> str:
+    """Say how many updates were kept, and how many of malicious clients; rows count the replies that were usable."""
+    gone = {_text(_mapping(drop).get("client")) for drop in _list(line.get("dropped"))}
+    usable = [client for client in map(_text, _list(line.get("sampled"))) if client not in gone]
+    malicious = set(map(_text, _list(line.get("sampled_malicious")))) & set(usable)
+    kept = {usable[row] for row in rows if isinstance(row, int) and 0 <= row < len(usable)}
+    text = f"kept {len(rows)} of {len(usable)} updates" if usable else f"kept {len(rows)} updates"
+    return f"{text}, {len(kept & malicious)} of {len(malicious)} malicious ones" if malicious else text
+
+
+def read_run(number: int, name: str, path: Path) -> Run:
+    """Read a run's folder; one that is missing or damaged gives a run with a sentence in `problem`."""
+    if not (path / CONFIG).exists():
+        what = (
+            f"There is no {CONFIG} in this folder, so it holds no run." if path.is_dir() else "There is no such folder."
+        )
+        return Run(number=number, name=name, problem=what)
+    file = CONFIG
+    try:
+        config = _object(path / CONFIG)
+        file = METRICS
+        lines: list[Any] = Folder(path).lines()
+        if not all(isinstance(line, dict) for line in lines):
+            raise ValueError("a line holds no object")
+        file = SUMMARY
+        summary = _object(path / SUMMARY) if (path / SUMMARY).exists() else None
+        file = TRIGGER
+        shown = (path / TRIGGER).is_file() and (path / TRIGGER).stat().st_size <= LARGEST_PICTURE
+        picture = (path / TRIGGER).read_bytes() if shown else b""
+    except (OSError, ValueError, RecursionError) as error:
+        # What Folder says of a damaged line ends in advice for whoever starts a run.
+        reason = str(error).partition(";")[0].rpartition(" is damaged ")[2]
+        return Run(number=number, name=name, problem=f"{file} is damaged: {reason}.")
+    picture = picture if picture.startswith(PNG) and len(picture) > 24 else b""
+    return Run(number=number, name=name, config=config, lines=lines, summary=summary, picture=picture)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError("it holds no object")
+    return content
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Return the last part of every path, with as many parts before it as tell it from the others."""
+    tails = [["/".join(path.parts[-depth:]) for depth in range(1, len(path.parts) + 1)] for path in paths]
+    taken = Counter(tail for several in tails for tail in several)
+    return [next((tail for tail in several if taken[tail] == 1), several[-1]) for several in tails]
+
+
+def write_report(folders: Sequence[Path], target: Path, title: str) -> None:
+    """Write one HTML file about the runs in `folders`, in their order; a folder named twice is shown once.
+
+    Runs that are not finished are listed with what they have, folders without a readable run with a sentence.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    paths = list(dict.fromkeys(folder.expanduser().resolve() for folder in folders))
+    runs = [read_run(number, name, path) for number, (name, path) in enumerate(zip(_names(paths), paths), start=1)]
+    pictures: dict[bytes, list[Run]] = {}
+    for run in runs:
+        if run.picture:
+            pictures.setdefault(run.picture, []).append(run)
+    script = (TEMPLATES / "script.js.jinja").read_text(encoding="utf-8")
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = environment.get_template("report.html.jinja").render(
+        title=title,
+        runs=runs,
+        states=Counter(run.state for run in runs),
+        panels=[
+            panel(title, {run.number: run.points(metric) for run in runs})
+            for metric, title in (("accuracy", "Accuracy"), ("attack_success_rate", "Attack success rate"))
+        ],
+        pictures=[(_data(picture), _size(picture), owners) for picture, owners in pictures.items()],
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    # Names of folders and texts of records may hold halves of characters, which no encoding has.
+    part.write_text(text, encoding="utf-8", errors="replace")
+    part.replace(target)
+
+
+def _data(picture: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(picture).decode()
+
+
+def _size(picture: bytes) -> tuple[int, int]:
+    """Return width and height as the PNG's header says."""
+    return int.from_bytes(picture[16:20]), int.from_bytes(picture[20:24])
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 2000 else text[:1999] + "…"

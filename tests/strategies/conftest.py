@@ -1,0 +1,45 @@
+"""A federation of made clients: what each replies is a function of the model it was sent."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from flower_apps.engines.inline import InlineGrid
+from protocol.actions import IDENTIFY
+from protocol.messages import Identity, identify_reply
+
+
+@pytest.fixture
+def federation() -> Callable[..., InlineGrid]:
+    """Return a maker of grids: behaviours[k](arrays as numpy) -> (arrays, metrics) or an exception to raise."""
+
+    def make(behaviours):
+        app = ClientApp()
+
+        @app.query(IDENTIFY.removeprefix("query."))
+        def identify(message: Message, context: Context) -> Message:
+            return identify_reply(message, Identity(int(context.node_config["partition-id"]), "benign"))
+
+        @app.train()
+        def train(message: Message, context: Context) -> Message:
+            model = {name: array.numpy() for name, array in message.content["arrays"].items()}
+            answer = behaviours[context.node_config["partition-id"]](model)
+            if isinstance(answer, RecordDict):
+                return Message(answer, reply_to=message)
+            arrays, metrics = answer
+            from flwr.app import Array
+
+            content = RecordDict(
+                {
+                    "arrays": ArrayRecord({name: Array(np.asarray(value)) for name, value in arrays.items()}),
+                    "metrics": MetricRecord(metrics),
+                }
+            )
+            return Message(content, reply_to=message)
+
+        return InlineGrid(app, len(behaviours), {})
+
+    return make

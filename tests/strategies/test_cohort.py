@@ -1,0 +1,59 @@
+import pytest
+
+from strategies import AnyNodes, NumberedClients
+
+
+def nothing(model):
+    return model, {"num-examples": 1}
+
+
+def clients(members):
+    return [member.client for member in members]
+
+
+def test_the_draw_depends_on_seed_and_round_alone(federation):
+    draws = [clients(NumberedClients(10, 4, seed=1).draw(r, federation([nothing] * 10))) for r in (1, 1, 2, 3)]
+    assert draws[0] == draws[1]
+    assert len({tuple(draw) for draw in draws}) > 1
+    assert all(draw == sorted(draw) and len(set(draw)) == 4 for draw in draws)
+    assert clients(NumberedClients(10, 4, seed=2).draw(1, federation([nothing] * 10))) != draws[0]
+
+
+def test_a_client_whose_node_left_stays_in_the_draw(federation):
+    grid = federation([nothing] * 4)
+    cohort = NumberedClients(4, 4)
+    cohort.draw(1, grid)
+    del grid._contexts[3]  # the node of client 1
+    members = cohort.draw(2, grid)
+    assert clients(members) == [0, 1, 2, 3]
+    assert [member.node_id for member in members] == [2, None, 4, 5]
+
+
+def test_too_few_nodes_are_named_after_the_wait(federation):
+    with pytest.raises(RuntimeError, match=r"5 clients are needed and 2 nodes are connected"):
+        NumberedClients(5, 5, wait_seconds=0.1).draw(1, federation([nothing] * 2))
+
+
+def test_two_nodes_with_one_number_are_refused(federation):
+    grid = federation([nothing] * 2)
+    grid._contexts[3].node_config["partition-id"] = 0
+    with pytest.raises(RuntimeError, match="two nodes say they hold client 0"):
+        NumberedClients(2, 2).draw(1, grid)
+
+
+def test_a_missing_client_is_named(federation):
+    grid = federation([nothing] * 2)
+    grid._contexts[3].node_config["partition-id"] = 7
+    with pytest.raises(RuntimeError, match="1 of 2 clients are held by no node, client 1 first"):
+        NumberedClients(2, 2).draw(1, grid)
+
+
+def test_more_a_round_than_there_are_is_refused():
+    with pytest.raises(ValueError, match="5 of 4 clients"):
+        NumberedClients(4, 5)
+
+
+def test_any_nodes_takes_a_share(federation):
+    assert len(AnyNodes(0.5).draw(1, federation([nothing] * 10))) == 5
+    with pytest.raises(ValueError, match="fraction"):
+        AnyNodes(0.0)

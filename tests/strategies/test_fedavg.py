@@ -1,0 +1,142 @@
+"""FedAvg on made clients: the arithmetic, and one test for every kind of broken reply."""
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from defenses.aggregation.median import median
+from strategies import FedAvg, InvariantAggregation, NumberedClients, RunStopped
+
+START = ArrayRecord({"w": Array(np.array([1.0, 2.0], dtype=np.float32)), "n": Array(np.array(3))})
+
+
+def plus(step, examples=1):
+    return lambda model: ({**model, "w": model["w"] + np.float32(step)}, {"num-examples": examples, "train-loss": 1.0})
+
+
+def one_round(strategy, grid):
+    replies = grid.send_and_receive(strategy.configure_train(1, START, ConfigRecord(), grid))
+    arrays, _ = strategy.aggregate_train(1, replies)
+    return arrays["w"].numpy()
+
+
+def broken(**changes):
+    """A client whose honest reply is changed in one thing."""
+
+    def reply(model):
+        arrays, metrics = plus(100.0)(model)
+        arrays, metrics = dict(arrays), dict(metrics)
+        arrays.update(changes.get("arrays", {}))
+        metrics.update(changes.get("metrics", {}))
+        for name in changes.get("without", ()):
+            arrays.pop(name, None)
+            metrics.pop(name, None)
+        return arrays, metrics
+
+    return reply
+
+
+def test_the_mean_is_weighted_by_the_examples(federation):
+    grid = federation([plus(1.0, 1), plus(2.0, 3)])
+    strategy = FedAvg(NumberedClients(2, 2))
+    assert one_round(strategy, grid) == pytest.approx([2.75, 3.75])
+    assert strategy.account.sampled == [0, 1]
+    assert strategy.account.train_loss == 1.0
+
+
+def test_any_rule_takes_the_place_of_the_mean(federation):
+    grid = federation([plus(1.0), plus(2.0), plus(1000.0)])
+    assert one_round(FedAvg(NumberedClients(3, 3), rule=median), grid) == pytest.approx([3.0, 4.0])
+
+
+def test_invariant_aggregation_masks_what_clients_disagree_about(federation):
+    def client(first, second):
+        step = np.array([first, second], dtype=np.float32)
+        return lambda model: ({**model, "w": model["w"] + step}, {"num-examples": 1})
+
+    grid = federation([client(1, 1), client(1, -1), client(1, 1), client(1, -1)])
+    strategy = InvariantAggregation(NumberedClients(4, 4), tau=0.2, alpha=0.25)
+    assert one_round(strategy, grid).tolist() == [2.0, 2.0]
+    assert strategy.account.defense["masked_share"] == 0.5
+
+
+def raising(model):
+    raise ValueError("the disk is full")
+
+
+NAN = np.array([np.nan, 0], dtype=np.float32)
+BROKEN = {
+    "an error": (raising, "the disk is full"),
+    "nan": (broken(arrays={"w": NAN}), "not finite"),
+    "inf": (broken(arrays={"w": np.array([np.inf, 0], dtype=np.float32)}), "not finite"),
+    "missing array": (broken(without=["w"]), "missing array w"),
+    "extra array": (broken(arrays={"v": np.zeros(1, dtype=np.float32)}), "unexpected array v"),
+    "wrong shape": (broken(arrays={"w": np.zeros(3, dtype=np.float32)}), r"shape (3,) instead of (2,)"),
+    "wrong dtype": (broken(arrays={"w": np.zeros(2)}), "dtype float64 instead of float32"),
+    "zero examples": (broken(metrics={"num-examples": 0}), "num-examples is 0"),
+    "negative examples": (broken(metrics={"num-examples": -5}), "num-examples is -5"),
+    "nan examples": (broken(metrics={"num-examples": float("nan")}), "num-examples is nan"),
+    "infinite examples": (broken(metrics={"num-examples": float("inf")}), "num-examples is inf"),
+    "no examples": (broken(without=["num-examples"]), "no number num-examples"),
+    "a list of examples": (broken(metrics={"num-examples": [1, 2]}), "no number num-examples"),
+    "no records": (lambda model: RecordDict(), "0 array records"),
+    "two array records": (
+        lambda model: RecordDict({"a": ArrayRecord(), "b": ArrayRecord(), "m": MetricRecord({"num-examples": 1})}),
+        "2 array records",
+    ),
+    "junk bytes": (
+        lambda model: RecordDict(
+            {
+                "arrays": ArrayRecord(
+                    {"w": Array(dtype="float32", shape=(2,), stype="numpy.ndarray", data=b"junk"), "n": START["n"]}
+                ),
+                "metrics": MetricRecord({"num-examples": 1}),
+            }
+        ),
+        "array w cannot be read",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_reply_is_dropped_alone_and_counted(federation, kind):
+    client, words = BROKEN[kind]
+    strategy = FedAvg(NumberedClients(3, 3))
+    assert one_round(strategy, federation([plus(1.0), client, plus(3.0)])) == pytest.approx([3.0, 4.0])
+    [drop] = strategy.account.dropped
+    assert drop["client"] == 1
+    assert words in drop["reason"]
+
+
+def test_below_the_minimum_the_run_stops_and_says_why(federation):
+    strategy = FedAvg(NumberedClients(3, 3), 2)
+    with pytest.raises(RunStopped, match=r"round 1 has 1 usable replies and needs 2 .*disk is full"):
+        one_round(strategy, federation([plus(1.0), raising, raising]))
+
+
+def test_a_rule_that_refuses_what_is_left_stops_the_run(federation):
+    from functools import partial
+
+    from defenses.aggregation.krum import krum
+
+    strategy = FedAvg(NumberedClients(5, 5), rule=partial(krum, num_byzantine=1))
+    with pytest.raises(RunStopped, match=r"krum needs n >= 2f \+ 3: n = 4, f = 1"):
+        one_round(strategy, federation([plus(1.0)] * 4 + [raising]))
+
+
+def test_the_order_of_arrival_changes_nothing(federation):
+    steps = torch.randn(7, generator=torch.Generator().manual_seed(0)).tolist()
+    strategy = FedAvg(NumberedClients(7, 7))
+    grid = federation([plus(step) for step in steps])
+    replies = list(grid.send_and_receive(strategy.configure_train(1, START, ConfigRecord(), grid)))
+    one, _ = strategy.aggregate_train(1, replies)
+    other, _ = strategy.aggregate_train(1, replies[::-1])
+    assert one["w"].data == other["w"].data
+
+
+def test_integers_of_the_model_stay_as_the_server_has_them(federation):
+    strategy = FedAvg(NumberedClients(1, 1))
+    grid = federation([lambda model: ({**model, "n": np.array(99)}, {"num-examples": 1})])
+    replies = grid.send_and_receive(strategy.configure_train(1, START, ConfigRecord(), grid))
+    assert strategy.aggregate_train(1, replies)[0]["n"].numpy() == 3
