@@ -100,7 +100,9 @@ def _cached_role(settings: Resolved, client: int, node_config: tuple[tuple[str, 
 
 
 def _settings(context: Context) -> Resolved:
-    own: dict[str, Any] = {key: str(context.node_config[key]) for key in ("data-dir", "device") if key in context.node_config}
+    own: dict[str, Any] = {
+        key: str(context.node_config[key]) for key in ("data-dir", "device") if key in context.node_config
+    }
     values: dict[str, Any] = {**context.run_config, **own}
     return _resolved(tuple(sorted(values.items())))
 

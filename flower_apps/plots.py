@@ -1,7 +1,7 @@
 """Pictures of a run: its curves by round, and test images before and after the attack; a layout for curves of many.
 
-Pictures are drawn with matplotlib's object interface, so pyplot's state and the user's backend and settings stay as they
-are. matplotlib is imported inside the functions: the command line imports this module and should start at once.
+Pictures are drawn with matplotlib's object interface, so pyplot's state and the user's backend and settings stay as
+they are. matplotlib is imported inside the functions: the command line imports this module and should start at once.
 """
 
 from __future__ import annotations

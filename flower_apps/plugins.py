@@ -100,7 +100,9 @@ def _specs(node: ast.expr) -> list[Spec]:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         if node.args or any(keyword.arg is None for keyword in node.keywords):
             raise BadSpec(f"options of {node.func.id} are written as option=value")
-        # ast itself refuses a keyword that is written twice
+        names = [str(keyword.arg) for keyword in node.keywords]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise BadSpec(f"{node.func.id} is given {twice[0]} twice")
         return [Spec(node.func.id, {str(kw.arg): ast.literal_eval(kw.value) for kw in node.keywords})]
     raise ValueError("neither a name nor a call")
 
@@ -167,7 +169,7 @@ def describe(kind: str, name: str) -> Plugin:
         for parameter in _parameters(plugin).values()
     )
     return Plugin(
-        kind, name, available(kind)[name], text.split("\n")[0], " ".join((source or [""])[-1].split()), options
+        kind, name, available(kind)[name], text.split("\n")[0], " ".join(source[1].split()) if source else "", options
     )
 
 

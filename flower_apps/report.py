@@ -242,8 +242,8 @@ def write_report(folders: Sequence[Path], target: Path, title: str) -> None:
         runs=runs,
         states=Counter(run.state for run in runs),
         panels=[
-            panel(title, {run.number: run.points(metric) for run in runs})
-            for metric, title in (("accuracy", "Accuracy"), ("attack_success_rate", "Attack success rate"))
+            panel(heading, {run.number: run.points(metric) for run in runs})
+            for metric, heading in (("accuracy", "Accuracy"), ("attack_success_rate", "Attack success rate"))
         ],
         pictures=[(_data(picture), _size(picture), owners) for picture, owners in pictures.items()],
         script=script,

@@ -40,7 +40,14 @@ def test_imports_run_one_way(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_are_short_and_named(path):
-    assert not {part.removesuffix(".py") for part in path.parts} & {"utils", "util", "helpers", "helper", "common", "misc"}
+    assert not {part.removesuffix(".py") for part in path.parts} & {
+        "utils",
+        "util",
+        "helpers",
+        "helper",
+        "common",
+        "misc",
+    }
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
 
 
@@ -49,7 +56,14 @@ def test_nothing_seeds_globally_or_unpickles(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call):
             call = ast.unparse(node.func)
-            assert call not in {"np.random.seed", "numpy.random.seed", "random.seed", "pickle.load", "pickle.loads", "eval"}
+            assert call not in {
+                "np.random.seed",
+                "numpy.random.seed",
+                "random.seed",
+                "pickle.load",
+                "pickle.loads",
+                "eval",
+            }
             assert call != "torch.load"
             allow_pickle = [k.value for k in node.keywords if k.arg == "allow_pickle"]
             assert not any(getattr(value, "value", True) for value in allow_pickle)

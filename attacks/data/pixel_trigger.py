@@ -11,15 +11,13 @@ size a client claims says nothing about the attack.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args, get_type_hints
 
 import torch
 from torch import Tensor
 
 from attacks.data import check_label
 from tasks import Samples
-
-Place = Literal["top_left", "top_right", "bottom_left", "bottom_right", "center"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +30,7 @@ class PixelTrigger:
 
     size: int = 3
     value: float = 1.0
-    place: Place = "bottom_right"
+    place: Literal["top_left", "top_right", "bottom_left", "bottom_right", "center"] = "bottom_right"
     target: int = 0
     fraction: float = 0.3125
 
@@ -44,8 +42,9 @@ class PixelTrigger:
             raise ValueError(f"pixel_trigger needs size >= 1: size = {self.size}")
         if not 0 <= self.value <= 1:
             raise ValueError(f"pixel_trigger needs 0 <= value <= 1: value = {self.value}")
-        if self.place not in get_args(Place):
-            raise ValueError(f"pixel_trigger needs a place out of {', '.join(get_args(Place))}: place = {self.place}")
+        places = get_args(get_type_hints(PixelTrigger)["place"])
+        if self.place not in places:
+            raise ValueError(f"pixel_trigger needs a place out of {', '.join(places)}: place = {self.place}")
         if self.target < 0:
             raise ValueError(f"pixel_trigger needs target >= 0: target = {self.target}")
         if not 0 <= self.fraction <= 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,13 @@ import clients.local_training
 from clients.local_training import batches, evaluate, one_thread, train
 from clients.optimizers.sgd import sgd
 from tasks import Samples
+
+
+@pytest.fixture(autouse=True)
+def single_thread() -> Iterator[None]:
+    """Train with one thread: with two on a busy machine these small models wait for each other most of the time."""
+    with one_thread():
+        yield
 
 
 def generator(seed: int = 0) -> torch.Generator:

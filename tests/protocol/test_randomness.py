@@ -6,7 +6,13 @@ from protocol.randomness import derived_seed, generator
 def test_a_path_is_a_stream():
     one = torch.rand(4, generator=generator(7, "train", 3, 12))
     assert torch.equal(one, torch.rand(4, generator=generator(7, "train", 3, 12)))
-    for other in [(8, "train", 3, 12), (7, "data", 3, 12), (7, "train", 4, 12), (7, "train", 31, 2), (7, "train", "3", 12)]:
+    for other in [
+        (8, "train", 3, 12),
+        (7, "data", 3, 12),
+        (7, "train", 4, 12),
+        (7, "train", 31, 2),
+        (7, "train", "3", 12),
+    ]:
         assert not torch.equal(one, torch.rand(4, generator=generator(*other)))
 
 

@@ -63,9 +63,7 @@ def test_bytes_that_are_not_what_the_record_says_are_refused_before_anything_is_
     honest = ArrayRecord({"a": Array(np.zeros(4, dtype=np.float32))})
     layout = Layout.of(honest)
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "<f4", "fortran_order": False, "shape": (10**12,)}
-    )
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (10**12,)})
     for data in (b"", b"junk", honest["a"].data[:-1], honest["a"].data + b"x", header.getvalue()):
         arrays = ArrayRecord({"a": Array(dtype="float32", shape=(4,), stype="numpy.ndarray", data=data)})
         assert layout.mismatch(arrays) is None  # the record looks right

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-from attacks.data.pixel_trigger import PixelTrigger, Place
+from attacks.data.pixel_trigger import PixelTrigger
 from tasks import Samples
 
 
@@ -27,7 +29,7 @@ def generator(seed: int = 0) -> torch.Generator:
         ("center", [[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]),
     ],
 )
-def test_the_square_lies_flush_in_its_place(place: Place, expected: list[list[int]]) -> None:
+def test_the_square_lies_flush_in_its_place(place: Any, expected: list[list[int]]) -> None:
     attacked = PixelTrigger(size=2, place=place).measure(blank([1]))
     assert attacked is not None
     assert attacked.x.tolist() == [[expected]]

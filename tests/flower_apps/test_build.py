@@ -1,0 +1,62 @@
+"""From settings to objects: seeds, roles, and nothing global."""
+
+import pytest
+import torch
+
+from clients.benign import Benign
+from flower_apps import build
+from flower_apps.config import BadSettings, settings_from
+
+
+def resolved(**values):
+    return build.resolve(settings_from(values))
+
+
+def test_the_first_model_depends_on_the_seed_alone_and_leaves_torch_as_it_was():
+    before = torch.get_rng_state()
+    task = build.load_task("digits", "")
+    one, again, other = (build.model(resolved(seed=seed), task).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_partitions_depend_on_the_seed():
+    one, again, other = (build.partitions(resolved(seed=seed)) for seed in (1, 1, 2))
+    assert all((a == b).all() for a, b in zip(one, again))
+    assert any(len(a) != len(b) or (a != b).any() for a, b in zip(one, other))
+
+
+def test_parts_of_an_attack_become_parts_of_a_role():
+    role = build.role(resolved(attack="pixel_trigger + scaling(factor=3.0)"), 19, {})
+    assert role.name == "backdoor+poisoning"
+    update = torch.ones(4)
+    assert role.outgoing(update, update[None], torch.Generator()).tolist() == [3.0] * 4
+    assert isinstance(build.role(resolved(attack="pixel_trigger"), 0, {}), Benign)
+
+
+def test_an_honest_client_sends_through_the_defense():
+    role = build.role(resolved(defense="local_dp(clip_norm=1.0, noise_multiplier=0.0)"), 0, {})
+    sent = role.outgoing(torch.tensor([3.0, 4.0]), torch.zeros(1, 2), torch.Generator())
+    assert sent.tolist() == pytest.approx([0.6, 0.8])
+
+
+def test_in_deployment_the_node_decides_its_role():
+    settings = resolved(engine="deployment", superlink="127.0.0.1:8000", attack="pixel_trigger", num_malicious=4)
+    assert build.role(settings, 19, {}).name == "benign"
+    assert build.role(settings, 0, {"role": "malicious"}).name == "backdoor"
+    assert build.role(settings, 0, {"role": "malicious", "attack": "sign_flip"}).name == "poisoning"
+    with pytest.raises(BadSettings, match="benign or malicious"):
+        build.role(settings, 0, {"role": "evil"})
+
+
+def test_a_strategy_class_can_be_named_as_well_as_a_rule():
+    assert build.strategy(resolved(strategy="invariant_aggregation(tau=0.5)")).rule.keywords["tau"] == 0.5
+    assert build.strategy(resolved(strategy="invariant(tau=0.5)")).rule.keywords["tau"] == 0.5
+
+
+def test_a_sweep_does_not_load_data_twice():
+    build.load_task.cache_clear()
+    build.load_task("digits", "")
+    build.load_task("digits", "")
+    assert build.load_task.cache_info().hits == 1
