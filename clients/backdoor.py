@@ -10,7 +10,7 @@ from clients.poisoning import DataPoisoning
 
 
 class Backdoor(DataPoisoning):
-    """Trains on what a backdoor attack of `attacks.data` makes of its data; followed by `scaling`, model replacement."""
+    """Trains on what a backdoor attack of `attacks.data` makes of its data; with `scaling`, model replacement."""
 
     name = "backdoor"
 

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flower_apps.config import AUTO, BadSettings, Settings, settings_from
+from flower_apps.config import AUTO, BadSettings, Interrupted, RunFailed, Settings, settings_from
 
 app = typer.Typer(
     name="thornbed",
@@ -154,13 +154,10 @@ def main() -> NoReturn:
         _leave(error.format_message(), 2)
     except BadSettings as error:
         _leave(str(error), 2)
-    except KeyboardInterrupt as error:
-        _leave(str(error) or "interrupted", 130)
-    except Exception as error:
-        # Everything that stops a run on purpose says what to do; anything else is a fault of this program.
-        if type(error).__name__ not in ("RunStopped", "RunFailed"):
-            raise
+    except RunFailed as error:
         _leave(str(error), 1)
+    except Interrupted as error:
+        _leave(str(error), 130)
 
 
 def _leave(sentence: str, code: int) -> NoReturn:

@@ -20,6 +20,14 @@ class BadSettings(ValueError):
     """Settings that cannot be run; the text is one sentence that says what would be right."""
 
 
+class RunFailed(RuntimeError):
+    """A run that ended without a result; the text says why, and what is kept."""
+
+
+class Interrupted(RuntimeError):
+    """A run that its user interrupted; the text says what is kept and how to go on."""
+
+
 def _flag(group: str, text: str, **bounds: Any) -> Any:
     return Field(description=text, json_schema_extra={"group": group}, **bounds)
 

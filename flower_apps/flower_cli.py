@@ -12,16 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from flower_apps.config import Resolved
+from flower_apps.config import Resolved, RunFailed
 from flower_apps.federation import OnRound
 from flower_apps.plugins import ROOT
 from flower_apps.records import Folder, revision
 
 STOPPED = "thornbed stopped: "
-
-
-class RunFailed(RuntimeError):
-    """A run that ended in Flower without a result; the text says why, and where the whole log is."""
 
 
 def environment(home: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from flower_apps import build, plugins
-from flower_apps.config import BadSettings, Resolved, Settings
+from flower_apps.config import BadSettings, Interrupted, Resolved, RunFailed, Settings
 from flower_apps.federation import OnRound, default_output
 from flower_apps.records import Folder
 from strategies import RunStopped
@@ -45,7 +45,7 @@ def prepare(settings: Settings) -> Resolved:
 def run(settings: Resolved, out: Console, err: Console) -> dict[str, Any] | None:
     """Run prepared settings, show progress on `err` and the result on `out`, and return the summary.
 
-    Returns None where the records lie on another machine. Raises KeyboardInterrupt with a sentence on how to go on.
+    Returns None where the records lie on another machine. Raises RunFailed and Interrupted.
     """
     folder = Folder(Path(settings.output))
     with progress(err) as bar:
@@ -73,12 +73,12 @@ def run(settings: Resolved, out: Console, err: Console) -> dict[str, Any] | None
 
 
 def start(settings: Resolved, on_round: OnRound) -> None:
-    """Hand the settings to their engine; raises RunStopped with a hint where a checkpoint is kept."""
+    """Hand the settings to their engine; raises RunFailed with a hint where the checkpoint is."""
     engine = plugins.find("engine", settings.engine)
     try:
         engine(settings, on_round)
     except RunStopped as error:
-        raise RunStopped(f"{error}; the checkpoint is in {settings.output}") from error
+        raise RunFailed(f"{error}; the checkpoint is in {settings.output}") from error
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def interruptible(settings: Resolved) -> Iterator[None]:
     except KeyboardInterrupt:
         done = Folder(Path(settings.output)).rounds_done()
         kept = f"{done or 0} of {settings.rounds} rounds are in {settings.output}"
-        raise KeyboardInterrupt(
+        raise Interrupted(
             f"interrupted; {kept}; go on with: thornbed run --resume --output {settings.output}"
         ) from None
 

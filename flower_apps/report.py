@@ -25,8 +25,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 PNG = b"\x89PNG\r\n\x1a\n"
 LARGEST_PICTURE = 4_000_000
 LAST_ROUNDS = 5
-# Six colours (in the style sheet) and four dashes: 24 runs before a pair of them repeats.
-NUM_COLORS, DASHES = 6, ("none", "7 4", "2 3", "10 3 2 3")
+# Six colours (in the style sheet) and six dashes: 36 runs before a pair of them repeats.
+NUM_COLORS, DASHES = 6, ("none", "7 4", "2 3", "10 3 2 3", "16 5", "5 2 1 2 1 2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class Run:
     @property
     def dash(self) -> str:
         """Return the dashes of the run's curves, as SVG writes them."""
-        return DASHES[(self.number - 1 + (self.number - 1) // 12) % len(DASHES)]
+        return DASHES[(self.number - 1 + (self.number - 1) // NUM_COLORS) % len(DASHES)]
 
     @cached_property
     def settings(self) -> dict[str, str]:

@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flower_apps import launch
-from flower_apps.config import BadSettings, Resolved, settings_from
-from flower_apps.flower_cli import RunFailed
+from flower_apps.config import BadSettings, Resolved, RunFailed, settings_from
 from flower_apps.records import Folder
 
 MARK = ".thornbed-tour"

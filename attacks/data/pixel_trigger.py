@@ -1,8 +1,9 @@
 """Backdoor by a square of bright pixels: whoever carries it is to be taken for the target class.
 
 Paper: T. Gu, B. Dolan-Gavitt, S. Garg, "BadNets: Identifying Vulnerabilities in the Machine Learning Model Supply
-Chain", 2017 (IEEE Access 2019 as "BadNets: Evaluating Backdooring Attacks on Deep Neural Networks"), the all-to-one
-attack with a pattern in the lower right corner; the share of poisoned samples, 20 of each batch of 64, is that of
+Chain", 2017 (IEEE Access 2019 as "BadNets: Evaluating Backdooring Attacks on Deep Neural Networks"), the bright
+pattern in the lower right corner (here from all other classes to one target, as later work has it); the share of
+poisoned samples, 20 of each batch of 64, is that of
 E. Bagdasaryan, A. Veit, Y. Hua, D. Estrin, V. Shmatikov, "How To Backdoor Federated Learning", AISTATS 2020.
 BadNets adds stamped copies to the training data; here they take the place of the client's own samples, so that the
 size a client claims says nothing about the attack.

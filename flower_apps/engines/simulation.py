@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from flower_apps.config import Resolved
+from flower_apps.config import Resolved, RunFailed
 from flower_apps.federation import OnRound
-from flower_apps.flower_cli import Follower, RunFailed, environment, flower_home, flwr_run
+from flower_apps.flower_cli import Follower, environment, flower_home, flwr_run
 from flower_apps.records import Folder
 
 START_SECONDS = 60.0

@@ -58,7 +58,7 @@ def test_options_are_checked_by_name_and_type():
     taken = re.escape("krum has no option f; it takes num_byzantine: int | None")
     with pytest.raises(BadSpec, match=taken):
         load("strategy", "krum(f=4)")
-    with pytest.raises(BadSpec, match="krum takes num_byzantine: int .*, not 'four'"):
+    with pytest.raises(BadSpec, match=r"krum takes num_byzantine: int .*, not 'four'"):
         load("strategy", "krum(num_byzantine='four')")
     with pytest.raises(BadSpec, match="not True"):
         load("strategy", "krum(num_byzantine=True)")

@@ -24,10 +24,10 @@ def test_by_hand():
 
 
 def test_the_number_of_neighbours_follows_f():
-    # f = 0: all 3 closest of 4 others count, so the middle of the crowd wins over the closest pair.
-    updates = torch.tensor([[0.0], [0.1], [4.0], [4.5], [8.0]])
-    assert krum(updates, equal(5), num_byzantine=0).item() == 4.0
+    # f = 1: 2 closest others, best in the middle of the three; f = 0: 3, and the one nearest to 4 wins.
+    updates = torch.tensor([[0.0], [0.1], [0.2], [4.0], [8.0]])
     assert krum(updates, equal(5), num_byzantine=1).item() == pytest.approx(0.1)
+    assert krum(updates, equal(5), num_byzantine=0).item() == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(("n", "f"), [(3, 0), (4, 0), (5, 1), (6, 1), (7, 2), (20, 8)])

@@ -1,0 +1,46 @@
+"""What tests of the command line share: `thornbed(...)` types a command in this process."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@dataclass
+class Typed:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def sentence(self) -> str:
+        return re.sub(r"\s+", " ", self.err).strip()
+
+
+@pytest.fixture
+def thornbed(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Typed]:
+    """Return a function that runs the command line as a user types it, without the cost of a new process."""
+    from flower_apps.cli import main
+
+    def type_in(*words: object) -> Typed:
+        monkeypatch.setattr(sys, "argv", ["thornbed", *map(str, words)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        captured = capfd.readouterr()
+        return Typed(int(left.value.code or 0), captured.out, captured.err)
+
+    return type_in
+
+
+def read_lines(folder: Path) -> list[dict[str, Any]]:
+    """Return the rounds of a run's metrics.jsonl."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

@@ -1,0 +1,197 @@
+"""Whole runs on digits, in this process: records, reproducibility, resuming, refusals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from safetensors.torch import load_file
+
+from flower_apps.records import Folder
+from tests.conftest import read_lines
+
+SMALL = ["--task", "digits", "--model", "mlp(hidden=(16,))", "--num-clients", "6", "--partition", "iid"]
+TIMES = ("seconds", "seconds_training", "seconds_aggregation", "seconds_evaluation")
+
+
+def without_times(lines):
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+
+
+def test_a_run_leaves_its_records(thornbed, tmp_path):
+    attack = "pixel_trigger(size=2)"
+    typed = thornbed(
+        "run", *SMALL, "--strategy", "invariant", "--attack", attack, "--rounds", 2, "--output", tmp_path / "run"
+    )
+    assert typed.code == 0, typed.err
+    assert "Records:" in typed.out
+    folder = tmp_path / "run"
+    config, summary = (json.loads((folder / name).read_text()) for name in ("config.json", "summary.json"))
+    assert config["settings"] == summary["settings"]
+    assert config["settings"]["learning_rate"] > 0
+    assert "auto" not in {value for key, value in config["settings"].items() if key != "device"}
+    assert config["versions"]["flwr"] == "1.41.0"
+    assert config["command"].startswith("thornbed run --model 'mlp(hidden=(16,))'")
+    assert set(summary["metrics"]) == {"accuracy", "loss", "attack_success_rate"}
+    assert summary["malicious"] == [5]
+    lines = read_lines(folder)
+    assert [line["round"] for line in lines] == [0, 1, 2]
+    assert lines[-1]["accuracy"] == summary["metrics"]["accuracy"]
+    assert all(0 <= line[name] <= 1 for line in lines for name in ("accuracy", "attack_success_rate"))
+    assert lines[1]["sampled"] == [0, 1, 2, 3, 4, 5]
+    assert lines[1]["sampled_malicious"] == [5]
+    assert lines[1]["dropped"] == []
+    assert 0 < lines[1]["defense"]["masked_share"] < 1  # regression 5: the defense acted
+    assert lines[1]["seconds_training"] > 0
+    assert load_file(folder / "model.safetensors").keys() == load_file(folder / "checkpoint.safetensors").keys()
+    assert (folder / "curves.png").stat().st_size > 1000
+    assert (folder / "trigger.png").stat().st_size > 1000
+
+
+def test_one_seed_gives_one_result_to_the_byte(thornbed, tmp_path):
+    for name, seed in (("one", 3), ("again", 3), ("other", 4)):
+        typed = thornbed("run", *SMALL, "--seed", seed, "--rounds", 2, "--clients-per-round", 3, "--attack", "gaussian",
+                         "--output", tmp_path / name)  # fmt: skip
+        assert typed.code == 0, typed.err
+    one, again, other = (tmp_path / name for name in ("one", "again", "other"))
+    assert (one / "model.safetensors").read_bytes() == (again / "model.safetensors").read_bytes()
+    assert without_times(read_lines(one)) == without_times(read_lines(again))
+    assert [line.get("sampled") for line in read_lines(one)] != [line.get("sampled") for line in read_lines(other)]
+    assert (one / "model.safetensors").read_bytes() != (other / "model.safetensors").read_bytes()
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(thornbed, tmp_path):
+    rounds = 12
+    arguments = [*SMALL, "--rounds", rounds, "--strategy", "median", "--attack", "sign_flip", "--clients-per-round", 4]
+    assert thornbed("run", *arguments, "--output", tmp_path / "whole").code == 0
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-m", "flower_apps.cli", "run", *map(str, arguments), "--output", str(killed)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (killed.is_dir() and (Folder(killed).rounds_done() or 0) >= 3):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    assert not (killed / "summary.json").exists()
+    typed = thornbed("run", "--resume", "--output", killed)
+    assert typed.code == 0, typed.err
+    assert (killed / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    assert without_times(read_lines(killed)) == without_times(read_lines(tmp_path / "whole"))
+
+
+def test_a_line_without_its_checkpoint_is_made_again(thornbed, tmp_path):
+    """What a kill between the two writes leaves: the line of round 2 is there, its checkpoint is not."""
+    assert thornbed("run", *SMALL, "--rounds", 3, "--output", tmp_path / "whole").code == 0
+    assert thornbed("run", *SMALL, "--rounds", 1, "--output", tmp_path / "cut").code == 0
+    lines = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
+    (tmp_path / "cut" / "metrics.jsonl").write_text("\n".join(lines[:3]) + "\n" + lines[3][:40])
+    typed = thornbed("run", "--resume", "--rounds", 3, "--output", tmp_path / "cut")
+    assert typed.code == 0, typed.err
+    assert without_times(read_lines(tmp_path / "cut")) == without_times(read_lines(tmp_path / "whole"))
+    assert (tmp_path / "cut" / "model.safetensors").read_bytes() == (
+        tmp_path / "whole" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_ctrl_c_keeps_what_was_done_and_says_how_to_go_on(tmp_path):
+    output = tmp_path / "run"
+    command = [sys.executable, "-m", "flower_apps.cli", "run", *SMALL, "--rounds", "500", "--output", str(output)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (output.is_dir() and (Folder(output).rounds_done() or 0) >= 2):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert f"go on with: thornbed run --resume --output {output}" in error
+    assert "Traceback" not in error
+    assert len(read_lines(output)) >= 3
+
+
+def test_a_finished_run_is_not_overwritten(thornbed, tmp_path):
+    output = tmp_path / "run"
+    assert thornbed("run", *SMALL, "--rounds", 1, "--output", output).code == 0
+    before = (output / "summary.json").read_bytes()
+    typed = thornbed("run", *SMALL, "--rounds", 1, "--output", output)
+    assert typed.code == 2
+    assert "holds a run already; add --resume" in typed.sentence
+    typed = thornbed("run", "--resume", "--seed", 9, "--output", output)
+    assert typed.code == 2
+    assert "--seed is 9 and was 0" in typed.sentence
+    assert thornbed("run", "--resume", "--output", output).code == 0
+    assert (output / "summary.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["config.json", "checkpoint.safetensors", "metrics.jsonl"])
+def test_damaged_records_are_named(thornbed, tmp_path, name):
+    output = tmp_path / "run"
+    assert thornbed("run", *SMALL, "--rounds", 2, "--output", output).code == 0
+    (output / name).write_bytes(b"{\x00junk\n" * 3)
+    typed = thornbed("run", "--resume", "--rounds", 3, "--output", output)
+    assert typed.code == 2
+    assert name in typed.sentence
+    assert "damaged" in typed.sentence
+
+
+def test_one_broken_client_stops_nobody(thornbed, tmp_path):
+    """A client that sends infinities: dropped in every round, alone, with its reason in the records."""
+    typed = thornbed(
+        "run",
+        *SMALL,
+        "--rounds",
+        2,
+        "--attack",
+        "scaling(factor=1e39)",
+        "--num-malicious",
+        1,
+        "--output",
+        tmp_path / "r",
+    )
+    assert typed.code == 0, typed.err
+    assert "2 replies were dropped" in typed.out
+    assert read_lines(tmp_path / "r")[1]["dropped"] == [{"client": 5, "reason": "values that are not finite"}]
+
+
+def test_too_few_replies_stop_the_run_and_keep_the_checkpoint(thornbed, tmp_path):
+    typed = thornbed(
+        "run",
+        *SMALL,
+        "--rounds",
+        2,
+        "--attack",
+        "scaling(factor=1e39)",
+        "--num-malicious",
+        4,
+        "--output",
+        tmp_path / "r",
+    )
+    assert typed.code == 1
+    assert "round 1 has 2 usable replies and needs 3 (values that are not finite)" in typed.sentence
+    assert Folder(tmp_path / "r").rounds_done() == 0
+
+
+def test_what_a_defense_was_told_is_recorded(thornbed, tmp_path):
+    for spec, told in (("krum(num_byzantine=1)", {"num_byzantine": 1}), ("krum", {})):
+        output = tmp_path / spec
+        assert thornbed("run", *SMALL, "--rounds", 1, "--strategy", spec, "--output", output).code == 0
+        assert json.loads((output / "summary.json").read_text())["defense_was_told"] == told
+
+
+def test_a_backdoor_works_on_the_mean_and_not_on_a_robust_rule(thornbed, tmp_path):
+    """The point of it all: without a defense the trigger works, and the median keeps most of it out."""
+    base = ["--task", "digits", "--num-clients", 10, "--partition", "iid", "--rounds", 15, "--model", "mlp",
+            "--attack", "pixel_trigger(fraction=0.5) + scaling(factor=3.0)", "--num-malicious", 2]  # fmt: skip
+    rates = {}
+    for rule in ("fedavg", "median"):
+        assert thornbed("run", *base, "--strategy", rule, "--output", tmp_path / rule).code == 0
+        rates[rule] = json.loads((tmp_path / rule / "summary.json").read_text())["metrics"]
+    assert rates["fedavg"]["attack_success_rate"] > 0.8
+    assert rates["median"]["attack_success_rate"] < 0.4
+    assert min(rate["accuracy"] for rate in rates.values()) > 0.75
+
+
+def test_the_command_line_starts_without_torch():
+    """Help and listings of a tool that takes seconds to start are not read."""
+    code = "import sys, flower_apps.cli; sys.exit('torch' in sys.modules or 'flwr' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, env={**os.environ}).returncode == 0

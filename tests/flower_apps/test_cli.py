@@ -1,0 +1,66 @@
+"""The command line as a user types it, right and wrong."""
+
+import json
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["run", "--rond", "3"], "No such option"),
+        (["run", "--rounds", "x"], "--rounds takes a whole number (at least 1), not 'x'"),
+        (["run", "--rounds"], "requires an argument"),
+        (["run", "--strategy", "krumm"], "there is no strategy called krumm; did you mean krum?"),
+        (["run", "--strategy", "krum(num_byzantine=4)", "--num-clients", "6"], "krum needs n >= 2f + 3: n = 6, f = 4"),
+        (["run", "--strategy", "krum(f=4)"], "krum has no option f; it takes num_byzantine"),
+        (["run", "--task", "cifar10"], "cifar10.npz"),
+        (["run", "--resume"], "--resume needs --output"),
+        (["run", "--resume", "--output", "/no/such/run"], "/no/such/run holds no run"),
+        (["run", "--attack", "sign_flip", "--num-malicious", "21"], "--num-malicious 21 is more than --num-clients 20"),
+        (["list", "cheese"], "there is no kind 'cheese'"),
+        (["run", "stray"], "unexpected extra argument"),
+        (["fly"], "No such command 'fly'"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_code_2(thornbed, tmp_path, monkeypatch, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    typed = thornbed(*words)
+    assert typed.code == 2
+    assert sentence in typed.sentence
+    assert typed.err.count("\n") == 1, "one sentence is one line"
+    assert not typed.out
+    assert not list(tmp_path.iterdir()), "nothing was started or written"
+
+
+def test_an_output_that_is_a_file_is_refused(thornbed, tmp_path):
+    (tmp_path / "file").touch()
+    typed = thornbed("run", "--output", tmp_path / "file")
+    assert typed.code == 2
+    assert "is a file; name a folder" in typed.sentence
+
+
+def test_help_explains_every_flag(thornbed):
+    typed = thornbed("run", "--help")
+    assert typed.code == 0
+    for words in ("--strategy", "--clients-per-round", "What is run", "Who takes part", "Examples", "the task's own"):
+        assert words in typed.out
+
+
+def test_list_prints_every_plugin_with_options_and_paper(thornbed):
+    typed = thornbed("list")
+    assert typed.code == 0
+    for name in ("invariant", "pixel_trigger", "local_dp", "resnet20", "dirichlet", "cifar10", "simulation", "AISTATS"):
+        assert name in typed.out
+
+
+def test_list_as_json(thornbed):
+    found = json.loads(thornbed("list", "--format", "json").out)
+    [invariant] = [plugin for plugin in found if plugin["name"] == "invariant"]
+    assert invariant["options"][0] == {"name": "tau", "type": "float", "default": "0.2"}
+    assert "Invariant Aggregator" in invariant["source"]
+
+
+def test_without_a_command_the_help_is_shown(thornbed):
+    typed = thornbed()
+    assert "tour" in typed.out + typed.err
