@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -38,6 +39,8 @@ def resolve(settings: Settings) -> Resolved:
         raise BadSettings(f"--engine takes {', '.join(ENGINES)}, not {settings.engine!r}")
     if settings.engine == "deployment" and not settings.superlink:
         raise BadSettings("--engine deployment needs --superlink HOST:PORT, the address of a running SuperLink")
+    if settings.superlink and not re.fullmatch(r"[^\s:/]+:\d{1,5}", settings.superlink):
+        raise BadSettings(f"--superlink takes HOST:PORT, such as 10.0.0.5:8000, not {settings.superlink!r}")
     defaults = _defaults(settings.task)
     filled: dict[str, Any] = {
         name: getattr(defaults, name)

@@ -25,15 +25,12 @@ def prepare(settings: Settings) -> Resolved:
     """
     try:
         resolved = build.resolve(settings)
+        # In deployment the data and the records lie on other machines, whose own server app checks them.
         here = resolved.engine != "deployment"
-        if here:
-            absolute = {
-                name: str(Path(getattr(resolved, name)).expanduser().resolve())
-                for name in ("data_dir", "output")
-                if getattr(resolved, name)
-            }
-            absolute.setdefault("output", str(Path(default_output(resolved)).resolve()))
-            resolved = resolved.model_copy(update=absolute)
+        paths = {"output": resolved.output or default_output(resolved), "root_certificates": resolved.root_certificates}
+        paths["data_dir"] = resolved.data_dir if here else ""
+        absolute = {name: str(Path(path).expanduser().resolve()) for name, path in paths.items() if path}
+        resolved = resolved.model_copy(update=absolute)
         build.check(resolved, data=here)
     except (ValueError, OSError) as error:
         raise BadSettings(" ".join(str(error).split())) from error

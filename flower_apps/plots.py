@@ -130,7 +130,7 @@ def _values(lines: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
 
 
 def apart(heights: Sequence[float], distance: float, low: float = 0.0, high: float = 1.0) -> list[float]:
-    """Move heights as little as needed so that labels at them are at least `distance` apart, in the same order.
+    """Move heights up, then down from `high`, until labels at them are at least `distance` apart, in the same order.
 
     They stay in [low, high] as long as they fit in there at all; equal heights keep the order they come in.
     """

@@ -182,7 +182,7 @@ def _parameters(plugin: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 def _checked(spec: Spec, plugin: Callable[..., Any], base: Path | None) -> dict[str, Any]:
     parameters = _parameters(plugin)
     taken = ", ".join(f"{name}: {_annotation(p.annotation)}" for name, p in parameters.items()) or "none"
-    hints = typing.get_type_hints(plugin.__init__ if isinstance(plugin, type) else plugin)
+    hints = typing.get_type_hints(inspect.getattr_static(plugin, "__init__") if isinstance(plugin, type) else plugin)
     options: dict[str, Any] = {}
     for name, value in spec.options.items():
         if name not in parameters:

@@ -1,0 +1,138 @@
+"""Flower's own engines: the same figures as inline, from `flwr run`, from a bundle, and from SuperNodes on loopback."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from flower_apps.engines.simulation import _free_port, _wait_until_healthy
+from flower_apps.flower_cli import environment
+from tests.conftest import read_lines
+
+ROOT = Path(__file__).resolve().parents[2]
+FIGURES = ("accuracy", "loss", "attack_success_rate", "train_loss")
+RUN = ["run", "--task", "digits", "--model", "cnn(width=8)", "--num-clients", "6", "--clients-per-round", "4",
+       "--rounds", "3", "--seed", "11", "--strategy", "invariant(tau=0.2)", "--attack",
+       "pixel_trigger(size=2) + gaussian(std=0.01)", "--num-malicious", "2", "--partition", "dirichlet(alpha=1.0)"]  # fmt: skip
+
+
+def assert_equal(one, other):
+    for left, right in zip(read_lines(one), read_lines(other), strict=True):
+        assert left.get("sampled") == right.get("sampled")
+        for name in FIGURES:
+            assert left.get(name) == pytest.approx(right.get(name), abs=1e-6), (left["round"], name)
+
+
+def test_simulation_gives_the_figures_of_inline(thornbed, tmp_path):
+    for engine in ("inline", "simulation"):
+        typed = thornbed(*RUN, "--engine", engine, "--output", tmp_path / engine)
+        assert typed.code == 0, typed.err
+    assert_equal(tmp_path / "inline", tmp_path / "simulation")
+    assert (tmp_path / "simulation" / "flower.log").exists()
+    assert "3/3" in typed.err  # the rounds were shown
+    revision = [
+        json.loads((tmp_path / e / "config.json").read_text())["versions"]["git"] for e in ("inline", "simulation")
+    ]
+    assert revision[0] == revision[1]
+
+
+def test_a_simulation_that_stops_says_why(thornbed, tmp_path):
+    # All clients send infinities: refused by the server app, in another process, and told here in one sentence.
+    typed = thornbed("run", "--task", "digits", "--num-clients", 3, "--attack", "scaling(factor=1e39)", "--num-malicious", 3,
+                     "--partition", "iid", "--rounds", 2, "--engine", "simulation", "--output", tmp_path / "run")  # fmt: skip
+    assert typed.code == 1
+    assert "round 1 has 0 usable replies and needs 2 (values that are not finite)" in typed.sentence
+    assert "Traceback" not in typed.err
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """What `flwr build` makes of the checkout."""
+    folder = tmp_path_factory.mktemp("bundle")
+    app = folder / "thornbed"
+    skip = shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__", "*.egg-info", ".*_cache")
+    shutil.copytree(ROOT, app, ignore=skip)
+    subprocess.run(
+        ["flwr", "build", "--app", str(app)], cwd=folder, env=environment(folder), check=True, capture_output=True
+    )
+    [fab] = folder.glob("*.fab")
+    return fab
+
+
+def test_the_bundle_contains_the_house(bundle):
+    with zipfile.ZipFile(bundle) as files:
+        names = set(files.namelist())
+    for folder in ("attacks", "clients", "defenses", "flower_apps", "protocol", "strategies", "tasks"):
+        expected = {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*.py")}
+        assert expected <= names, sorted(expected - names)[:3]
+    assert "pyproject.toml" in names
+    assert not any(name.startswith((".venv", "runs/")) for name in names)
+    assert bundle.stat().st_size < 2_000_000
+
+
+def test_the_bundle_runs_where_nothing_else_is(bundle, tmp_path):
+    """The unpacked bundle alone finds its plug-ins: no file is missing that an import needs."""
+    with zipfile.ZipFile(bundle) as files:
+        files.extractall(tmp_path)
+    code = (
+        "import flower_apps.server_app, flower_apps.client_app, flower_apps.plugins as p, sys;"
+        f"assert p.ROOT == __import__('pathlib').Path({str(tmp_path)!r}).resolve(), p.ROOT;"
+        "[p.describe(k, n) for k in p.FOLDERS for n in p.available(k)]"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env={**os.environ, "PYTHONPATH": "."})
+
+
+@pytest.fixture
+def superlink(tmp_path):
+    """A SuperLink and three SuperNodes on loopback, as the documentation starts them; the last one is malicious."""
+    port = _free_port()
+    env, log = environment(tmp_path / "home"), tmp_path / "superlink.log"
+    (tmp_path / "home").mkdir()
+    start = lambda *words: subprocess.Popen(  # noqa: E731
+        words, env=env, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    processes = [start("flower-superlink", "--insecure", "--port", str(port), "--log-file", str(log))]
+    try:
+        _wait_until_healthy(processes[0], port, log)
+        for client in range(3):
+            node = f"partition-id={client} num-partitions=3" + (' role="malicious"' if client == 2 else "")
+            processes.append(
+                start("flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}", "--node-config", node,
+                      "--port", str(_free_port()))
+            )  # fmt: skip
+        yield f"127.0.0.1:{port}"
+    finally:
+        for process in reversed(processes):
+            os.killpg(process.pid, signal.SIGTERM)
+        time.sleep(1)
+        for process in processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_deployment_gives_the_figures_of_inline(thornbed, tmp_path, superlink):
+    words = ["run", "--task", "digits", "--model", "mlp(hidden=(16,))", "--num-clients", "3", "--rounds", "2",
+             "--attack", "pixel_trigger(size=2)", "--partition", "iid"]  # fmt: skip
+    assert thornbed(*words, "--num-malicious", 1, "--output", tmp_path / "inline").code == 0
+    typed = thornbed(*words, "--engine", "deployment", "--superlink", superlink, "--output", tmp_path / "deployment")
+    assert typed.code == 0, typed.err
+    assert_equal(tmp_path / "inline", tmp_path / "deployment")
+    # Who was malicious came from the node, not from the run's settings.
+    assert json.loads((tmp_path / "deployment" / "summary.json").read_text())["malicious"] == [2]
+
+
+def test_a_superlink_that_is_not_there_is_named(thornbed, tmp_path):
+    address = f"127.0.0.1:{_free_port()}"
+    typed = thornbed(
+        "run", "--task", "digits", "--engine", "deployment", "--superlink", address, "--output", tmp_path / "r"
+    )
+    assert typed.code == 1
+    assert address in typed.sentence
+    assert "Traceback" not in typed.err

@@ -1,0 +1,313 @@
+"""The report: one file that stands alone, says what the records say, trusts none of it, and fits a narrow window."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from flower_apps.config import Settings
+from flower_apps.plots import write_pictures
+from flower_apps.records import Folder
+from flower_apps.report import DASHES, TEMPLATES, Run, acted, write_report
+from tasks.digits import digits
+
+EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7 * 7 }}"
+VOID = {"meta", "link", "img", "br", "wbr", "hr", "input"}
+
+
+def make_run(
+    path: Path, *, rounds: int = 3, done: int = 3, rate: float | None = 0.25, defense: dict[str, Any] | None = None,
+    **settings: Any,
+) -> Folder:  # fmt: skip
+    """Write the folder of a run as a federation leaves it; it is unfinished where fewer rounds are done."""
+    folder = Folder(path)
+    path.mkdir(parents=True)
+    values = {"num_clients": 4, "clients_per_round": 4, "num_malicious": 1, "attack": "pixel_trigger", "rounds": rounds}
+    run = Settings(**{**values, **settings})
+    folder.write_config(run, {"device": "cpu", "num_parameters": 10})
+    for number in range(done + 1):
+        line: dict[str, Any] = {"round": number, "accuracy": 0.2 * number, "loss": 1.0, "attack_success_rate": rate}
+        if number:
+            dropped = [{"client": 0, "reason": "values that are not finite"}]
+            line |= {"sampled": [0, 1, 2, 3], "sampled_malicious": [3], "dropped": dropped, "defense": defense or {}}
+        folder.append({**line, "seconds": 0.5})
+    if done == rounds:
+        metrics = {"accuracy": 0.2 * done, "loss": 1.0, "attack_success_rate": rate}
+        summary = {"metrics": metrics, "rounds": done, "seconds": 1234.5, "malicious": [3], "defense_was_told": {}}
+        folder.finish(run, {"w": torch.zeros(1)}, summary)
+    return folder
+
+
+class Page(HTMLParser):
+    """What is on a page: its tags with their attributes, its text, rows of its tables; elements have to be closed."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.rows: list[list[str]] = []
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.rows = [[" ".join(cell.split()) for cell in row] for row in self.rows]
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in ("p", "li"):
+            assert self.open[-1] == tag, f"</{tag}> closes <{self.open[-1]}>"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if not {"script", "style"} & set(self.open):
+            self.text += data
+            if {"td", "th"} & set(self.open):
+                self.rows[-1][-1] += data
+
+
+def report(tmp_path: Path, folders: list[Path], title: str = "Runs") -> Page:
+    target = tmp_path / "out" / "report.html"
+    write_report(folders, target, title)
+    assert [path.name for path in target.parent.iterdir()] == ["report.html"]
+    return Page(target)
+
+
+def test_the_table_says_what_the_records_say(tmp_path: Path) -> None:
+    first = make_run(
+        tmp_path / "first", strategy="krum(num_byzantine=1)", defense={"selected": [2], "masked_share": 0.25}
+    )
+    page = report(tmp_path, [first.path], title="A & B")
+    assert page.rows[1] == [
+        "1 first", "krum(num_byzantine=1)", "pixel_trigger", "1 of 4", "0.600", "0.250",
+        "kept 1 of 3 updates, 1 of 1 malicious ones; masked share 25.0 %", "3", "3", "inline", "1,234",
+    ]  # fmt: skip
+    assert "A & B" in page.text
+    assert json.loads((first.path / "config.json").read_text())["command"] in page.text
+    assert "3 × values that are not finite" in page.text
+    assert Counter(tag for tag, _ in page.tags)["details"] == 1
+
+
+def test_the_file_stands_alone(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name).path for name in "ab"]
+    for run in runs:
+        write_pictures(run, digits(None), None)
+    page = report(tmp_path, runs)
+    for name in ("src", "href", "srcset", "data", "poster", "action", "xlink:href"):
+        assert all(re.match(r"(data:|#)", attributes.get(name) or "#") for _, attributes in page.tags)
+    assert not re.search(r"https?:|//[a-z]|@import|url\(", page.source)
+    assert {"link", "script", "style"} <= {tag for tag, _ in page.tags}
+    assert not {"iframe", "object", "embed", "base", "form"} & {tag for tag, _ in page.tags}
+
+
+def test_equal_pictures_are_shown_once(tmp_path: Path) -> None:
+    from attacks.data.pixel_trigger import PixelTrigger
+
+    runs = [make_run(tmp_path / name).path for name in "abc"]
+    for run, target in zip(runs, (0, 0, 1)):
+        write_pictures(run, digits(None), PixelTrigger(target=target))
+    fake = make_run(tmp_path / "fake").path
+    (fake / "trigger.png").write_text("<svg onload=alert(1)>")
+    page = report(tmp_path, [*runs, fake])
+    pictures = [
+        {name: str(value) for name, value in attributes.items()} for tag, attributes in page.tags if tag == "img"
+    ]
+    assert [picture["src"][:22] for picture in pictures] == ["data:image/png;base64,"] * 2
+    assert all("attacked by pixel_trigger" in picture["alt"] for picture in pictures)
+    assert all(int(picture["width"]) > int(picture["height"]) > 100 for picture in pictures)
+
+
+def test_a_rate_that_was_not_measured_is_a_dash_that_says_so(tmp_path: Path) -> None:
+    page = report(tmp_path, [make_run(tmp_path / "run", rate=None, attack="none", num_malicious=0).path])
+    assert page.rows[1][5] == "–"
+    titles = [attributes.get("title") for tag, attributes in page.tags if attributes.get("class") == "missing"]
+    assert "not measured" in titles
+    assert "Attack success rate was not measured in any run." in page.text
+
+
+def test_unfinished_runs_show_what_they_have(tmp_path: Path) -> None:
+    begun = make_run(tmp_path / "begun", done=2)
+    with (begun.path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"round": 3, "accu')  # cut off by a kill
+    waiting = make_run(tmp_path / "waiting", done=-1)
+    page = report(tmp_path, [begun.path, waiting.path])
+    assert page.rows[1][0] == "1 begun unfinished"
+    assert page.rows[1][4:6] == ["0.400", "0.250"]
+    assert page.rows[1][8:] == ["2 of 3", "inline", "1.5"]
+    assert page.rows[2][4:] == ["–", "–", "–", "0", "0 of 3", "inline", "–"]
+    assert "2 runs: 0 finished, 2 unfinished" in page.text
+    assert "No round is done yet." in page.text
+
+
+def test_damaged_folders_get_one_sentence(tmp_path: Path) -> None:
+    for name in ("config.json", "metrics.jsonl", "summary.json"):
+        for number, content in enumerate(
+            (b"{", b"null", b"[1]", b"\xff\xfe\x00", b"[" * 100_000, b"3\n4\n{}\n", b"nan")
+        ):
+            folder = make_run(tmp_path / f"{number}-{name}")
+            (folder.path / name).write_bytes(content)
+    line = make_run(tmp_path / "line").path / "metrics.jsonl"
+    line.write_text("{}\n{]\n{}\n")
+    (tmp_path / "turned" / "config.json").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("x")
+    made = sorted(path for path in tmp_path.iterdir() if path.name != "out")
+    page = report(tmp_path, [*made, tmp_path / "missing"])
+    sentences = {row[0].split()[1]: row[1] for row in page.rows if len(row) == 2 and row[0] != ""}
+    # A metrics file with one broken line at its end is that of a run killed in its first round.
+    whole = {f"{number}-metrics.jsonl" for number in (0, 4, 6)} - set(sentences)
+    assert set(sentences) | whole == {path.name for path in made} | {"missing"}
+    assert sentences["line"] == "metrics.jsonl is damaged: in line 2."
+    assert sentences["empty"] == "There is no config.json in this folder, so it holds no run."
+    assert sentences["file"] == sentences["missing"] == "There is no such folder."
+    assert all(sentence.endswith(".") and "Traceback" not in sentence for sentence in sentences.values())
+    assert not re.search(r"nan|inf\b", page.source.split("</style>")[1].replace("0-metrics", "").split("<script>")[0])
+
+
+def test_values_of_any_type_are_endured(tmp_path: Path) -> None:
+    whole = make_run(tmp_path / "whole")
+    config, summary = (json.loads((whole.path / name).read_text()) for name in ("config.json", "summary.json"))
+    line = whole.lines()[-1]
+    odd: list[Any] = [[], {}, "x", None, True, 10**400, -1e308, float("nan"), [[]], [{}], [None, "x", 1e308], "\ud800"]
+    changed: list[tuple[str, dict[str, Any]]] = []
+    for value in odd:
+        changed += [("config.json", {**config, key: value}) for key in config]
+        changed += [("config.json", {"settings": dict.fromkeys(config["settings"], value)})]
+        changed += [("summary.json", {**summary, key: value}) for key in summary]
+        changed += [("summary.json", {"metrics": {"accuracy": value, "attack_success_rate": value}})]
+        changed += [("metrics.jsonl", {**line, key: value}) for key in line]
+        changed += [("metrics.jsonl", {**line, "defense": {"selected": value, "x_share": value, "y": value}})]
+        changed += [("metrics.jsonl", {**line, "dropped": [value, {"client": value, "reason": value}]})]
+    for number, (name, content) in enumerate(changed):
+        shutil.copytree(whole.path, tmp_path / "odd" / f"{number}")
+        (tmp_path / "odd" / f"{number}" / name).write_text(json.dumps(content))
+    page = report(tmp_path, sorted((tmp_path / "odd").iterdir()))
+    assert f"{len(changed)} runs" in page.text
+    assert "damaged" not in page.text
+
+
+def test_nothing_of_a_run_becomes_markup(tmp_path: Path) -> None:
+    def build(parent: Path, text: str, name: str) -> list[Path]:
+        evil = make_run(parent / name, strategy=text, attack=text, engine=text, defense={text: text, "b": [1, 2]})
+        config = json.loads((evil.path / "config.json").read_text())
+        config |= {"command": text, "device": text, "versions": {text: text}, text: text}
+        config["settings"] |= {text: text, "num_clients": text, "num_malicious": text, "defense": text}
+        (evil.path / "config.json").write_text(json.dumps(config))
+        evil.append({"round": 4, text: 1, "dropped": [{"client": 1, "reason": text}]})
+        (evil.path / "trigger.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + b"\0\0\0\x09" * 2)
+        broken = make_run(parent / f"{name}2").path
+        (broken / "config.json").write_text("{")
+        return [evil.path, broken]
+
+    name = EVIL.replace("/", "")
+    good = report(tmp_path / "1", build(tmp_path / "1" / "runs", "plain", "plain"), "plain")
+    evil = report(tmp_path / "2", build(tmp_path / "2" / "runs", EVIL, name), EVIL)
+    tags, expected = (Counter(tag for tag, _ in page.tags) for page in (evil, good))
+    tags["wbr"] = expected["wbr"] = 0  # after every bracket
+    assert tags == expected
+    assert tags["script"] == 1
+    assert not [attributes for _, attributes in evil.tags if any(key.startswith("on") for key in attributes)]
+    assert evil.text.count(EVIL) >= 10
+    assert evil.text.count(name) >= 4
+    assert "49" not in evil.source.split("</style>")[1]
+    policy = next(str(attributes["content"]) for _, attributes in evil.tags if attributes.get("http-equiv"))
+    assert re.search(r"default-src 'none'.*script-src 'sha256-[^']+'", policy)
+    assert "unsafe-inline" not in policy.split("script-src")[1]
+
+
+def test_runs_are_told_apart(tmp_path: Path) -> None:
+    paths = [make_run(tmp_path / name).path for name in ("a/run", "b/run", "other")]
+    page = report(tmp_path, [*paths, paths[0], tmp_path / "a" / ".." / "other"])
+    assert [row[0] for row in page.rows if len(row) == 11][1:] == ["1 a/run", "2 b/run", "3 other"]
+    styles = [(run.color, run.dash) for run in (Run(number=n, name="") for n in range(1, 37))]
+    assert len(set(styles)) == 36
+    assert {dash for _, dash in styles[:6]} == set(DASHES)
+    assert "There are no runs to show." in report(tmp_path, []).text
+
+
+def test_the_words_for_what_a_defense_did() -> None:
+    assert acted({}) == ""
+    assert (
+        acted({"defense": {"masked_share": 0.1234, "trimmed_per_tail": 2}}) == "masked share 12.3 %; trimmed per tail 2"
+    )
+    assert acted({"defense": {"scores": [0.5, 2, 1.25]}}) == "scores 0.5 to 2"
+    assert acted({"defense": {"selected": [0, 1]}}) == "kept 2 updates"
+    line = {"sampled": [4, 5, 6, 7], "dropped": [{"client": 5}], "sampled_malicious": [5, 7]}
+    # The rows 0, 1, 2 are the clients 4, 6, 7: client 5 sent nothing usable.
+    assert acted({**line, "defense": {"selected": [0, 2]}}) == "kept 2 of 3 updates, 1 of 1 malicious ones"
+    assert len(acted({"defense": {f"figure_{n}": n for n in range(100)}})) == 160
+
+
+def test_it_can_be_read_without_colours_eyes_or_a_wide_window(tmp_path: Path) -> None:
+    page = report(tmp_path, [make_run(tmp_path / "run").path])
+    assert all("scope" in attributes for tag, attributes in page.tags if tag == "th")
+    charts = [attributes for tag, attributes in page.tags if tag == "svg" and attributes.get("role") == "img"]
+    assert [str(chart["aria-label"]) for chart in charts] == [
+        "Accuracy by round: run ends at 0.600",
+        "Attack success rate by round: run ends at 0.250",
+    ]
+    for scheme in re.findall(r":root \{(.*?)\n *\}", (TEMPLATES / "style.css.jinja").read_text(), flags=re.DOTALL):
+        colors = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", scheme))
+        for ground in (colors["paper"], colors["card"], colors["tint"]):
+            assert all(contrast(colors[name], ground) >= 4.5 for name in ("ink", "soft", "link", "amber", "red"))
+        assert all(contrast(colors[f"color-{number}"], colors["card"]) >= 3 for number in range(6))
+
+
+def contrast(first: str, second: str) -> float:
+    """Return the contrast ratio of WCAG 2.2."""
+    channels = [[int(color[index : index + 2], 16) / 255 for index in (1, 3, 5)] for color in (first, second)]
+    linear = [[v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in color] for color in channels]
+    dark, light = sorted(0.2126 * red + 0.7152 * green + 0.0722 * blue for red, green, blue in linear)
+    return (light + 0.05) / (dark + 0.05)
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to lay the page out")
+def test_the_page_does_not_scroll_sideways(tmp_path: Path) -> None:
+    long = "w" * 120
+    runs = [make_run(tmp_path / name, attack=long).path for name in ("short", long, "a-b-" * 40)]
+    (runs[0] / "trigger.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (2000).to_bytes(4) + (90).to_bytes(4))
+    (tmp_path / ("damaged" * 20)).mkdir()
+    page = report(tmp_path, [*runs, tmp_path / ("damaged" * 20)], title=long)
+    (tmp_path / "report.html").write_text(page.source.replace("<details", "<details open"))
+    # Headless Chromium has a smallest window of about 500 pixels; a frame can be narrower.
+    (tmp_path / "frames.html").write_text(
+        """<body><iframe src="report.html" width="1280" height="900"></iframe>
+        <iframe src="report.html" width="400" height="900"></iframe><script>onload = () => {
+        document.title = JSON.stringify([...document.querySelectorAll("iframe")].map(frame => {
+        const page = frame.contentDocument.documentElement;
+        return [page.clientWidth, page.scrollWidth, page.querySelector(".results").scrollWidth]; })) }</script>"""
+    )
+    done = subprocess.run(
+        [
+            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
+            "--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
+            (tmp_path / "frames.html").as_uri(),
+        ],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    found = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert found, done.stderr
+    (*wide, _), (*narrow, table) = json.loads(found[1])
+    assert (wide, narrow) == ([1280, 1280], [400, 400])
+    assert table > 400  # it scrolls inside its own box
