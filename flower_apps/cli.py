@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flower_apps.config import AUTO, BadSettings, Interrupted, RunFailed, Settings, settings_from
+from flower_apps.config import AUTO, BadSettings, Interrupted, RunFailed, Settings, kind_of, settings_from
 
 app = typer.Typer(
     name="thornbed",
@@ -56,11 +56,11 @@ def _signature() -> inspect.Signature:
     parameters = []
     for name, field in Settings.model_fields.items():
         extra: Any = field.json_schema_extra
-        annotation, default = str(field.annotation), field.default
+        kind, default = kind_of(name), field.default
         flag = f"--{name.replace('_', '-')}"
-        metavar = "INTEGER" if "int" in annotation else "NUMBER" if "float" in annotation else "TEXT"
+        metavar = {int: "INTEGER", float: "NUMBER"}.get(kind, "TEXT")
         shown: Any = "the task's own" if default == AUTO and name not in ("device", "min_replies") else str(default)
-        words: dict[str, Any] = {} if field.annotation is bool else {"metavar": metavar}
+        words: dict[str, Any] = {} if kind is bool else {"metavar": metavar}
         option: Any = typer.Option(
             flag,
             help=field.description,
@@ -68,9 +68,9 @@ def _signature() -> inspect.Signature:
             show_default=False if default in ("", False) or name in ("device", "min_replies") else shown,
             **words,
         )
-        kind: Any = Optional[bool] if field.annotation is bool else Optional[str]  # noqa: UP045 (typer reads these)
+        typed: Any = Optional[bool] if kind is bool else Optional[str]  # noqa: UP045 (typer reads these)
         parameters.append(
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option])
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[typed, option])
         )
     return inspect.Signature(parameters)
 
@@ -95,12 +95,9 @@ def _settings(given: Mapping[str, str | bool]) -> Settings:
 
 def _value(name: str, text: str | bool) -> Any:
     """Read a flag's text as the number its setting takes; what is no number stays text and is refused later."""
-    annotation = str(Settings.model_fields[name].annotation)
-    if isinstance(text, str):
-        for kind, read in (("int", int), ("float", float)):
-            if kind in annotation:
-                with suppress(ValueError):
-                    return read(text)
+    if isinstance(text, str) and kind_of(name) in (int, float):
+        with suppress(ValueError):
+            return kind_of(name)(text)
     return text
 
 

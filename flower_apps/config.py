@@ -6,6 +6,7 @@ A setting that is "auto" is the task's own default; `flower_apps.build.resolve` 
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
@@ -34,6 +35,8 @@ def _flag(group: str, text: str, **bounds: Any) -> Any:
 
 WHAT, WHO, HOW, WHERE = "What is run", "Who takes part", "How it is trained", "Where it runs"
 Auto = Literal["auto"]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class Settings(BaseModel):
@@ -47,21 +50,20 @@ class Settings(BaseModel):
     attack: Annotated[str, _flag(WHAT, "Attack of the malicious clients, parts joined by +, or none.")] = "none"
     defense: Annotated[str, _flag(WHAT, "Defense on the honest clients, such as local_dp, or none.")] = "none"
     partition: Annotated[str, _flag(WHO, "How the data are divided, such as 'dirichlet(alpha=0.5)'.")] = AUTO
-    num_clients: Annotated[int | Auto, _flag(WHO, "Number of clients.", ge=1)] = AUTO
-    clients_per_round: Annotated[int | Auto, _flag(WHO, "Clients drawn in a round.", ge=1)] = AUTO
+    num_clients: Annotated[Count | Auto, _flag(WHO, "Number of clients.")] = AUTO
+    clients_per_round: Annotated[Count | Auto, _flag(WHO, "Clients drawn in a round.")] = AUTO
     num_malicious: Annotated[
-        int | Auto, _flag(WHO, "Malicious clients, the last ones; 0 measures an attack nobody makes.", ge=0)
+        Annotated[int, Field(ge=0)] | Auto,
+        _flag(WHO, "Malicious clients, the last ones; 0 measures an attack nobody makes."),
     ] = AUTO
     malicious_ids: Annotated[str, _flag(WHO, "Malicious clients by number, such as 3,7 (instead of a count).")] = ""
     min_replies: Annotated[
-        int | Auto, _flag(WHO, "Usable replies below which a run stops; by default half of a round.", ge=1)
+        Count | Auto, _flag(WHO, "Usable replies below which a run stops; by default half of a round.")
     ] = AUTO
-    rounds: Annotated[int | Auto, _flag(HOW, "Rounds of training.", ge=1)] = AUTO
-    local_epochs: Annotated[float | Auto, _flag(HOW, "Passes over its data that a client makes in a round.", gt=0)] = (
-        AUTO
-    )
-    batch_size: Annotated[int | Auto, _flag(HOW, "Samples in a local batch.", ge=1)] = AUTO
-    learning_rate: Annotated[float | Auto, _flag(HOW, "Learning rate of the local optimiser.", gt=0)] = AUTO
+    rounds: Annotated[Count | Auto, _flag(HOW, "Rounds of training.")] = AUTO
+    local_epochs: Annotated[Positive | Auto, _flag(HOW, "Passes over its data that a client makes in a round.")] = AUTO
+    batch_size: Annotated[Count | Auto, _flag(HOW, "Samples in a local batch.")] = AUTO
+    learning_rate: Annotated[Positive | Auto, _flag(HOW, "Learning rate of the local optimiser.")] = AUTO
     optimizer: Annotated[str, _flag(HOW, "Local optimiser, such as 'sgd(momentum=0.9)'.")] = AUTO
     seed: Annotated[int, _flag(HOW, "Everything random follows from it.", ge=0)] = 0
     engine: Annotated[str, _flag(WHERE, "inline (one process), simulation (Flower's), deployment.")] = "inline"
@@ -145,10 +147,13 @@ def _sentence(fault: Any, values: Mapping[str, Any]) -> str:
         return f"there is no setting {flag}; there are {flags}"
     if fault["type"] == "value_error":
         return f"{flag} {fault['ctx']['error']}, not {values[name]!r}"
-    types = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
-    annotation = str(field.annotation)
-    kind = next((text for key, text in types.items() if key in annotation), "a value")
-    bounds = [f"at least {m.ge}" for m in field.metadata if hasattr(m, "ge")]
-    bounds += [f"above {m.gt}" for m in field.metadata if hasattr(m, "gt")]
-    limit = f" ({bounds[0]})" if bounds else ""
-    return f"{flag} takes {kind}{limit}, not {values[name]!r}"
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}[kind_of(name)]
+    bound = re.search(r"\b(ge|gt)=(\d+)", f"{field.annotation} {field.metadata}")
+    limit = f" ({'at least' if bound[1] == 'ge' else 'above'} {bound[2]})" if bound else ""
+    return f"{flag} takes {words}{limit}, not {values[name]!r}"
+
+
+def kind_of(name: str) -> type:
+    """Return what a setting is besides "auto": int, float, bool or str."""
+    annotation = str(Settings.model_fields[name].annotation)
+    return next(kind for kind in (bool, int, float, str) if re.search(rf"\b{kind.__name__}\b", annotation))

@@ -108,7 +108,7 @@ class Run:
         """Return the seconds that the run took, all its rounds so far where it is not finished."""
         if self.summary is not None:
             return _number(self.summary.get("seconds"))
-        return sum(_number(line.get("seconds")) or 0.0 for line in self.lines) if self.lines else None
+        return _number(sum(_number(line.get("seconds")) or 0.0 for line in self.lines)) if self.lines else None
 
     @property
     def dropped(self) -> int:
@@ -177,13 +177,12 @@ def _selected(rows: list[Any], line: Mapping[str, Any]) -> str:
 
 def read_run(number: int, name: str, path: Path) -> Run:
     """Read a run's folder; one that is missing or damaged gives a run with a sentence in `problem`."""
-    if not (path / CONFIG).exists():
-        what = (
-            f"There is no {CONFIG} in this folder, so it holds no run." if path.is_dir() else "There is no such folder."
-        )
-        return Run(number=number, name=name, problem=what)
     file = CONFIG
     try:
+        if not path.is_dir():
+            return Run(number=number, name=name, problem="There is no such folder.")
+        if not (path / CONFIG).exists():
+            return Run(number=number, name=name, problem=f"There is no {CONFIG} in this folder, so it holds no run.")
         config = _object(path / CONFIG)
         file = METRICS
         lines: list[Any] = Folder(path).lines()
@@ -195,9 +194,10 @@ def read_run(number: int, name: str, path: Path) -> Run:
         shown = (path / TRIGGER).is_file() and (path / TRIGGER).stat().st_size <= LARGEST_PICTURE
         picture = (path / TRIGGER).read_bytes() if shown else b""
     except (OSError, ValueError, RecursionError) as error:
+        reason = str(error.strerror if isinstance(error, OSError) else error)
         # What Folder says of a damaged line ends in advice for whoever starts a run.
-        reason = str(error).partition(";")[0].rpartition(" is damaged ")[2]
-        return Run(number=number, name=name, problem=f"{file} is damaged: {reason}.")
+        reason = reason.removeprefix(f"{path / file} is ").partition(";")[0]
+        return Run(number=number, name=name, problem=f"{file} cannot be read: {reason}.")
     picture = picture if picture.startswith(PNG) and len(picture) > 24 else b""
     return Run(number=number, name=name, config=config, lines=lines, summary=summary, picture=picture)
 
@@ -223,7 +223,7 @@ def write_report(folders: Sequence[Path], target: Path, title: str) -> None:
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    paths = list(dict.fromkeys(folder.expanduser().resolve() for folder in folders))
+    paths = list(dict.fromkeys(folder.resolve() for folder in folders))
     runs = [read_run(number, name, path) for number, (name, path) in enumerate(zip(_names(paths), paths), start=1)]
     pictures: dict[bytes, list[Run]] = {}
     for run in runs:

@@ -16,8 +16,14 @@ from flower_apps.records import Folder
 
 MARK = ".thornbed-tour"
 BACKDOOR = "pixel_trigger(size=3, target=0, fraction=0.5)"
-INVARIANT = "invariant(tau=0.6, alpha=0.25)"
-COMMON: Mapping[str, Any] = {"task": "digits", "num_clients": 20, "partition": "dirichlet(alpha=1.0)", "rounds": 40}
+INVARIANT = "invariant(tau=0.2, alpha=0.25)"
+COMMON: Mapping[str, Any] = {
+    "task": "digits",
+    "num_clients": 20,
+    "partition": "dirichlet(alpha=0.5)",
+    "local_epochs": 2.0,
+    "rounds": 30,
+}
 STOPS: Mapping[str, Mapping[str, Any]] = {
     "1-fedavg": {"attack": BACKDOOR, "num_malicious": 0},
     "2-fedavg-backdoor": {"attack": BACKDOOR, "num_malicious": 4},

@@ -26,8 +26,8 @@ def simulation(settings: Resolved, on_round: OnRound) -> None:
     """Run a federation in Flower's virtual client engine; Flower's log is kept as flower.log in the output folder."""
     folder = Folder(Path(settings.output))
     folder.path.mkdir(parents=True, exist_ok=True)
-    port = _free_port()
-    with flower_home(f"127.0.0.1:{port}", "") as home, _superlink(home, port):
+    port = free_port()
+    with flower_home(f"127.0.0.1:{port}", "") as home, local_superlink(home, port):
         federation = f"num-supernodes={settings.num_clients} client-resources-num-cpus=1"
         if torch.cuda.is_available() and settings.device != "cpu":
             # Clients share the GPUs, a few to each, instead of asking for a whole one.
@@ -40,7 +40,7 @@ def simulation(settings: Resolved, on_round: OnRound) -> None:
 
 
 @contextmanager
-def _superlink(home: Path, port: int) -> Iterator[None]:
+def local_superlink(home: Path, port: int) -> Iterator[None]:
     """Start a SuperLink in simulation mode on a port of its own, and end it with all its children."""
     command = ["flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--log-file", str(home / "superlink.log")]
@@ -49,7 +49,7 @@ def _superlink(home: Path, port: int) -> Iterator[None]:
         command, env=env, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     try:
-        _wait_until_healthy(process, port, home / "superlink.log")
+        wait_until_healthy(process, port, home / "superlink.log")
         yield
     finally:
         for sign in (signal.SIGTERM, signal.SIGKILL):
@@ -63,7 +63,8 @@ def _superlink(home: Path, port: int) -> Iterator[None]:
                 continue
 
 
-def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Return once a SuperLink answers on its port; raises RunFailed with what its log says last."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -76,7 +77,8 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path) 
     raise RunFailed(f"Flower's SuperLink did not start: {text[-1] if text else 'it said nothing'}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flower_apps.engines.simulation import _free_port, _wait_until_healthy
+from flower_apps.engines.simulation import free_port, wait_until_healthy
 from flower_apps.flower_cli import environment
 from tests.conftest import read_lines
 
@@ -92,7 +92,7 @@ def test_the_bundle_runs_where_nothing_else_is(bundle, tmp_path):
 @pytest.fixture
 def superlink(tmp_path):
     """A SuperLink and three SuperNodes on loopback, as the documentation starts them; the last one is malicious."""
-    port = _free_port()
+    port = free_port()
     env, log = environment(tmp_path / "home"), tmp_path / "superlink.log"
     (tmp_path / "home").mkdir()
     start = lambda *words: subprocess.Popen(  # noqa: E731
@@ -100,12 +100,12 @@ def superlink(tmp_path):
     )
     processes = [start("flower-superlink", "--insecure", "--port", str(port), "--log-file", str(log))]
     try:
-        _wait_until_healthy(processes[0], port, log)
+        wait_until_healthy(processes[0], port, log)
         for client in range(3):
             node = f"partition-id={client} num-partitions=3" + (' role="malicious"' if client == 2 else "")
             processes.append(
                 start("flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}", "--node-config", node,
-                      "--port", str(_free_port()))
+                      "--port", str(free_port()))
             )  # fmt: skip
         yield f"127.0.0.1:{port}"
     finally:
@@ -129,7 +129,7 @@ def test_deployment_gives_the_figures_of_inline(thornbed, tmp_path, superlink):
 
 
 def test_a_superlink_that_is_not_there_is_named(thornbed, tmp_path):
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     typed = thornbed(
         "run", "--task", "digits", "--engine", "deployment", "--superlink", address, "--output", tmp_path / "r"
     )

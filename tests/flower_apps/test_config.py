@@ -16,6 +16,11 @@ def test_the_run_config_is_the_settings():
     assert declared == Settings().to_run_config()
 
 
+def test_auto_can_be_said_aloud():
+    assert settings_from(Settings().to_run_config()) == Settings()
+    assert build.resolve(settings_from({"rounds": "auto"})).rounds > 0
+
+
 def test_settings_survive_the_run_config():
     settings = build.resolve(settings_from({"learning-rate": 0.5, "attack": "sign_flip", "rounds": 3}))
     assert build.resolve(settings_from(settings.to_run_config())) == settings
@@ -39,6 +44,7 @@ def test_every_flag_that_the_house_promises_is_there():
     [
         ({"rounds": 0}, "--rounds takes a whole number (at least 1), not 0"),
         ({"rounds": "three"}, "--rounds takes a whole number (at least 1), not 'three'"),
+        ({"num-malicious": -1}, "--num-malicious takes a whole number (at least 0), not -1"),
         ({"rounds": 2.5}, "--rounds takes a whole number (at least 1), not 2.5"),
         ({"learning-rate": -1.0}, "--learning-rate takes a number (above 0), not -1.0"),
         ({"learning-rate": float("inf")}, "--learning-rate takes a finite number, not inf"),

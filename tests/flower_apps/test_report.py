@@ -20,18 +20,15 @@ from flower_apps.records import Folder
 from flower_apps.report import DASHES, TEMPLATES, Run, acted, write_report
 from tasks.digits import digits
 
-EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7 * 7 }}"
+EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7777 * 7777 }}"
 VOID = {"meta", "link", "img", "br", "wbr", "hr", "input"}
 
 
-def make_run(
-    path: Path, *, rounds: int = 3, done: int = 3, rate: float | None = 0.25, defense: dict[str, Any] | None = None,
-    **settings: Any,
-) -> Folder:  # fmt: skip
-    """Write the folder of a run as a federation leaves it; it is unfinished where fewer rounds are done."""
+def make_run(path: Path, *, done: int = 3, rate: float | None = 0.25, defense: Any = None, **settings: Any) -> Folder:
+    """Write the folder of a run of 3 rounds as a federation leaves it; it is unfinished where fewer are done."""
     folder = Folder(path)
     path.mkdir(parents=True)
-    values = {"num_clients": 4, "clients_per_round": 4, "num_malicious": 1, "attack": "pixel_trigger", "rounds": rounds}
+    values = {"num_clients": 4, "clients_per_round": 4, "num_malicious": 1, "attack": "pixel_trigger", "rounds": 3}
     run = Settings(**{**values, **settings})
     folder.write_config(run, {"device": "cpu", "num_parameters": 10})
     for number in range(done + 1):
@@ -40,9 +37,9 @@ def make_run(
             dropped = [{"client": 0, "reason": "values that are not finite"}]
             line |= {"sampled": [0, 1, 2, 3], "sampled_malicious": [3], "dropped": dropped, "defense": defense or {}}
         folder.append({**line, "seconds": 0.5})
-    if done == rounds:
-        metrics = {"accuracy": 0.2 * done, "loss": 1.0, "attack_success_rate": rate}
-        summary = {"metrics": metrics, "rounds": done, "seconds": 1234.5, "malicious": [3], "defense_was_told": {}}
+    if done == 3:
+        metrics = {"accuracy": 0.6, "loss": 1.0, "attack_success_rate": rate}
+        summary = {"metrics": metrics, "rounds": 3, "seconds": 1234.5, "malicious": [3], "defense_was_told": {}}
         folder.finish(run, {"w": torch.zeros(1)}, summary)
     return folder
 
@@ -71,9 +68,7 @@ class Page(HTMLParser):
             self.rows[-1].append("")
 
     def handle_endtag(self, tag: str) -> None:
-        if tag not in ("p", "li"):
-            assert self.open[-1] == tag, f"</{tag}> closes <{self.open[-1]}>"
-        self.open.pop()
+        assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
         if not {"script", "style"} & set(self.open):
@@ -90,9 +85,8 @@ def report(tmp_path: Path, folders: list[Path], title: str = "Runs") -> Page:
 
 
 def test_the_table_says_what_the_records_say(tmp_path: Path) -> None:
-    first = make_run(
-        tmp_path / "first", strategy="krum(num_byzantine=1)", defense={"selected": [2], "masked_share": 0.25}
-    )
+    defense = {"selected": [2], "masked_share": 0.25}
+    first = make_run(tmp_path / "first", strategy="krum(num_byzantine=1)", defense=defense)
     page = report(tmp_path, [first.path], title="A & B")
     assert page.rows[1] == [
         "1 first", "krum(num_byzantine=1)", "pixel_trigger", "1 of 4", "0.600", "0.250",
@@ -125,9 +119,7 @@ def test_equal_pictures_are_shown_once(tmp_path: Path) -> None:
     fake = make_run(tmp_path / "fake").path
     (fake / "trigger.png").write_text("<svg onload=alert(1)>")
     page = report(tmp_path, [*runs, fake])
-    pictures = [
-        {name: str(value) for name, value in attributes.items()} for tag, attributes in page.tags if tag == "img"
-    ]
+    pictures = [{name: str(value) for name, value in found.items()} for tag, found in page.tags if tag == "img"]
     assert [picture["src"][:22] for picture in pictures] == ["data:image/png;base64,"] * 2
     assert all("attacked by pixel_trigger" in picture["alt"] for picture in pictures)
     assert all(int(picture["width"]) > int(picture["height"]) > 100 for picture in pictures)
@@ -157,27 +149,23 @@ def test_unfinished_runs_show_what_they_have(tmp_path: Path) -> None:
 
 def test_damaged_folders_get_one_sentence(tmp_path: Path) -> None:
     for name in ("config.json", "metrics.jsonl", "summary.json"):
-        for number, content in enumerate(
-            (b"{", b"null", b"[1]", b"\xff\xfe\x00", b"[" * 100_000, b"3\n4\n{}\n", b"nan")
-        ):
+        for number, content in enumerate((b"{", b"null", b"[1]", b"\xff\xfe", b"[" * 100_000, b"3\n4\n{}\n", b"nan")):
             folder = make_run(tmp_path / f"{number}-{name}")
             (folder.path / name).write_bytes(content)
-    line = make_run(tmp_path / "line").path / "metrics.jsonl"
-    line.write_text("{}\n{]\n{}\n")
+    (make_run(tmp_path / "line").path / "metrics.jsonl").write_text("{}\n{]\n{}\n")
     (tmp_path / "turned" / "config.json").mkdir(parents=True)
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("x")
     made = sorted(path for path in tmp_path.iterdir() if path.name != "out")
     page = report(tmp_path, [*made, tmp_path / "missing"])
-    sentences = {row[0].split()[1]: row[1] for row in page.rows if len(row) == 2 and row[0] != ""}
+    sentences = {row[0].split()[1]: row[1] for row in page.rows if len(row) == 2}
     # A metrics file with one broken line at its end is that of a run killed in its first round.
-    whole = {f"{number}-metrics.jsonl" for number in (0, 4, 6)} - set(sentences)
-    assert set(sentences) | whole == {path.name for path in made} | {"missing"}
-    assert sentences["line"] == "metrics.jsonl is damaged: in line 2."
+    killed = {"0-metrics.jsonl", "6-metrics.jsonl"}
+    assert set(sentences) == {path.name for path in made} - killed | {"missing"}
+    assert sentences["line"] == "metrics.jsonl cannot be read: damaged in line 2."
     assert sentences["empty"] == "There is no config.json in this folder, so it holds no run."
     assert sentences["file"] == sentences["missing"] == "There is no such folder."
     assert all(sentence.endswith(".") and "Traceback" not in sentence for sentence in sentences.values())
-    assert not re.search(r"nan|inf\b", page.source.split("</style>")[1].replace("0-metrics", "").split("<script>")[0])
 
 
 def test_values_of_any_type_are_endured(tmp_path: Path) -> None:
@@ -200,6 +188,7 @@ def test_values_of_any_type_are_endured(tmp_path: Path) -> None:
     page = report(tmp_path, sorted((tmp_path / "odd").iterdir()))
     assert f"{len(changed)} runs" in page.text
     assert "damaged" not in page.text
+    assert all(re.fullmatch(r"[MLl0-9. ]*", attributes.get("d") or "") for _, attributes in page.tags)
 
 
 def test_nothing_of_a_run_becomes_markup(tmp_path: Path) -> None:
@@ -222,10 +211,10 @@ def test_nothing_of_a_run_becomes_markup(tmp_path: Path) -> None:
     tags["wbr"] = expected["wbr"] = 0  # after every bracket
     assert tags == expected
     assert tags["script"] == 1
-    assert not [attributes for _, attributes in evil.tags if any(key.startswith("on") for key in attributes)]
+    assert not [key for _, attributes in evil.tags for key in attributes if key.startswith("on")]
     assert evil.text.count(EVIL) >= 10
     assert evil.text.count(name) >= 4
-    assert "49" not in evil.source.split("</style>")[1]
+    assert str(7777 * 7777) not in evil.source
     policy = next(str(attributes["content"]) for _, attributes in evil.tags if attributes.get("http-equiv"))
     assert re.search(r"default-src 'none'.*script-src 'sha256-[^']+'", policy)
     assert "unsafe-inline" not in policy.split("script-src")[1]
@@ -243,9 +232,7 @@ def test_runs_are_told_apart(tmp_path: Path) -> None:
 
 def test_the_words_for_what_a_defense_did() -> None:
     assert acted({}) == ""
-    assert (
-        acted({"defense": {"masked_share": 0.1234, "trimmed_per_tail": 2}}) == "masked share 12.3 %; trimmed per tail 2"
-    )
+    assert acted({"defense": {"masked_share": 0.1234, "trimmed_tail": 2}}) == "masked share 12.3 %; trimmed tail 2"
     assert acted({"defense": {"scores": [0.5, 2, 1.25]}}) == "scores 0.5 to 2"
     assert acted({"defense": {"selected": [0, 1]}}) == "kept 2 updates"
     line = {"sampled": [4, 5, 6, 7], "dropped": [{"client": 5}], "sampled_malicious": [5, 7]}
