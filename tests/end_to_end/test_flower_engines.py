@@ -12,15 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from flower_apps.engines.simulation import free_port, wait_until_healthy
-from flower_apps.flower_cli import environment
+from flower_apps.engines.simulation import free_port, local_superlink, wait_until_healthy
+from flower_apps.flower_cli import environment, flower_home
 from tests.conftest import read_lines
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ("accuracy", "loss", "attack_success_rate", "train_loss")
-RUN = ["run", "--task", "digits", "--model", "cnn(width=8)", "--num-clients", "6", "--clients-per-round", "4",
-       "--rounds", "3", "--seed", "11", "--strategy", "invariant(tau=0.2)", "--attack",
-       "pixel_trigger(size=2) + gaussian(std=0.01)", "--num-malicious", "2", "--partition", "dirichlet(alpha=1.0)"]  # fmt: skip
+RUN = [
+    "run", "--task", "digits", "--model", "cnn(width=8)", "--num-clients", "6", "--clients-per-round", "4",
+    "--rounds", "3", "--seed", "11", "--strategy", "invariant(tau=0.2)", "--partition", "dirichlet(alpha=1.0)",
+    "--attack", "pixel_trigger(size=2) + gaussian(std=0.01)", "--num-malicious", "2",
+]  # fmt: skip
 
 
 def assert_equal(one, other):
@@ -45,11 +47,26 @@ def test_simulation_gives_the_figures_of_inline(thornbed, tmp_path):
 
 def test_a_simulation_that_stops_says_why(thornbed, tmp_path):
     # All clients send infinities: refused by the server app, in another process, and told here in one sentence.
-    typed = thornbed("run", "--task", "digits", "--num-clients", 3, "--attack", "scaling(factor=1e39)", "--num-malicious", 3,
-                     "--partition", "iid", "--rounds", 2, "--engine", "simulation", "--output", tmp_path / "run")  # fmt: skip
+    attack = ["--attack", "scaling(factor=1e39)", "--num-clients", 3, "--num-malicious", 3, "--partition", "iid"]
+    typed = thornbed("run", *attack, "--rounds", 2, "--engine", "simulation", "--output", tmp_path / "run")
     assert typed.code == 1
     assert "round 1 has 0 usable replies and needs 2 (values that are not finite)" in typed.sentence
     assert "Traceback" not in typed.err
+
+
+def test_flwr_run_does_the_same_with_the_flags_as_keys(thornbed, tmp_path):
+    """Flower's own command line, as the README shows it: every flag is a run-config key."""
+    flags = {"model": "mlp(hidden=(16,))", "num-clients": 4, "rounds": 2, "strategy": "median", "partition": "iid"}
+    words = [word for key, value in flags.items() for word in (f"--{key}", value)]
+    assert thornbed("run", *words, "--output", tmp_path / "inline").code == 0
+    port = free_port()
+    with flower_home(f"127.0.0.1:{port}", "") as home, local_superlink(home, port):
+        keys = {**flags, "output": str(tmp_path / "flwr")}
+        command = ["flwr", "run", str(ROOT), "thornbed", "--stream", "--federation-config", "num-supernodes=4"]
+        command += ["--run-config", " ".join(f"{key}={json.dumps(value)}" for key, value in keys.items())]
+        done = subprocess.run(command, env=environment(home), cwd=home, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_equal(tmp_path / "inline", tmp_path / "flwr")
 
 
 @pytest.fixture(scope="module")
