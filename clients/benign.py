@@ -18,6 +18,11 @@ class Benign(Role):
     def __init__(self, perturbation: Perturbation | None = None) -> None:
         self.perturbation = perturbation
 
+    @property
+    def edits_update(self) -> bool:
+        """Whether a defense is set."""
+        return self.perturbation is not None
+
     def outgoing(self, update: Tensor, peers: Tensor, generator: torch.Generator) -> Tensor:
         """Return the update, perturbed where a defense is set."""
         return update if self.perturbation is None else self.perturbation(update, generator)

@@ -98,7 +98,7 @@ def batches(num_samples: int, *, batch_size: int, epochs: float, generator: torc
 
 
 def evaluate(
-    model: nn.Module, samples: Samples, *, batch_size: int = 1024, device: torch.device | str = "cpu"
+    model: nn.Module, samples: Samples, *, batch_size: int = 256, device: torch.device | str = "cpu"
 ) -> tuple[float, float]:
     """Return the mean cross-entropy over the samples, and the accuracy in [0, 1].
 

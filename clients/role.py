@@ -18,6 +18,11 @@ class Role:
 
     name = "benign"
 
+    @property
+    def edits_update(self) -> bool:
+        """Whether `outgoing` may return anything but the update; where not, the trained model is sent as it is."""
+        return type(self).outgoing is not Role.outgoing
+
     def data(self, samples: Samples, generator: torch.Generator) -> Samples:
         """Return what the client trains on."""
         return samples
@@ -42,6 +47,11 @@ class Roles(Role):
             raise ValueError("roles need at least one part")
         self.parts = tuple(parts)
         self.name = "+".join(dict.fromkeys(part.name for part in parts))
+
+    @property
+    def edits_update(self) -> bool:
+        """Whether any part does."""
+        return any(part.edits_update for part in self.parts)
 
     def data(self, samples: Samples, generator: torch.Generator) -> Samples:
         """Apply every part in order."""

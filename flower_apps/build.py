@@ -6,7 +6,7 @@ import importlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -143,14 +143,11 @@ def device(settings: Resolved) -> torch.device:
     return chosen
 
 
+@lru_cache(maxsize=64)
 def optimizer(settings: Resolved) -> Callable[[Any], torch.optim.Optimizer]:
     """Return the maker of local optimisers: parameters in, optimiser out."""
     make = plugins.load("optimizer", settings.optimizer)
-    return partial(_make, make, settings.learning_rate)
-
-
-def _make(make: Callable[..., torch.optim.Optimizer], learning_rate: float, parameters: Any) -> torch.optim.Optimizer:
-    return make(parameters, learning_rate)
+    return lambda parameters: cast(torch.optim.Optimizer, make(parameters, settings.learning_rate))
 
 
 @dataclass(frozen=True)

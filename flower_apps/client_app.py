@@ -36,9 +36,9 @@ def train_model(message: Message, context: Context) -> Message:
     settings, client, role = _settings(context), _client(context), _role(context)
     arrays, server_round = read_request(message)
     network = _network(settings)
-    # The poisoned data stay the same all run long; the order of training does not.
-    samples = role.data(_samples(settings, client), generator(settings.seed, "data", client))
     with one_thread():
+        # The poisoned data stay the same all run long; the order of training does not.
+        samples = role.data(_samples(settings, client), generator(settings.seed, "data", client))
         network.load_state_dict(role.incoming(to_tensors(arrays)))
         loss = train(
             network,
@@ -50,7 +50,7 @@ def train_model(message: Message, context: Context) -> Message:
             device=build.device(settings),
         )
         trained = to_arrays(network.state_dict())
-        if type(role).outgoing is not Role.outgoing:
+        if role.edits_update:
             layout = Layout.of(arrays)
             start = layout.flatten(arrays)
             update = layout.flatten(trained).sub_(start)
@@ -65,9 +65,9 @@ def evaluate_model(message: Message, context: Context) -> Message:
     settings, client = _settings(context), _client(context)
     arrays, _ = read_request(message)
     network = _network(settings)
-    network.load_state_dict(to_tensors(arrays))
-    samples = _samples(settings, client)
     with one_thread():
+        network.load_state_dict(to_tensors(arrays))
+        samples = _samples(settings, client)
         loss, accuracy = evaluate(network, samples, device=build.device(settings))
     return evaluate_reply(message, loss, accuracy, len(samples))
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
 
 from flower_apps import build, plugins
 from flower_apps.config import BadSettings, Interrupted, Resolved, RunFailed, Settings
@@ -53,7 +53,9 @@ def run(settings: Resolved, out: Console, err: Console) -> dict[str, Any] | None
     if summary is None:
         out.print(f"The run is complete; its records are beside the SuperLink, in {settings.output}.")
         return None
-    table = Table("task", "strategy", "attack", "accuracy", "attack success", "loss", "seconds")
+    table = Table("task", "strategy", "attack")
+    for name in ("accuracy", "attack success rate", "loss", "seconds"):
+        table.add_column(name, justify="right")
     metrics = summary["metrics"]
     row = [
         settings.task,
@@ -92,15 +94,15 @@ def interruptible(settings: Resolved) -> Iterator[None]:
 
 
 def progress(console: Console) -> Progress:
-    """Return the bar of a run: rounds, figures of the latest one, time passed and left."""
+    """Return the bar of a run: rounds, figures of the latest one, time passed."""
     return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True)),
+        BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[figures]}", table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
         console=console,
+        expand=True,
     )
 
 

@@ -15,7 +15,7 @@ import re
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +112,14 @@ def available(kind: str) -> dict[str, str]:
 
     Every public module of a kind's folders that defines something of its own name is a plug-in.
     """
+    return dict(_available(ROOT, kind))
+
+
+@lru_cache
+def _available(root: Path, kind: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for folder in FOLDERS[kind]:
-        for path in sorted((ROOT / folder).glob("[!_]*.py")):
+        for path in sorted((root / folder).glob("[!_]*.py")):
             if path.stem not in found and _defines(path):
                 found[path.stem] = folder
     return found

@@ -39,7 +39,7 @@ WORDS = {
     "1-fedavg": "FedAvg, nobody attacks",
     "2-fedavg-backdoor": "FedAvg, 4 of 20 plant a backdoor",
     "3-invariant-backdoor": "invariant aggregation, same backdoor",
-    "4-invariant-backdoor-simulation": "the same in Flower's virtual client engine",
+    "4-invariant-backdoor-simulation": "the same in Flower's own engine",
 }
 
 
@@ -102,7 +102,9 @@ def _differences(inline: Folder, simulated: Folder) -> str:
 
 
 def _table(settings: Mapping[str, Resolved], summaries: Mapping[str, Mapping[str, Any]]) -> Table:
-    table = Table("run", "accuracy", "attack success rate", "seconds", title="digits, 20 clients, non-IID")
+    table = Table("run", title="digits, 20 clients, non-IID")
+    for name in ("accuracy", "attack success rate", "seconds"):
+        table.add_column(name, justify="right")
     for name, summary in summaries.items():
         metrics = summary["metrics"]
         row = [WORDS[name], launch.shown(metrics["accuracy"]), launch.shown(metrics["attack_success_rate"])]

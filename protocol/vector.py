@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 
 import numpy as np
@@ -99,6 +100,9 @@ def _values(array: Array, entry: Entry) -> np.ndarray:
 
     The header comes first because it is the sender's claim: numpy allocates what a header asks for before it reads.
     """
+    plain = _plain_header(entry)
+    if array.data.startswith(plain) and len(array.data) == len(plain) + entry.size * np.dtype(entry.dtype).itemsize:
+        return np.frombuffer(array.data, dtype=entry.dtype, offset=len(plain)).reshape(entry.shape)
     stream = BytesIO(array.data)
     try:
         version = np.lib.format.read_magic(stream)
@@ -114,6 +118,16 @@ def _values(array: Array, entry: Entry) -> np.ndarray:
         raise ValueError(f"array {entry.name} holds {room} bytes of {dtype} {shape}, not what its record says")
     values = np.frombuffer(array.data, dtype=dtype, offset=stream.tell())
     return values.reshape(shape, order="F" if fortran_order else "C")
+
+
+@lru_cache(maxsize=4096)
+def _plain_header(entry: Entry) -> bytes:
+    """Return the header that numpy writes for such an array: a look at it is far quicker than reading it."""
+    stream = BytesIO()
+    descr = np.lib.format.dtype_to_descr(np.dtype(entry.dtype))
+    header = {"descr": descr, "fortran_order": False, "shape": entry.shape}
+    np.lib.format.write_array_header_1_0(stream, header)
+    return stream.getvalue()
 
 
 def to_arrays(tensors: Mapping[str, Tensor]) -> ArrayRecord:

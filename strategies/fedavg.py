@@ -99,8 +99,7 @@ class FedAvg(Strategy):
         for member in self._members:
             row = updates[len(accepted)] if len(accepted) < len(updates) else None
             try:
-                accepted.append(_checked(member, arrived, layout, row))
-                updates[len(accepted) - 1].sub_(current)
+                accepted.append(_checked(member, arrived, layout, current, row))
             except RefusedReply as reason:
                 account.dropped.append({"client": member.client, "reason": str(reason)})
                 log(WARNING, "Client %s is left out of round %s: %s", member.client, server_round, reason)
@@ -138,10 +137,12 @@ class FedAvg(Strategy):
         log(INFO, "\t└──> rule: %s, at least %s replies a round", self.rule, self.min_replies)
 
 
-def _checked(member: Member, arrived: dict[int, Message], layout: Layout, out: Tensor | None) -> TrainReply:
+def _checked(
+    member: Member, arrived: dict[int, Message], layout: Layout, current: Tensor, out: Tensor | None
+) -> TrainReply:
     if member.node_id is None:
         raise RefusedReply("no node holds this client now")
     reply = arrived.get(member.node_id)
     if reply is None or out is None:
         raise RefusedReply("no reply in time")
-    return read_train_reply(reply, layout, out)
+    return read_train_reply(reply, layout, current, out)
