@@ -1,0 +1,215 @@
+"""What every task keeps to; a new file of tasks is covered without a word here, unless it needs data.
+
+A task that reads files gets small made ones from MADE below: add how to make them there.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import clients.optimizers
+import tasks
+import tasks.models
+import tasks.partitions
+from tasks import Defaults, Task
+from tasks.sources import MissingData
+
+NAMES = sorted(module.name for module in pkgutil.iter_modules(tasks.__path__) if not module.ispkg)
+
+
+def images_npz(name: str, image_shape: tuple[int, ...]) -> Callable[[Path], None]:
+    """Make NAME.npz with 40 training and 20 test images of ten classes."""
+
+    def make(folder: Path) -> None:
+        rng = np.random.default_rng(0)
+        arrays = {}
+        for split, size in (("train", 40), ("test", 20)):
+            arrays[f"x_{split}"] = rng.integers(0, 256, size=(size, *image_shape), dtype=np.uint8)
+            arrays[f"y_{split}"] = np.arange(size) % 10
+        np.savez(folder / f"{name}.npz", **arrays)
+
+    return make
+
+
+MADE: dict[str, Callable[[Path], None]] = {
+    "mnist": images_npz("mnist", (28, 28)),
+    "fashion_mnist": images_npz("fashion_mnist", (28, 28)),
+    "cifar10": images_npz("cifar10", (32, 32, 3)),
+}
+
+
+def function(name: str) -> Callable[..., Task]:
+    return getattr(importlib.import_module(f"tasks.{name}"), name)
+
+
+def defaults(name: str) -> Defaults:
+    return importlib.import_module(f"tasks.{name}").DEFAULTS
+
+
+def options(name: str) -> set[str]:
+    parameters = inspect.signature(function(name)).parameters.values()
+    return {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path | None:
+    """A folder with what the task of the test reads, or None for a task that reads nothing."""
+    name = request.getfixturevalue("name")
+    if name not in MADE:
+        return None
+    MADE[name](tmp_path)
+    return tmp_path
+
+
+def called(spec: str) -> tuple[str, dict[str, object]]:
+    """Return the name and the options of a spec such as `dirichlet(alpha=0.5)`."""
+    node = ast.parse(spec, mode="eval").body
+    if isinstance(node, ast.Name):
+        return node.id, {}
+    assert isinstance(node, ast.Call)
+    return ast.unparse(node.func), {str(kw.arg): ast.literal_eval(kw.value) for kw in node.keywords}
+
+
+def test_the_folder_is_not_empty() -> None:
+    assert {"digits", "mnist", "fashion_mnist", "cifar10"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_line_is_a_sentence_and_the_source_is_named(name: str) -> None:
+    first, blank, rest = (inspect.getdoc(importlib.import_module(f"tasks.{name}")) or "").split("\n", 2)
+    assert first.endswith(".")
+    assert blank == ""
+    assert rest.startswith(("Paper: ", "Source: "))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_folder_comes_first_and_options_are_keywords_with_types_and_defaults(name: str) -> None:
+    first, *others = inspect.signature(function(name)).parameters.values()
+    assert first.name == "data_dir"
+    for option in others:
+        assert option.kind is option.KEYWORD_ONLY
+        assert option.default is not option.empty
+        assert option.annotation is not option.empty
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_defaults_name_things_that_exist_and_numbers_that_fit(name: str) -> None:
+    given = defaults(name)
+    assert isinstance(given, Defaults)
+    for spec, package in (
+        (given.model, tasks.models),
+        (given.partition, tasks.partitions),
+        (given.optimizer, clients.optimizers),
+    ):
+        plugin, chosen = called(spec)
+        taken = inspect.signature(getattr(importlib.import_module(f"{package.__name__}.{plugin}"), plugin)).parameters
+        assert set(chosen) <= set(taken)
+    assert 1 <= given.clients_per_round <= given.num_clients
+    assert given.rounds >= 1
+    assert given.batch_size >= 1
+    assert given.learning_rate > 0
+    assert given.local_epochs > 0
+    assert 0 <= given.malicious_share < 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_samples_have_the_form_that_everybody_expects(name: str, folder: Path | None) -> None:
+    task = function(name)(folder)
+    assert isinstance(task, Task)
+    assert task.name == name
+    for samples in (task.train, task.test):
+        assert len(samples) > 0
+        assert samples.x.shape[1:] == task.sample_shape
+        assert samples.x.is_contiguous()
+        assert samples.y.dtype == torch.int64
+        assert samples.y.shape == (len(samples),)
+        assert 0 <= int(samples.y.min()) <= int(samples.y.max()) < task.num_classes
+        decoded = samples.decoded().x
+        assert decoded.dtype == torch.float32
+        assert bool(decoded.isfinite().all())
+    if task.modality == "image":
+        assert task.train.x.dtype == torch.uint8
+        assert len(task.sample_shape) == 3
+    assert len(task.mean) == len(task.std)
+    assert len(task.mean) in (0, task.sample_shape[0])
+    assert all(deviation > 0 for deviation in task.std)
+    assert len(task.class_names) in (0, task.num_classes)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loading_is_reproducible_and_leaves_global_randomness_alone(name: str, folder: Path | None) -> None:
+    before = torch.get_rng_state(), repr(np.random.get_state()), random.getstate()
+    one, two = function(name)(folder), function(name)(folder)
+    after = torch.get_rng_state(), repr(np.random.get_state()), random.getstate()
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+    for split in ("train", "test"):
+        assert torch.equal(getattr(one, split).x, getattr(two, split).x)
+        assert torch.equal(getattr(one, split).y, getattr(two, split).y)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_fewer_samples_can_be_taken(name: str, split: str, folder: Path | None) -> None:
+    if f"num_{split}" not in options(name):
+        pytest.skip(f"{name} has no option num_{split}")
+    whole = getattr(function(name)(folder), split)
+    few = getattr(function(name)(folder, **{f"num_{split}": 15}), split)
+    assert len(few) == 15
+    shares = torch.bincount(few.y, minlength=10) - torch.bincount(whole.y, minlength=10) * 15 / len(whole)
+    assert float(shares.abs().max()) < 1
+    # They are rows of the whole, in its order: each is found after the one before.
+    position = -1
+    for image, label in zip(few.x, few.y):
+        equal = (whole.x == image).flatten(1).all(dim=1) & (whole.y == label)
+        position = next(int(row) for row in equal.nonzero() if row > position)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("too", ["few", "many"])
+def test_impossible_numbers_are_refused_with_both_numbers(name: str, split: str, too: str, folder: Path | None) -> None:
+    if f"num_{split}" not in options(name):
+        pytest.skip(f"{name} has no option num_{split}")
+    available = len(getattr(function(name)(folder), split))
+    wanted = 0 if too == "few" else available + 1
+    with pytest.raises(ValueError, match=rf"{name} .*num_{split}.* {available},.* num_{split} = {wanted}$"):
+        function(name)(folder, **{f"num_{split}": wanted})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_default_model_and_partition_fit(name: str, folder: Path | None) -> None:
+    task = function(name)(folder)
+    plugin, chosen = called(defaults(name).model)
+    network = getattr(importlib.import_module(f"tasks.models.{plugin}"), plugin)
+    with torch.random.fork_rng():
+        logits = network(task.sample_shape, task.num_classes, **chosen).eval()(task.samples("test", torch.arange(4)).x)
+    assert logits.shape == (4, task.num_classes)
+    plugin, chosen = called(defaults(name).partition)
+    divide = getattr(importlib.import_module(f"tasks.partitions.{plugin}"), plugin)
+    assert sum(map(len, divide(task.train.y, 3, 0, **chosen))) == len(task.train)
+
+
+@pytest.mark.parametrize("name", sorted(MADE))
+@pytest.mark.parametrize("where", ["nowhere", "no such folder"])
+def test_missing_data_are_explained_in_one_sentence(name: str, where: str, tmp_path: Path) -> None:
+    data_dir = None if where == "nowhere" else tmp_path / "absent"
+    with pytest.raises(MissingData) as refused:
+        function(name)(data_dir)
+    sentence = str(refused.value)
+    assert "\n" not in sentence
+    assert f"{name}.npz" in sentence
+    assert "x_train uint8 (N, " in sentence
+    assert "download=True" in sentence
+    assert (data_dir is None and "--data-dir" in sentence) or str(data_dir) in sentence
+    assert not (tmp_path / "absent").exists()
