@@ -193,6 +193,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=20, help="clients (20)")
     parser.add_argument("--d", type=int, default=11_000_000, help="parameters (11,000,000)")
     parser.add_argument("--repeats", type=int, default=5, help="how often everything is run (5)")
+    parser.add_argument("--rules", nargs="+", default=RULES, choices=RULES, help="which rules, with their peers (all)")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory_of:
@@ -203,8 +204,8 @@ def main() -> None:
     print(
         f"n = {options.n}, d = {options.d:,}, input {4e-6 * options.n * options.d:,.0f} MB, {options.repeats} repeats"
     )
-    peers = sorted({peer for peers in PEERS.values() for peer in peers})
-    labels = available(["mean(0)", *(f"ours {name}" for name in RULES), *peers])
+    peers = sorted({peer for name in options.rules for peer in PEERS[name]})
+    labels = available(["mean(0)", *(f"ours {name}" for name in options.rules), *peers])
     runs = {label: candidate(label) for label in labels}
     small = made_updates(options.n, 1000)
     for label, run in runs.items():
@@ -216,7 +217,7 @@ def main() -> None:
 
     used = {label: memory(label, options.n, options.d) for label in labels}
     updates = made_updates(options.n, options.d)
-    for name in RULES:
+    for name in options.rules:
         expected = runs[f"ours {name}"](updates)
         for peer in PEERS[name]:
             if peer in runs and name == peer.split()[1]:
@@ -235,7 +236,7 @@ def main() -> None:
 
     print("\n| rule | seconds | times mean(0) | faster than flwr | faster than byzfl | extra memory |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for name in RULES:
+    for name in options.rules:
         label = f"ours {name}"
         of = {
             source: next((peer for peer in PEERS[name] if peer.startswith(source)), "-") for source in ("flwr", "byzfl")

@@ -1,0 +1,40 @@
+"""The tour, made short: every stop, its report, and what it refuses."""
+
+from flower_apps import tour
+
+
+def test_the_tour_runs_and_reports(thornbed, tmp_path, monkeypatch):
+    monkeypatch.setattr(tour, "COMMON", {**tour.COMMON, "rounds": 2, "num_clients": 5, "model": "mlp(hidden=(8,))"})
+    stops = {name: {**stop, "num_malicious": min(stop["num_malicious"], 1)} for name, stop in tour.STOPS.items()}
+    monkeypatch.setattr(tour, "STOPS", stops)
+    output = tmp_path / "tour"
+    typed = thornbed("tour", "--output", output)
+    assert typed.code == 0, typed.err
+    assert "equal in every figure" in typed.out
+    page = (output / "report.html").read_text()
+    for name in stops:
+        assert name in page
+    assert "data:image/png;base64" in page
+    assert thornbed("tour", "--output", tmp_path).code == 2  # a folder with something else in it
+
+
+def test_a_difference_between_the_engines_is_found(tmp_path):
+    from flower_apps.records import Folder
+
+    lines = [{"round": 0, "accuracy": 0.5, "loss": 1.0}, {"round": 1, "accuracy": 0.75, "loss": 1.0}]
+    for name, change in (("one", 0.0), ("same", 1e-7), ("other", 1e-3)):
+        (tmp_path / name).mkdir()
+        folder = Folder(tmp_path / name)
+        folder.append(lines[0])
+        folder.append({**lines[1], "accuracy": 0.75 + change})
+    one, same, other = (Folder(tmp_path / name) for name in ("one", "same", "other"))
+    assert not tour._differences(one, same)
+    assert tour._differences(one, other) == "accuracy of round 1 (0.75 and 0.751)"
+
+
+def test_a_folder_that_is_no_tour_is_left_alone(thornbed, tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    typed = thornbed("tour", "--output", tmp_path)
+    assert typed.code == 2
+    assert "holds something that is not a tour" in typed.sentence
+    assert (tmp_path / "mine.txt").read_text() == "precious"
