@@ -5,7 +5,7 @@ hands out ranges of columns to `torch.get_num_threads()` threads. The ranges do 
 so neither does any result.
 
 Memory: a matrix whose rows are contiguous (whatever the stride between rows) is read in place. Any other layout, for
-example the transpose of a (d, n) tensor, is copied range by range, which costs time (about four times as long) but no
+example the transpose of a (d, n) tensor, is copied range by range, which costs time (two to four times as long) but no
 more memory than one range a thread.
 """
 

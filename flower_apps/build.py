@@ -123,13 +123,15 @@ def _partitions(task: str, data_dir: str, partition: str, num_clients: int, seed
 
 def model(settings: Resolved, task: Task) -> nn.Module:
     """Build the model with initial weights that depend on the seed alone."""
-    network = plugins.load("model", settings.model)
+    make = plugins.load("model", settings.model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(settings.seed, "model"))
-        built: nn.Module = network(task.sample_shape, task.num_classes)
+        built: nn.Module = make(task.sample_shape, task.num_classes)
     network = normalised(built, task.mean, task.std)
     # Convolutions on a CPU are about a quarter faster with the channels last; values and names stay the same.
-    return network.to(memory_format=torch.channels_last) if task.modality == "image" else network
+    if task.modality == "image":
+        network = cast(Any, network).to(memory_format=torch.channels_last)  # torch's own stubs lack this overload
+    return network
 
 
 def device(settings: Resolved) -> torch.device:

@@ -4,17 +4,16 @@ Paper: K. He, X. Zhang, S. Ren and J. Sun, "Deep Residual Learning for Image Rec
 torchvision's names (conv1, bn1, layer1.0.conv1, ..., fc), so weights of its resnet18 load into ours.
 
 Without batch norm, convolutions have a bias and every block starts as a small change of its input: the last
-convolution of a branch starts divided by the square root of the number of blocks. Unscaled, the variance would double
-with every block and the network would soon not train (H. Zhang, Y. Dauphin and T. Ma, "Fixup Initialization", ICLR
-2019). Scaled, its growth is bounded whatever the depth (S. De and S. Smith, "Batch Normalization Biases Residual Blocks
-Towards the Identity Function in Deep Networks", NeurIPS 2020, who write the factor as a parameter of the branch). We
-scale and do not start at zero, as both papers also allow, because a branch that starts at zero gives its first
-convolution no gradient, and gradients of untrained networks are what inversion attacks read.
+convolution of a branch starts divided by the number of blocks. Unscaled, the variance about doubles with every block
+and training soon fails (H. Zhang, Y. Dauphin and T. Ma, "Fixup Initialization: Residual Learning Without
+Normalization", ICLR 2019). Branches that start small cure it at any depth (S. De and S. Smith, "Batch Normalization
+Biases Residual Blocks Towards the Identity Function in Deep Networks", NeurIPS 2020, with a factor that is learned).
+Both papers start them at zero; ours start above it, because behind a zero the first convolution of a branch gets no
+gradient, and gradients of untrained networks are what inversion attacks read.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -79,14 +78,17 @@ class ResidualNetwork(nn.Module):
     def _initialise(self, num_blocks: int, norm: str) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                # Of the two modes only fan_in keeps the size of the signal where a layer has more channels than the one
+                # before, as the first has; behind batch norm that size means nothing.
+                mode = "fan_out" if norm == "batch" else "fan_in"
+                nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         if norm == "none":
             with torch.no_grad():
                 for module in self.modules():
                     if isinstance(module, Block):
-                        module.conv2.weight /= math.sqrt(num_blocks)
+                        module.conv2.weight /= num_blocks
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, C, H, W) -> logits (n, num_classes)."""
