@@ -15,6 +15,7 @@ gradient, and gradients of untrained networks are what inversion attacks read.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -80,7 +81,7 @@ class ResidualNetwork(nn.Module):
             if isinstance(module, nn.Conv2d):
                 # Of the two modes only fan_in keeps the size of the signal where a layer has more channels than the one
                 # before, as the first has; behind batch norm that size means nothing.
-                mode = "fan_out" if norm == "batch" else "fan_in"
+                mode: Literal["fan_in", "fan_out"] = "fan_out" if norm == "batch" else "fan_in"
                 nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)

@@ -144,13 +144,11 @@ def test_a_few_steps_learn_a_few_digits(name: str, norm: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_table_is_taken_or_refused_with_a_sentence(name: str) -> None:
-    try:
-        network = function(name)((9,), 3)
-    except ValueError as error:
-        assert str(error).startswith(f"{name} takes images of shape (channels, height, width)")
-        assert "(9,)" in str(error)
-    else:
-        assert network.eval()(torch.rand(2, 9)).shape == (2, 3)
+    if name == "mlp":
+        assert function(name)((9,), 3).eval()(torch.rand(2, 9)).shape == (2, 3)
+        return
+    with pytest.raises(ValueError, match=rf"^{name} takes images of shape \(channels, height, width\).*\(9,\)"):
+        function(name)((9,), 3)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if norms(name) != [""]])
