@@ -7,7 +7,7 @@ import importlib
 import inspect
 import pkgutil
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -18,7 +18,17 @@ from tasks.digits import digits
 from tasks.models import normalised
 
 NAMES = sorted(module.name for module in pkgutil.iter_modules(tasks.models.__path__) if module.name[0] != "_")
+TAKES_TABLES = {"mlp"}
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small networks only wait for each other's threads on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def function(name: str) -> Callable[..., nn.Module]:
@@ -45,7 +55,7 @@ def build(
     """Build a network from a seed; a narrow one, where it has the option, for tests that take many steps."""
     options: dict[str, object] = {"norm": norm} if norm else {}
     if narrow and "width" in inspect.signature(function(name)).parameters:
-        options["width"] = 8
+        options["width"] = 16
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return function(name)(shape, num_classes, **options)
@@ -133,13 +143,14 @@ def test_a_few_steps_learn_a_few_digits(name: str, norm: str) -> None:
     network = normalised(build(name, norm, narrow=True), task.mean, task.std)
     optimizer = torch.optim.SGD(network.parameters(), 0.02, momentum=0.9)
     losses = []
-    for _ in range(60):
+    for _ in range(40):
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(network(few.x), few.y)
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.5 * losses[0], losses
+    assert max(losses) < 1.5 * losses[0], losses
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,0 +1,249 @@
+"""Reading torchvision's own download folders, from tiny made files, and what happens without a network."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tasks
+from tasks.cifar10 import cifar10
+from tasks.fashion_mnist import fashion_mnist
+from tasks.mnist import mnist
+from tasks.sources import MissingData
+from tasks.sources.torchvision_files import torchvision_datasets
+
+UNREACHABLE = "http://127.0.0.1:9/"
+
+
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def idx(array: np.ndarray) -> bytes:
+    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+@pytest.fixture
+def mirror(tmp_path, monkeypatch) -> Iterator[str]:
+    """Serve tmp_path/published on this machine; return the address."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "published"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture(params=[("MNIST", mnist), ("FashionMNIST", fashion_mnist)], ids=["mnist", "fashion_mnist"])
+def archives(request, tmp_path, monkeypatch):
+    """Make the four archives of a tiny data set in a folder, and let torchvision believe in their checksums."""
+    name, task = request.param
+    source = getattr(torchvision_datasets(), name)
+    rng = np.random.default_rng(0)
+    published = tmp_path / "published"
+    published.mkdir()
+    made, resources = {}, []
+    for part, (file_name, _) in zip(("x_train", "y_train", "x_test", "y_test"), source.resources):
+        size = 7 if "train" in part else 4
+        made[part] = rng.integers(0, 10, size=size if part[0] == "y" else (size, 28, 28), dtype=np.uint8)
+        (published / file_name).write_bytes(gzip.compress(idx(made[part])))
+        resources.append((file_name, md5(published / file_name)))
+    monkeypatch.setattr(source, "resources", resources)
+    monkeypatch.setattr(source, "mirrors", [UNREACHABLE])
+    raw = tmp_path / "data" / name / "raw"
+    raw.mkdir(parents=True)
+    return task, tmp_path / "data", raw, published, made, source
+
+
+def copy_all(source: Path, target: Path) -> None:
+    for path in source.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+
+
+def test_archives_are_read(archives):
+    task, data_dir, raw, published, made, _ = archives
+    copy_all(published, raw)
+    loaded = task(data_dir)
+    assert np.array_equal(loaded.train.x[:, 0].numpy(), made["x_train"])
+    assert np.array_equal(loaded.test.x[:, 0].numpy(), made["x_test"])
+    assert loaded.train.y.tolist() == made["y_train"].tolist()
+    assert loaded.test.y.tolist() == made["y_test"].tolist()
+
+
+def test_torchvision_reads_the_same_from_the_same_folder(archives):
+    task, data_dir, raw, published, _, source = archives
+    copy_all(published, raw)
+    theirs = source(data_dir, train=True, download=True)
+    assert np.array_equal(task(data_dir).train.x[:, 0].numpy(), theirs.data.numpy())
+    assert task(data_dir).train.y.tolist() == theirs.targets.tolist()
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut off", "changed"])
+def test_a_damaged_download_is_not_taken_for_data(archives, damage):
+    task, data_dir, raw, published, _, source = archives
+    copy_all(published, raw)
+    source(data_dir, download=True)  # leaves extracted files too, which must not be taken instead
+    archive = raw / source.resources[0][0]
+    content = archive.read_bytes()
+    if damage == "missing":
+        archive.unlink()
+    else:
+        archive.write_bytes(content[:-10] if damage == "cut off" else content[:-9] + b"x" + content[-8:])
+    with pytest.raises(MissingData) as refused:
+        task(data_dir)
+    assert UNREACHABLE in str(refused.value)
+
+
+def test_what_is_missing_is_downloaded(archives, mirror, monkeypatch):
+    task, data_dir, raw, _, made, source = archives
+    monkeypatch.setattr(source, "mirrors", [UNREACHABLE, mirror])
+    (raw / source.resources[0][0]).write_bytes(b"a download that broke off")
+    assert np.array_equal(task(data_dir).train.x[:, 0].numpy(), made["x_train"])
+    monkeypatch.setattr(source, "mirrors", [UNREACHABLE])
+    assert len(task(data_dir).test) == 4  # and found again without a network
+
+
+def test_a_mirror_with_other_files_is_refused(archives, mirror, monkeypatch):
+    task, data_dir, raw, published, _, source = archives
+    (published / source.resources[2][0]).write_bytes(gzip.compress(idx(np.zeros((4, 28, 28), dtype=np.uint8))))
+    monkeypatch.setattr(source, "mirrors", [mirror])
+    for _ in range(2):  # nor is the file that it left behind taken the next time
+        with pytest.raises(MissingData, match=source.resources[2][0]):
+            task(data_dir)
+
+
+def test_without_data_and_network_one_sentence_names_both_ways(archives):
+    task, data_dir, _, _, _, source = archives
+    with pytest.raises(MissingData) as refused:
+        task(data_dir)
+    sentence = str(refused.value)
+    assert "\n" not in sentence
+    assert f"{task.__name__}.npz (x_train uint8 (N, 28, 28) or (N, 28, 28, 1), y_train integers (N,) " in sentence
+    name = source.__name__
+    command = f"from torchvision.datasets import {name}; {name}({str(data_dir)!r}, download=True)"
+    assert f'python -c "{command}"' in sentence
+
+
+def test_the_users_own_archive_comes_before_torchvisions_folder(archives):
+    task, data_dir, raw, published, made, _ = archives
+    copy_all(published, raw)
+    own = {"x_train": 255 - made["x_train"], "y_train": made["y_train"], "x_test": made["x_test"]}
+    np.savez(data_dir / f"{task.__name__}.npz", **own, y_test=made["y_test"])
+    assert np.array_equal(task(data_dir).train.x[:, 0].numpy(), 255 - made["x_train"])
+
+
+@pytest.fixture
+def batches(tmp_path, monkeypatch):
+    """Make the batches of a tiny CIFAR-10, published as a tar archive, and let torchvision believe in their md5."""
+    source = torchvision_datasets().CIFAR10
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "published" / source.base_folder
+    folder.mkdir(parents=True)
+    made = {}
+    for attribute in ("train_list", "test_list"):
+        listed = []
+        for file_name, _ in getattr(source, attribute):
+            made[file_name] = {
+                "data": rng.integers(0, 256, size=(4, 3072), dtype=np.uint8),
+                "labels": rng.integers(0, 10, size=4).tolist(),
+            }
+            (folder / file_name).write_bytes(pickle.dumps(made[file_name]))
+            listed.append([file_name, md5(folder / file_name)])
+        monkeypatch.setattr(source, attribute, listed)
+    meta = folder / source.meta["filename"]
+    meta.write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
+    monkeypatch.setattr(source, "meta", source.meta | {"md5": md5(meta)})
+    archive = tmp_path / "published" / source.filename
+    with tarfile.open(archive, "w:gz") as packed:
+        packed.add(folder, arcname=source.base_folder)
+    monkeypatch.setattr(source, "tgz_md5", md5(archive))
+    monkeypatch.setattr(source, "url", UNREACHABLE + source.filename)
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    return data_dir, folder, archive, made, source
+
+
+def copy_batches(folder: Path, data_dir: Path) -> Path:
+    target = data_dir / folder.name
+    target.mkdir()
+    copy_all(folder, target)
+    return target
+
+
+def test_batches_are_read(batches):
+    data_dir, folder, _, made, _ = batches
+    copy_batches(folder, data_dir)
+    task = cifar10(data_dir)
+    assert task.train.x.shape == (20, 3, 32, 32)
+    assert task.test.x.shape == (4, 3, 32, 32)
+    assert np.array_equal(task.train.x[4:8].numpy().reshape(4, 3072), made["data_batch_2"]["data"])
+    assert task.train.y[4:8].tolist() == made["data_batch_2"]["labels"]
+    assert np.array_equal(task.test.x.numpy().reshape(4, 3072), made["test_batch"]["data"])
+    assert task.test.y.tolist() == made["test_batch"]["labels"]
+
+
+class Tripwire:
+    """Remembers that it was unpickled."""
+
+    sprung = False
+
+    def __reduce__(self):
+        return (_spring, ())
+
+
+def _spring() -> None:
+    Tripwire.sprung = True
+
+
+@pytest.mark.parametrize("file_name", ["data_batch_3", "test_batch", "batches.meta"])
+def test_a_batch_with_another_checksum_is_never_unpickled(batches, file_name):
+    data_dir, folder, _, _, _ = batches
+    target = copy_batches(folder, data_dir)
+    (target / file_name).write_bytes(pickle.dumps(Tripwire()))
+    with pytest.raises(MissingData, match=r"cifar10\.npz .*x_train uint8 \(N, 32, 32, 3\).* CIFAR10\(.*download=True"):
+        cifar10(data_dir)
+    assert not Tripwire.sprung
+
+
+def test_missing_batches_are_downloaded(batches, mirror, monkeypatch):
+    data_dir, _, archive, made, source = batches
+    monkeypatch.setattr(source, "url", mirror + archive.name)
+    assert cifar10(data_dir).test.y.tolist() == made["test_batch"]["labels"]
+    monkeypatch.setattr(source, "url", UNREACHABLE)
+    assert len(cifar10(data_dir).train) == 20
+
+
+def test_operators_are_declared_only_where_they_are_missing():
+    """In a fresh process: the import works, twice, and nothing was declared over operators that load."""
+    program = (
+        "import torch\n"
+        "from tasks.sources import torchvision_shim as shim\n"
+        "assert not hasattr(torch.ops.torchvision, 'nms')\n"
+        "shim.declare_missing_operators()\n"
+        "import torchvision.datasets, torchvision.extension\n"
+        "assert hasattr(torch.ops.torchvision, 'nms')\n"
+        "shim.declare_missing_operators()\n"
+        "assert len(shim._declared) == (0 if torchvision.extension._has_ops() else 1)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(tasks.__file__).parent.parent,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
