@@ -118,7 +118,7 @@ def test_what_is_missing_is_downloaded(archives, mirror, monkeypatch):
 
 
 def test_a_mirror_with_other_files_is_refused(archives, mirror, monkeypatch):
-    task, data_dir, raw, published, _, source = archives
+    task, data_dir, _, published, _, source = archives
     (published / source.resources[2][0]).write_bytes(gzip.compress(idx(np.zeros((4, 28, 28), dtype=np.uint8))))
     monkeypatch.setattr(source, "mirrors", [mirror])
     for _ in range(2):  # nor is the file that it left behind taken the next time
