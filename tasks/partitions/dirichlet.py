@@ -34,7 +34,7 @@ def dirichlet(
         raise ValueError(f"dirichlet needs min_size >= 1: min_size = {min_size}")
     labels = check_labels("dirichlet", labels, num_partitions, rows_each=min_size)
     partitioner = DirichletPartitioner(
-        num_partitions, partition_by=LABEL, alpha=float(alpha), min_partition_size=1, seed=seed
+        num_partitions, partition_by=LABEL, alpha=float(alpha), min_partition_size=min_size, seed=seed
     )
     try:
         return divided(partitioner, rows=np.arange(len(labels)), labels=labels)
