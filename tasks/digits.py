@@ -2,7 +2,7 @@
 
 Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998;
 the 1,797 images of its test part, as `sklearn.datasets.load_digits` embeds them. Grey levels 0..16 are stored as
-round(level * 255 / 17), so that decoded pixels are level / 16 up to half a step of 1/255.
+round(level * 255 / 16), so that decoded pixels are level / 16 up to half a step of 1/255.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def digits(data_dir: Path | None, *, num_train: int | None = None, num_test: int
     where there are not that many.
     """
     levels, labels = load_digits(return_X_y=True)
-    x = torch.from_numpy(np.rint(levels * (255 / 17)).astype(np.uint8)).reshape(-1, 1, 8, 8)
+    x = torch.from_numpy(np.rint(levels * (255 / 16)).astype(np.uint8)).reshape(-1, 1, 8, 8)
     y = torch.from_numpy(labels.astype(np.int64))
     shuffled = torch.from_numpy(np.random.RandomState(0).permutation(len(y)))
     in_test = torch.zeros(len(y), dtype=torch.bool)
