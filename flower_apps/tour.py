@@ -15,13 +15,12 @@ from flower_apps.config import BadSettings, Resolved, RunFailed, settings_from
 from flower_apps.records import Folder
 
 MARK = ".thornbed-tour"
-BACKDOOR = "pixel_trigger(size=3, target=0, fraction=0.5)"
+BACKDOOR = "pixel_trigger(size=2)"
 INVARIANT = "invariant(tau=0.2, alpha=0.25)"
 COMMON: Mapping[str, Any] = {
     "task": "digits",
     "num_clients": 20,
     "partition": "dirichlet(alpha=0.5)",
-    "local_epochs": 2.0,
     "rounds": 30,
 }
 STOPS: Mapping[str, Mapping[str, Any]] = {
