@@ -39,7 +39,7 @@ def resolve(settings: Settings) -> Resolved:
         raise BadSettings(f"--engine takes {', '.join(ENGINES)}, not {settings.engine!r}")
     if settings.engine == "deployment" and not settings.superlink:
         raise BadSettings("--engine deployment needs --superlink HOST:PORT, the address of a running SuperLink")
-    if settings.superlink and not re.fullmatch(r"[^\s:/]+:\d{1,5}", settings.superlink):
+    if settings.superlink and not re.fullmatch(r"[^\s:/]+:[1-9][0-9]{0,4}", settings.superlink):
         raise BadSettings(f"--superlink takes HOST:PORT, such as 10.0.0.5:8000, not {settings.superlink!r}")
     defaults = _defaults(settings.task)
     filled: dict[str, Any] = {
@@ -254,7 +254,7 @@ def check(settings: Resolved, *, data: bool = True) -> None:
         )
     network = model(settings, task)
     with torch.inference_mode():
-        network.eval()(task.samples("test", torch.arange(2)).x)
+        network.eval()(task.samples("test", torch.arange(min(2, len(task.test)))).x)
 
 
 __all__ = ["Attack", "BadSpec", "attack", "check", "load_task", "model", "partitions", "resolve", "role", "strategy"]

@@ -89,7 +89,7 @@ def _settings(given: Mapping[str, str | bool]) -> Settings:
         raise BadSettings("--resume needs --output, the folder of the run that is to go on")
     from flower_apps.records import Folder
 
-    before = Folder(Path(str(values["output"]))).settings().model_dump()
+    before = Folder(Path(str(values["output"])).expanduser()).settings().model_dump()
     return settings_from({**before, **values})
 
 

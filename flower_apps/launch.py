@@ -32,10 +32,10 @@ def prepare(settings: Settings) -> Resolved:
         absolute = {name: str(Path(path).expanduser().resolve()) for name, path in paths.items() if path}
         resolved = resolved.model_copy(update=absolute)
         build.check(resolved, data=here)
+        if here:
+            Folder(Path(resolved.output)).prepare(resolved)
     except (ValueError, OSError) as error:
         raise BadSettings(" ".join(str(error).split())) from error
-    if here:
-        Folder(Path(resolved.output)).prepare(resolved)
     return resolved
 
 

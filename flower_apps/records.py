@@ -68,6 +68,8 @@ class Folder:
         if done is None:
             (self.path / METRICS).unlink(missing_ok=True)
             return 0
+        if done < int(settings.rounds):  # an earlier end is none any more: a summary says that a run is complete
+            (self.path / SUMMARY).unlink(missing_ok=True)
         lines = [line for line in self.lines() if line["round"] <= done]
         _write(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in lines))
         return done

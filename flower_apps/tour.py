@@ -81,12 +81,17 @@ def take(output: Path, out: Console, err: Console) -> None:
 
 def _clear(output: Path) -> None:
     """Make room for a tour: an earlier one goes, anything else stays and is refused."""
+    if output.exists() and not output.is_dir():
+        raise BadSettings(f"--output {output} is no folder; name a folder")
     if output.exists() and any(output.iterdir()):
         if not (output / MARK).exists():
             raise BadSettings(f"--output {output} holds something that is not a tour; name another folder")
         shutil.rmtree(output)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / MARK).touch()
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / MARK).touch()
+    except OSError as error:
+        raise BadSettings(f"--output {output} cannot be made: {error.strerror}") from error
 
 
 def _differences(inline: Folder, simulated: Folder) -> str:

@@ -6,7 +6,6 @@ from Flower's templates can stand behind these strategies, and Flower's strategi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -26,7 +25,10 @@ PARTITION_ID, ROLE = "partition-id", "role"
 
 
 class RefusedReply(ValueError):
-    """A reply that must not enter the aggregate; the text says why, in a few words."""
+    """A reply that must not enter the aggregate; the text says why, in at most 200 printable characters."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("".join(char if char.isprintable() else " " for char in reason[:200]))
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,9 @@ def read_train_reply(message: Message, layout: Layout, current: Tensor, out: Ten
     num_examples = metrics.get(NUM_EXAMPLES)
     if not isinstance(num_examples, int | float) or isinstance(num_examples, bool):
         raise RefusedReply(f"no number {NUM_EXAMPLES}")
-    if not math.isfinite(num_examples) or num_examples <= 0:
-        raise RefusedReply(f"{NUM_EXAMPLES} is {num_examples}")
+    # Beyond 2**53 a count is no count: a few of them would overflow the sum of the weights.
+    if not 0 < num_examples <= 2**53:
+        raise RefusedReply(f"{NUM_EXAMPLES} is {str(num_examples)[:30]}")
     try:
         layout.flatten(arrays, out)
     except ValueError as error:

@@ -87,11 +87,13 @@ class NumberedClients:
         if unknown := [node for node in connected if node not in self._identities]:
             self._ask(grid, unknown)
         nodes: dict[int, int] = {}
-        for node in connected:
-            identity = self._identities.get(node)
+        for node in (known for known in self._identities if known in set(connected)):
+            identity = self._identities[node]
             if identity is None:
                 continue
-            if identity.partition_id in nodes:
+            # Later on the node that identified itself last holds the client: a SuperNode that was restarted is a new
+            # node, while the old one stays listed for a while.
+            if first and identity.partition_id in nodes:
                 raise RuntimeError(
                     f"two nodes say they hold client {identity.partition_id}: give every SuperNode a partition-id of "
                     "its own in --node-config"

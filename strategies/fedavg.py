@@ -6,6 +6,7 @@ Decentralized Data", AISTATS 2017, Algorithm 1; the rule acts on the updates w_c
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -118,7 +119,9 @@ class FedAvg(Strategy):
         account.defense = dict(figures)
         new = layout.unflatten(current + step, self._arrays)
         account.seconds_aggregation = time.perf_counter() - started
-        losses = [reply.metrics[TRAIN_LOSS] for reply in accepted if TRAIN_LOSS in reply.metrics]
+        losses = [
+            reply.metrics[TRAIN_LOSS] for reply in accepted if math.isfinite(reply.metrics.get(TRAIN_LOSS, math.nan))
+        ]
         account.train_loss = sum(losses) / len(losses) if losses else None
         return new, MetricRecord({"replies": len(accepted), "dropped": len(account.dropped)})
 
