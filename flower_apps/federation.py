@@ -88,10 +88,10 @@ class _Run:
         )
         final = to_tensors(result.arrays) if result.arrays else dict(tensors)
         summary = self._summary(earlier + time.perf_counter() - started)
-        self.folder.finish(self.settings, final, summary)
         from flower_apps.plots import write_pictures
 
         write_pictures(self.folder.path, self.task, self.attack)
+        self.folder.finish(self.settings, final, summary)
         return {"settings": self.settings.model_dump(), **summary}
 
     def finish_round(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:

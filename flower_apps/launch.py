@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,7 +90,7 @@ def interruptible(settings: Resolved) -> Iterator[None]:
         done = Folder(Path(settings.output)).rounds_done()
         kept = f"{done or 0} of {settings.rounds} rounds are in {settings.output}"
         raise Interrupted(
-            f"interrupted; {kept}; go on with: thornbed run --resume --output {settings.output}"
+            f"interrupted; {kept}; go on with: thornbed run --resume --output {shlex.quote(settings.output)}"
         ) from None
 
 

@@ -50,7 +50,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
             raise ValueError("it holds a single array")
         with opened:
             return {key: opened[key] for key in opened.files if key in KEYS}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, TypeError, MemoryError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} cannot be read as an .npz archive of plain arrays {list(KEYS)}: {error}") from error
 
 

@@ -40,6 +40,15 @@ def test_an_output_that_is_a_file_is_refused(thornbed, tmp_path):
     assert "is a file; name a folder" in typed.sentence
 
 
+@pytest.mark.parametrize("command", ["run", "tour"])
+@pytest.mark.parametrize("path", ["/dev/null", "/dev/null/a", "/proc/x"])
+def test_an_output_that_cannot_be_made_is_refused(thornbed, command, path):
+    typed = thornbed(command, "--output", path)
+    assert typed.code == 2
+    assert path in typed.sentence
+    assert typed.err.count("\n") == 1
+
+
 def test_help_explains_every_flag(thornbed):
     typed = thornbed("run", "--help")
     assert typed.code == 0

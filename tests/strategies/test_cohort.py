@@ -41,6 +41,17 @@ def test_two_nodes_with_one_number_are_refused(federation):
         NumberedClients(2, 2).draw(1, grid)
 
 
+def test_a_restarted_node_takes_the_place_of_the_old_one(federation):
+    """A SuperNode that comes back is a new node with an old number, and the old one stays listed for a while."""
+    grid = federation([nothing] * 3)
+    late = grid._contexts.pop(4)
+    cohort = NumberedClients(2, 2)
+    cohort.draw(1, grid)
+    late.node_config["partition-id"] = 0
+    grid._contexts[4] = late
+    assert [member.node_id for member in cohort.draw(2, grid)] == [4, 3]
+
+
 def test_a_missing_client_is_named(federation):
     grid = federation([nothing] * 2)
     grid._contexts[3].node_config["partition-id"] = 7

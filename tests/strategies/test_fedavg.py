@@ -66,7 +66,26 @@ def raising(model):
 
 
 NAN = np.array([np.nan, 0], dtype=np.float32)
+
+
+def with_bytes(data):
+    """A client whose array has the right record and any bytes behind it."""
+    bad = Array(dtype="float32", shape=(2,), stype="numpy.ndarray", data=data)
+    arrays = ArrayRecord({"w": bad, "n": START["n"]})
+    return lambda model: RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": 1})})
+
+
+def header(text):
+    line = text.encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(line).to_bytes(2, "little") + line + bytes(8)
+
+
 BROKEN = {
+    "a header that is no dictionary": (with_bytes(header("{[]:1}")), "array w cannot be read"),
+    "a header of mixed keys": (with_bytes(header("{1: 2, 'shape': 3}")), "array w"),
+    "a header that is not closed": (with_bytes(header("{'descr': (((")), "array w"),
+    "a header that nests": (with_bytes(header("(" * 110)), "array w"),
+    "more examples than there can be": (broken(metrics={"num-examples": 1e308}), "num-examples is 1e+308"),
     "an error": (raising, "the disk is full"),
     "nan": (broken(arrays={"w": NAN}), "not finite"),
     "inf": (broken(arrays={"w": np.array([np.inf, 0], dtype=np.float32)}), "not finite"),
