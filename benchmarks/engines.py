@@ -24,6 +24,7 @@ from rich.table import Table
 
 from flower_apps import build, launch
 from flower_apps.config import Resolved, settings_from
+from flower_apps.resolving import resolve
 from protocol.randomness import generator
 
 
@@ -87,7 +88,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
-    settings = build.resolve(
+    settings = resolve(
         settings_from(
             {
                 "task": given.task,

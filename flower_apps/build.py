@@ -1,9 +1,7 @@
-"""From settings to objects: the data, the model, the rule, the roles; and everything that can be refused beforehand."""
+"""From resolved settings to objects: data, model, rule, roles; and all that can be refused before anything starts."""
 
 from __future__ import annotations
 
-import importlib
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,81 +18,14 @@ from clients.benign import Benign
 from clients.poisoning import DataPoisoning, UpdatePoisoning
 from clients.role import Role, Roles
 from flower_apps import plugins
-from flower_apps.config import AUTO, ENGINES, BadSettings, Resolved, Settings
-from flower_apps.plugins import BadSpec, Spec
+from flower_apps.config import AUTO, NONE, BadSettings, Resolved
+from flower_apps.plugins import Spec
 from protocol.randomness import derived_seed, generator
 from strategies import FedAvg, NumberedClients
-from tasks import Defaults, Task
+from strategies._cohort import Cohort
+from strategies.fedavg import Rule
+from tasks import Task
 from tasks.models import normalised
-
-NONE = "none"
-
-
-def resolve(settings: Settings) -> Resolved:
-    """Fill in everything that is "auto" (but the device, which every machine chooses for itself), and check numbers.
-
-    Raises BadSettings or BadSpec with a sentence; loads no data.
-    """
-    if settings.engine not in ENGINES:
-        raise BadSettings(f"--engine takes {', '.join(ENGINES)}, not {settings.engine!r}")
-    if settings.engine == "deployment" and not settings.superlink:
-        raise BadSettings("--engine deployment needs --superlink HOST:PORT, the address of a running SuperLink")
-    if settings.superlink and not re.fullmatch(r"[^\s:/]+:[1-9][0-9]{0,4}", settings.superlink):
-        raise BadSettings(f"--superlink takes HOST:PORT, such as 10.0.0.5:8000, not {settings.superlink!r}")
-    defaults = _defaults(settings.task)
-    filled: dict[str, Any] = {
-        name: getattr(defaults, name)
-        for name in ("model", "optimizer", "learning_rate", "batch_size", "local_epochs", "rounds", "partition")
-        if getattr(settings, name) == AUTO
-    }
-    num_clients = defaults.num_clients if settings.num_clients == AUTO else settings.num_clients
-    per_round = (
-        min(defaults.clients_per_round, num_clients)
-        if settings.clients_per_round == AUTO
-        else settings.clients_per_round
-    )
-    if per_round > num_clients:
-        raise BadSettings(f"--clients-per-round {per_round} is more than --num-clients {num_clients}")
-    min_replies = (per_round + 1) // 2 if settings.min_replies == AUTO else settings.min_replies
-    if min_replies > per_round:
-        raise BadSettings(f"--min-replies {min_replies} is more than --clients-per-round {per_round}")
-    filled |= {
-        "num_clients": num_clients,
-        "clients_per_round": per_round,
-        "min_replies": min_replies,
-        "num_malicious": _num_malicious(settings, num_clients, defaults.malicious_share),
-    }
-    return Resolved(**{**settings.model_dump(), **filled})
-
-
-def _num_malicious(settings: Settings, num_clients: int, share: float) -> int:
-    named, count = settings.named_malicious, settings.num_malicious
-    if named and named[-1] >= num_clients:
-        raise BadSettings(f"--malicious-ids names client {named[-1]}; clients are 0 to {num_clients - 1}")
-    if named and count not in (AUTO, len(named)):
-        raise BadSettings(
-            f"--malicious-ids names {len(named)} clients and --num-malicious says {count}; give one of them"
-        )
-    if settings.attack == NONE:
-        if named or count not in (AUTO, 0):
-            raise BadSettings(
-                "there are malicious clients and no --attack; name an attack, or have no malicious clients"
-            )
-        return 0
-    if named:
-        return len(named)
-    wanted = max(1, round(share * num_clients)) if count == AUTO else int(count)
-    if wanted > num_clients:
-        raise BadSettings(f"--num-malicious {wanted} is more than --num-clients {num_clients}")
-    return wanted
-
-
-def _defaults(task: str) -> Defaults:
-    function = plugins.find("task", plugins.parse(task).name)
-    defaults = importlib.import_module(function.__module__).DEFAULTS
-    if not isinstance(defaults, Defaults):
-        raise TypeError(f"{function.__module__} needs a constant DEFAULTS: Defaults")
-    return defaults
 
 
 @lru_cache(maxsize=4)
@@ -140,7 +71,7 @@ def device(settings: Resolved) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(settings.device)
-        torch.zeros(1, device=chosen)
+        torch.ones(1, device=chosen).add(1).item()  # "meta" takes a tensor and has no values
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
         raise BadSettings(f"--device {settings.device} cannot be used here: {reason}") from None
@@ -209,13 +140,34 @@ def role(settings: Resolved, client: int, node_config: Mapping[str, Any]) -> Rol
 
 def strategy(settings: Resolved) -> FedAvg:
     """Build the strategy of resolved settings."""
-    wait = settings.node_timeout
-    cohort = NumberedClients(settings.num_clients, settings.clients_per_round, seed=settings.seed, wait_seconds=wait)
-    spec, min_replies = plugins.parse(settings.strategy), settings.min_replies
+    # Real machines may be away when a run begins; in a simulation a missing client is a wrong number somewhere.
+    needed = settings.min_replies if settings.engine == "deployment" else settings.num_clients
+    cohort = NumberedClients(
+        settings.num_clients,
+        settings.clients_per_round,
+        seed=settings.seed,
+        min_clients=needed,
+        wait_seconds=settings.node_timeout,
+    )
+    return strategy_of(settings.strategy, cohort, settings.min_replies)
+
+
+def strategy_of(text: str, cohort: Cohort, min_replies: int) -> FedAvg:
+    """Build the strategy that a spec names: a class of strategies/, or FedAvg with a rule of defenses/aggregation."""
+    spec = plugins.parse(text)
     made = plugins.load("strategy", spec)
     if plugins.available("strategy")[spec.name] == "strategies":
         return cast(FedAvg, made(cohort, min_replies))
     return FedAvg(cohort, min_replies, rule=made)
+
+
+def refusal(rule: Rule, count: int) -> str | None:
+    """Return why a rule cannot work on so many replies, None where it can: a small made round asks it."""
+    try:
+        rule(torch.randn(count, 8, generator=generator(0, "check")), torch.full((count,), 1 / count))
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def check(settings: Resolved, *, data: bool = True) -> None:
@@ -223,20 +175,23 @@ def check(settings: Resolved, *, data: bool = True) -> None:
 
     With `data` false (deployment: the data lie on other machines) only what needs none is checked.
     """
-    count = settings.clients_per_round
-    # A rule knows its own conditions on the number of clients; a small made round asks it for them.
-    made = torch.randn(count, 8, generator=generator(settings.seed, "check"))
-    weights = torch.full((count,), 1 / count)
-    strategy(settings).rule(made, weights)
+    rule = strategy(settings).rule
+    if (fault := refusal(rule, settings.clients_per_round)) is not None:
+        raise BadSettings(fault)
+    if (fault := refusal(rule, settings.min_replies)) is not None:
+        raise BadSettings(
+            f"--min-replies {settings.min_replies} is too few for --strategy {settings.strategy}: {fault}"
+        )
+    made = torch.randn(2, 8, generator=generator(settings.seed, "check"))
     if settings.defense != NONE:
         plugins.load("defense", settings.defense)(made[0], generator(settings.seed, "check"))
     optimizer(settings)([nn.Parameter(torch.zeros(1))])
     built = attack(settings.attack, settings.data_dir)
     plugins.find("partition", plugins.parse(settings.partition).name)
     plugins.find("model", plugins.parse(settings.model).name)
-    device(settings)
     if not data:
         return
+    device(settings)
     task = load_task(settings.task, settings.data_dir)
     for part in built.data if built else []:
         if task.modality not in part.modalities:
@@ -252,9 +207,10 @@ def check(settings: Resolved, *, data: bool = True) -> None:
             f"--partition {settings.partition} leaves client {empty[0]} without data ({len(empty)} of "
             f"{settings.num_clients} clients); take fewer clients or another partition"
         )
-    network = model(settings, task)
-    with torch.inference_mode():
-        network.eval()(task.samples("test", torch.arange(min(2, len(task.test)))).x)
-
-
-__all__ = ["Attack", "BadSpec", "attack", "check", "load_task", "model", "partitions", "resolve", "role", "strategy"]
+    try:
+        network = model(settings, task)
+        with torch.inference_mode():
+            network.eval()(task.samples("test", torch.arange(min(2, len(task.test)))).x)
+    except (RuntimeError, MemoryError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BadSettings(f"--model {settings.model} cannot be made for --task {settings.task}: {reason}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import signal
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -87,9 +88,13 @@ def _settings(given: Mapping[str, str | bool]) -> Settings:
         return settings_from(values)
     if "output" not in values:
         raise BadSettings("--resume needs --output, the folder of the run that is to go on")
+    if values.get("engine") == "deployment":  # the folder is on another machine, which compares the settings
+        return settings_from(values)
     from flower_apps.records import Folder
 
     before = Folder(Path(str(values["output"])).expanduser()).settings().model_dump()
+    if "engine" in values:  # how another engine was reached says nothing to this one
+        before |= {"superlink": "", "root_certificates": ""}
     return settings_from({**before, **values})
 
 
@@ -142,6 +147,9 @@ def tour(
 
 def main() -> NoReturn:
     """Run the command line and leave with its exit code: 0 done, 1 stopped on the way, 2 refused, 130 interrupted."""
+    for sign in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(sign) is signal.SIG_DFL:  # not under nohup, which has SIGHUP ignored
+            signal.signal(sign, _interrupt)
     try:
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -155,6 +163,10 @@ def main() -> NoReturn:
         _leave(str(error), 1)
     except Interrupted as error:
         _leave(str(error), 130)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _leave(sentence: str, code: int) -> NoReturn:

@@ -14,6 +14,7 @@ from clients.local_training import evaluate, one_thread, train
 from clients.role import Role
 from flower_apps import build
 from flower_apps.config import Resolved, settings_from
+from flower_apps.resolving import resolve
 from protocol.actions import IDENTIFY
 from protocol.messages import Identity, evaluate_reply, identify_reply, read_request, train_reply
 from protocol.randomness import generator
@@ -109,4 +110,4 @@ def _settings(context: Context) -> Resolved:
 
 @lru_cache(maxsize=64)
 def _resolved(values: tuple[tuple[str, Any], ...]) -> Resolved:
-    return build.resolve(settings_from(dict(values)))
+    return resolve(settings_from(dict(values)))

@@ -1,6 +1,6 @@
 """The settings of a run: flags of the command line, keys of the run config and keys of a sweep are these fields.
 
-A setting that is "auto" is the task's own default; `flower_apps.build.resolve` fills it in.
+A setting that is "auto" is the task's own default; `flower_apps.resolving.resolve` fills it in.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 AUTO: Final = "auto"
+NONE: Final = "none"  # no attack, no defense
 ENGINES = ("inline", "simulation", "deployment")
 
 
@@ -35,7 +36,8 @@ def _flag(group: str, text: str, **bounds: Any) -> Any:
 
 WHAT, WHO, HOW, WHERE = "What is run", "Who takes part", "How it is trained", "Where it runs"
 Auto = Literal["auto"]
-Count = Annotated[int, Field(ge=1)]
+# Flower's run config is TOML, whose integers have 64 bits; no count comes near.
+Count = Annotated[int, Field(ge=1, lt=2**31)]
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -53,7 +55,7 @@ class Settings(BaseModel):
     num_clients: Annotated[Count | Auto, _flag(WHO, "Number of clients.")] = AUTO
     clients_per_round: Annotated[Count | Auto, _flag(WHO, "Clients drawn in a round.")] = AUTO
     num_malicious: Annotated[
-        Annotated[int, Field(ge=0)] | Auto,
+        Annotated[int, Field(ge=0, lt=2**31)] | Auto,
         _flag(WHO, "Malicious clients, the last ones; 0 measures an attack nobody makes."),
     ] = AUTO
     malicious_ids: Annotated[str, _flag(WHO, "Malicious clients by number, such as 3,7 (instead of a count).")] = ""
@@ -65,7 +67,7 @@ class Settings(BaseModel):
     batch_size: Annotated[Count | Auto, _flag(HOW, "Samples in a local batch.")] = AUTO
     learning_rate: Annotated[Positive | Auto, _flag(HOW, "Learning rate of the local optimiser.")] = AUTO
     optimizer: Annotated[str, _flag(HOW, "Local optimiser, such as 'sgd(momentum=0.9)'.")] = AUTO
-    seed: Annotated[int, _flag(HOW, "Everything random follows from it.", ge=0)] = 0
+    seed: Annotated[int, _flag(HOW, "Everything random follows from it.", ge=0, lt=2**63)] = 0
     engine: Annotated[str, _flag(WHERE, "inline (one process), simulation (Flower's), deployment.")] = "inline"
     device: Annotated[str, _flag(WHERE, "cpu, cuda, cuda:1, mps; auto takes a GPU where there is one.")] = AUTO
     data_dir: Annotated[str, _flag(WHERE, "Folder with data: NAME.npz, or torchvision's downloads.")] = ""
@@ -81,6 +83,13 @@ class Settings(BaseModel):
     def _finite(cls, value: float | str) -> float | str:
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError("takes a finite number")
+        return value
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _printable(cls, value: Any) -> Any:
+        if isinstance(value, str) and not value.isprintable():
+            raise ValueError("takes text of one line, without control characters")
         return value
 
     @field_validator("malicious_ids", mode="after")
@@ -111,7 +120,7 @@ class Settings(BaseModel):
 
 
 class Resolved(Settings):
-    """Settings in which nothing is left to a task's default, made by `flower_apps.build.resolve`."""
+    """Settings in which nothing is left to a task's default, made by `flower_apps.resolving.resolve`."""
 
     num_clients: int
     clients_per_round: int
@@ -148,8 +157,12 @@ def _sentence(fault: Any, values: Mapping[str, Any]) -> str:
     if fault["type"] == "value_error":
         return f"{flag} {fault['ctx']['error']}, not {values[name]!r}"
     words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}[kind_of(name)]
-    bound = re.search(r"\b(ge|gt)=(\d+)", f"{field.annotation} {field.metadata}")
-    limit = f" ({'at least' if bound[1] == 'ge' else 'above'} {bound[2]})" if bound else ""
+    bounds = dict(re.findall(r"\b(ge|gt|lt)=(\d+)", f"{field.annotation} {field.metadata}"))
+    spoken = {"ge": "at least", "gt": "above", "lt": "below"}
+    if not isinstance(values[name], int) or values[name] < int(bounds.get("lt", 0)):
+        bounds.pop("lt", None)  # it is far away, and spoken of where it was passed
+    said = [f"{spoken[key]} {bounds[key]}" for key in spoken if key in bounds]
+    limit = f" ({' and '.join(said)})" if said else ""
     return f"{flag} takes {words}{limit}, not {values[name]!r}"
 
 

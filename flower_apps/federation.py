@@ -32,10 +32,10 @@ def conduct(settings: Resolved, grid: Grid, on_round: OnRound | None = None) -> 
     starts, and `strategies.RunStopped` where too few replies are usable; the checkpoint of the last whole round stays.
     """
     folder = Folder(Path(settings.output or default_output(settings)).expanduser())
-    done = folder.prepare(settings)
-    if done >= settings.rounds and (summary := folder.summary()) is not None:
-        return summary
-    return _Run(settings, folder, on_round).go(grid, done)
+    with folder.opened(settings) as done:
+        if done >= settings.rounds and (summary := folder.summary()) is not None:
+            return summary
+        return _Run(settings, folder, on_round).go(grid, done)
 
 
 def default_output(settings: Resolved) -> str:
@@ -76,7 +76,10 @@ class _Run:
         tensors = self.folder.load_checkpoint() if done else self.network.state_dict()
         rounds = self.settings.rounds
         earlier = sum(line["seconds"] for line in self.folder.lines())
-        self.folder.write_config(self.settings, {"device": str(self.device), "num_parameters": self._num_parameters()})
+        facts = {"device": str(self.device), "num_parameters": self._num_parameters()}
+        if bundle := grid.run.fab_hash:  # Flower ran a bundle: this is which one
+            facts["flower_bundle"] = bundle
+        self.folder.write_config(self.settings, facts)
         strategy: Strategy = Resumed(self.strategy, done) if done else self.strategy
         self._round_started = started
         result = strategy.start(
@@ -118,11 +121,10 @@ class _Run:
                 "defense": account.defense,
             }
         self._round_started = now
-        self.folder.append(line)
+        self.last = self.folder.append(line)
         self.folder.checkpoint(tensors, server_round)
-        self.last = line
         if self.on_round is not None:
-            self.on_round(line)
+            self.on_round(self.last)
         return MetricRecord({name: value for name, value in metrics.items() if value is not None})
 
     def _test(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, float | None]:

@@ -7,17 +7,21 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+
+import tomli_w
 
 from flower_apps.config import Resolved, RunFailed
-from flower_apps.federation import OnRound
+from flower_apps.guarded import guarded
 from flower_apps.plugins import ROOT
-from flower_apps.records import Folder, revision
+from flower_apps.records import revision
 
-STOPPED = "thornbed stopped: "
+# What the server app says in Flower's log, each on a line of its own; see `told`.
+ROUND, SUMMARY, STOPPED = "thornbed round: ", "thornbed summary: ", "thornbed stopped: "
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -39,12 +43,11 @@ def environment(home: Path) -> dict[str, str]:
 @contextmanager
 def flower_home(address: str, root_certificates: str) -> Iterator[Path]:
     """Make a temporary Flower home that knows one SuperLink, `thornbed`."""
-    with TemporaryDirectory(prefix="thornbed-") as name:
+    security = {"root-certificates": root_certificates} if root_certificates else {"insecure": True}
+    known = {"superlink": {"default": "thornbed", "thornbed": {"address": address, **security}}}
+    with TemporaryDirectory(prefix="thornbed-", ignore_cleanup_errors=True) as name:
         home = Path(name)
-        security = f"root-certificates = {json.dumps(root_certificates)}" if root_certificates else "insecure = true"
-        (home / "config.toml").write_text(
-            f'[superlink]\ndefault = "thornbed"\n\n[superlink.thornbed]\naddress = {json.dumps(address)}\n{security}\n'
-        )
+        (home / "config.toml").write_text(tomli_w.dumps(known), encoding="utf-8")
         yield home
 
 
@@ -53,26 +56,23 @@ def flwr_run(
 ) -> None:
     """Start the run, follow it to its end, and keep Flower's log; raises RunFailed with the reason it logged.
 
-    `while_running` is called a few times a second.
+    `while_running` is called a few times a second. That `flwr run` ends well does not say that the run did.
     """
     app = app_folder()
     config = home / "run.toml"
-    config.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.to_run_config().items()))
+    config.write_text(tomli_w.dumps(settings.to_run_config()), encoding="utf-8")
     command = ["flwr", "run", str(app), "thornbed", "--stream", "--run-config", str(config), *options]
-    with log.open("w", encoding="utf-8") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment(home), cwd=home)
-        try:
-            while not _ended(process, 0.2):
-                while_running()
+    with (
+        log.open("w", encoding="utf-8") as stream,
+        guarded(command, env=environment(home), cwd=home, stdout=stream) as process,
+    ):
+        while not _ended(process, 0.2):
             while_running()
-        except BaseException:
-            process.terminate()
-            _stop(home, log)
-            raise
-    text = log.read_text(encoding="utf-8", errors="replace")
-    if reasons := re.findall(re.escape(STOPPED) + r"(.*)", text):
-        raise RunFailed(f"{reasons[-1].strip()} (Flower's log: {log})")
+    while_running()
+    if reasons := told(log, STOPPED):
+        raise RunFailed(f"{reasons[-1]} (Flower's log: {log})")
     if process.returncode:
+        text = log.read_text(encoding="utf-8", errors="replace")
         last = [line.strip(" │") for line in text.splitlines() if line.strip(" │╭╰─╮╯")]
         raise RunFailed(f"flwr run ended with code {process.returncode}: {last[-1] if last else 'no output'} ({log})")
 
@@ -84,6 +84,16 @@ def app_folder() -> Path:
     return ROOT
 
 
+def told(log: Path, mark: str) -> list[str]:
+    """Return what the server app said after a mark, oldest first.
+
+    Only a line that begins with the mark counts: what clients send is quoted in other lines, and cannot begin one.
+    """
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    return [found.strip() for found in re.findall(rf"^[A-Z]+\s*:\s+{re.escape(mark)}(.*)\n", plain, re.MULTILINE)]
+
+
 def run_id(log: Path) -> str | None:
     """Return the number Flower gave the run, as its log tells."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
@@ -91,30 +101,32 @@ def run_id(log: Path) -> str | None:
     return found[1] if found else None
 
 
-def _stop(home: Path, log: Path) -> None:
+def status(home: Path, number: str) -> Mapping[str, Any]:
+    """Ask the SuperLink what became of a run: `status`, such as finished:completed, and `status-details`."""
+    done = _flwr(home, "list", "--run-id", number, "--format", "json", "thornbed")
+    try:
+        return dict(json.loads(done.stdout)["runs"][0])
+    except (ValueError, LookupError, TypeError):
+        words = (done.stdout + done.stderr).split()
+        return {"status": "unknown", "status-details": " ".join(words)[-200:]}
+
+
+def stop(home: Path, number: str) -> None:
     """Ask the SuperLink to stop a run that nobody waits for any more."""
-    if (number := run_id(log)) is not None:
-        command = ["flwr", "stop", number, "thornbed"]
-        subprocess.run(command, env=environment(home), cwd=home, capture_output=True, timeout=30, check=False)
+    _flwr(home, "stop", number, "thornbed")
 
 
-def _ended(process: subprocess.Popen[bytes] | subprocess.Popen[str], seconds: float) -> bool:
+def _flwr(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    # In a session of its own: a second Ctrl-C is not for it.
+    return subprocess.run(
+        ["flwr", *words], env=environment(home), cwd=home, capture_output=True, text=True, timeout=60, check=False,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def _ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
         return False
     return True
-
-
-class Follower:
-    """Calls back with every new round of the records that another process writes."""
-
-    def __init__(self, folder: Folder, on_round: OnRound) -> None:
-        self._folder, self._on_round = folder, on_round
-        self._seen = 0
-
-    def look(self) -> None:
-        """Tell about the rounds that came since the last look."""
-        for line in self._folder.lines()[self._seen :]:
-            self._seen += 1
-            self._on_round(line)

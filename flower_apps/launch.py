@@ -16,67 +16,75 @@ from flower_apps import build, plugins
 from flower_apps.config import BadSettings, Interrupted, Resolved, RunFailed, Settings
 from flower_apps.federation import OnRound, default_output
 from flower_apps.records import Folder
+from flower_apps.resolving import resolve
 from strategies import RunStopped
 
 
 def prepare(settings: Settings) -> Resolved:
     """Resolve the settings, refuse what cannot work, and choose the output folder.
 
-    Raises BadSettings with one sentence; nothing has been started or written then.
+    Raises BadSettings with one sentence; nothing has been started then, and nothing written but an empty folder.
     """
     try:
-        resolved = build.resolve(settings)
+        resolved = resolve(settings)
         # In deployment the data and the records lie on other machines, whose own server app checks them.
         here = resolved.engine != "deployment"
-        paths = {"output": resolved.output or default_output(resolved), "root_certificates": resolved.root_certificates}
-        paths["data_dir"] = resolved.data_dir if here else ""
-        absolute = {name: str(Path(path).expanduser().resolve()) for name, path in paths.items() if path}
-        resolved = resolved.model_copy(update=absolute)
+        paths = {"output": resolved.output or default_output(resolved), "data_dir": resolved.data_dir}
+        if here:
+            paths = {name: str(Path(path).expanduser().resolve()) for name, path in paths.items() if path}
+        if certificates := resolved.root_certificates:
+            paths["root_certificates"] = str(Path(certificates).expanduser().resolve())
+            if not Path(paths["root_certificates"]).is_file():
+                raise BadSettings(f"--root-certificates {certificates} is no file")
+        resolved = resolved.model_copy(update=paths)
         build.check(resolved, data=here)
         if here:
-            Folder(Path(resolved.output)).prepare(resolved)
+            with Folder(Path(resolved.output)).opened(resolved):
+                pass
     except (ValueError, OSError) as error:
         raise BadSettings(" ".join(str(error).split())) from error
     return resolved
 
 
-def run(settings: Resolved, out: Console, err: Console) -> dict[str, Any] | None:
-    """Run prepared settings, show progress on `err` and the result on `out`, and return the summary.
-
-    Returns None where the records lie on another machine. Raises RunFailed and Interrupted.
-    """
-    folder = Folder(Path(settings.output))
+def run(settings: Resolved, out: Console, err: Console) -> None:
+    """Run prepared settings, show progress on `err` and the result on `out`; raises RunFailed and Interrupted."""
     with progress(err) as bar:
         task = bar.add_task(title(settings), total=settings.rounds, figures="")
         with interruptible(settings):
-            start(settings, lambda line: bar.update(task, completed=line["round"], figures=figures(line)))
-    summary = folder.summary()
-    if summary is None:
-        out.print(f"The run is complete; its records are beside the SuperLink, in {settings.output}.")
-        return None
-    table = Table("task", "strategy", "attack")
+            summary = start(settings, lambda line: bar.update(task, completed=line["round"], figures=figures(line)))
+    if summary is not None:
+        out.print(_result(settings, summary))
+        if summary["replies_dropped"]:
+            out.print(f"{summary['replies_dropped']} replies were dropped; metrics.jsonl says which and why.")
+    where = f" (on the machine of the SuperLink {settings.superlink})" if settings.engine == "deployment" else ""
+    out.print(f"Records: {settings.output}{where}", highlight=False, soft_wrap=True)
+
+
+def _result(settings: Resolved, summary: Mapping[str, Any]) -> Table:
+    table = Table(*(Column(name, overflow="fold") for name in ("task", "strategy", "attack")))
     for name in ("accuracy", "attack success rate", "loss", "seconds"):
         table.add_column(name, justify="right")
     metrics = summary["metrics"]
-    row = [
+    table.add_row(
         settings.task,
         settings.strategy,
         f"{settings.attack} by {len(summary['malicious'])} of {settings.num_clients}",
-    ]
-    row += [shown(metrics["accuracy"]), shown(metrics["attack_success_rate"]), f"{metrics['loss']:.4f}"]
-    table.add_row(*row, f"{summary['seconds']:.1f}")
-    out.print(table)
-    if summary["replies_dropped"]:
-        out.print(f"{summary['replies_dropped']} replies were dropped; metrics.jsonl says which and why.")
-    out.print(f"Records: {folder.path}", highlight=False, soft_wrap=True)
-    return summary
+        shown(metrics["accuracy"]),
+        shown(metrics["attack_success_rate"]),
+        "not finite" if metrics["loss"] is None else f"{metrics['loss']:.4f}",
+        f"{summary['seconds']:.1f}",
+    )
+    return table
 
 
-def start(settings: Resolved, on_round: OnRound) -> None:
-    """Hand the settings to their engine; raises RunFailed with a hint where the checkpoint is."""
+def start(settings: Resolved, on_round: OnRound) -> dict[str, Any] | None:
+    """Hand the settings to their engine and return its summary, None where only another machine has it.
+
+    Raises RunFailed with a hint where the checkpoint is.
+    """
     engine = plugins.find("engine", settings.engine)
     try:
-        engine(settings, on_round)
+        return engine(settings, on_round)
     except RunStopped as error:
         raise RunFailed(f"{error}; the checkpoint is in {settings.output}") from error
 
@@ -87,6 +95,11 @@ def interruptible(settings: Resolved) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        if settings.engine == "deployment":
+            raise Interrupted(
+                f"interrupted; the run at {settings.superlink} was asked to stop, and its checkpoint is in "
+                f"{settings.output} there; go on with the same command and --resume"
+            ) from None
         done = Folder(Path(settings.output)).rounds_done()
         kept = f"{done or 0} of {settings.rounds} rounds are in {settings.output}"
         raise Interrupted(

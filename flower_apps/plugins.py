@@ -194,7 +194,7 @@ def _checked(spec: Spec, plugin: Callable[..., Any], base: Path | None) -> dict[
             raise BadSpec(f"{spec.name} has no option {name}; it takes {taken}")
         hint = hints.get(name, Any)
         try:
-            if _is_path(hint) and isinstance(value, str):
+            if _is_path(hint) and isinstance(value, str) and "\0" not in value:
                 options[name] = Path(value)
             else:
                 options[name] = TypeAdapter(hint).validate_python(value, strict=True)

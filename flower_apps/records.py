@@ -7,15 +7,18 @@ run that is killed at any moment can go on from the last checkpoint and end with
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -26,6 +29,8 @@ from flower_apps.plugins import ROOT
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 CHECKPOINT, MODEL = "checkpoint.safetensors", "model.safetensors"
 PACKAGES = ("thornbed", "flwr", "torch", "torchvision", "numpy", "numba", "flwr-datasets", "safetensors")
+# How long to wait for the folder: a run that was killed a moment ago takes its last processes with it.
+LOCK_SECONDS = 5.0
 # These say where and how a run is made, not what it computes: a run may go on with others.
 FREE = (
     "output",
@@ -46,45 +51,62 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def prepare(self, settings: Settings) -> int:
-        """Make the folder ready for a run and return the number of rounds that are done already.
+    @contextmanager
+    def opened(self, settings: Settings) -> Iterator[int]:
+        """Make the folder ready for a run, keep others from writing into it, and yield how many rounds are done.
 
-        Raises BadSettings where it holds another run, or one that the settings do not ask to resume.
+        Raises BadSettings where it holds another run, one that the settings do not ask to resume, or one that another
+        process is writing.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise BadSettings(f"--output {self.path} is a file; name a folder")
-        known = (self.path / CONFIG).exists()
-        if known and not settings.resume:
-            raise BadSettings(
-                f"--output {self.path} holds a run already; add --resume to go on with it, or name another"
-            )
-        if not known:
-            if settings.resume:
-                raise BadSettings(f"--output {self.path} holds no run to resume; there is no {CONFIG} in it")
-            self.path.mkdir(parents=True, exist_ok=True)
+        if settings.resume and not (self.path / CONFIG).is_file():
+            raise BadSettings(f"--output {self.path} holds no run to resume; there is no {CONFIG} in it")
+        with alone(self.path):
+            yield self._prepare(settings)
+
+    def _prepare(self, settings: Settings) -> int:
+        if not settings.resume:
+            if (self.path / CONFIG).exists():
+                raise BadSettings(
+                    f"--output {self.path} holds a run already; add --resume to go on with it, or name another"
+                )
+            if there := [name for name in (METRICS, SUMMARY, CHECKPOINT, MODEL) if (self.path / name).exists()]:
+                raise BadSettings(
+                    f"--output {self.path} holds {there[0]} of a run without its {CONFIG}; name another folder"
+                )
             return 0
         self._compare(settings)
         done = self.rounds_done()
         if done is None:
             (self.path / METRICS).unlink(missing_ok=True)
             return 0
-        if done < int(settings.rounds):  # an earlier end is none any more: a summary says that a run is complete
+        rounds = int(settings.rounds)
+        if done > rounds:
+            raise BadSettings(f"--rounds {rounds} is fewer than the {done} that are done in {self.path}")
+        if done < rounds:  # an earlier end is none any more: a summary says that a run is complete
             (self.path / SUMMARY).unlink(missing_ok=True)
-        lines = [line for line in self.lines() if line["round"] <= done]
-        _write(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in lines))
+        lines = self.lines()
+        if odd := [number for number, line in enumerate(lines, 1) if not _is_round(line)]:
+            raise BadSettings(f"{self.path / METRICS} is damaged: line {odd[0]} is no round; name another --output")
+        lines = [line for line in lines if line["round"] <= done]
+        _write(self.path / METRICS, "".join(_json(line) + "\n" for line in lines))
         return done
 
     def settings(self) -> Settings:
         """Return the resolved settings of the run that is here; raises BadSettings where there is none."""
         try:
-            return settings_from(json.loads((self.path / CONFIG).read_text())["settings"])
+            return settings_from(json.loads((self.path / CONFIG).read_text(encoding="utf-8"))["settings"])
         except FileNotFoundError:
             raise BadSettings(f"{self.path} holds no run; there is no {CONFIG} in it") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
             raise BadSettings(f"{self.path / CONFIG} is damaged ({error}); name another --output") from None
 
     def _compare(self, settings: Settings) -> None:
         before = self.settings()
+        if "deployment" in {settings.engine, before.engine} and settings.engine != before.engine:
+            raise BadSettings(
+                f"--engine is {settings.engine} and was {before.engine} in {self.path}; in deployment the nodes say "
+                "who is malicious, so such a run stays in its engine"
+            )
         for name, value in settings.model_dump().items():
             if name not in FREE and name != "engine" and value != getattr(before, name):
                 raise BadSettings(
@@ -101,25 +123,30 @@ class Folder:
             "versions": versions(),
             **facts,
         }
-        _write(self.path / CONFIG, json.dumps(content, indent=2) + "\n")
+        _write(self.path / CONFIG, _json(content, indent=2) + "\n")
 
-    def append(self, line: Mapping[str, Any]) -> None:
-        """Append one round to metrics.jsonl."""
+    def append(self, line: Mapping[str, Any]) -> dict[str, Any]:
+        """Append one round to metrics.jsonl, and return it as it stands there."""
+        text = _json(line)
         with (self.path / METRICS).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+            stream.write(text + "\n")
             stream.flush()
             os.fsync(stream.fileno())
+        return dict(json.loads(text))
 
     def lines(self) -> list[dict[str, Any]]:
         """Return the rounds of metrics.jsonl; a last line that was cut off by a kill is left out."""
         path = self.path / METRICS
-        texts = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        try:
+            texts = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        except (ValueError, OSError) as error:
+            raise BadSettings(f"{path} is damaged ({error}); name another --output") from None
         lines = []
         for number, text in enumerate(texts):
             try:
                 lines.append(json.loads(text))
-            except ValueError:
-                if number < len(texts) - 1:
+            except (ValueError, RecursionError) as error:
+                if number < len(texts) - 1 or isinstance(error, RecursionError):
                     raise BadSettings(f"{path} is damaged in line {number + 1}; name another --output") from None
         return lines
 
@@ -147,12 +174,69 @@ class Folder:
         """Write the final model, then summary.json, which says that the run is complete."""
         _save(self.path / MODEL, tensors, {})
         content = {"settings": settings.model_dump(), **summary, "versions": versions()}
-        _write(self.path / SUMMARY, json.dumps(content, indent=2) + "\n")
+        _write(self.path / SUMMARY, _json(content, indent=2) + "\n")
 
     def summary(self) -> dict[str, Any] | None:
         """Return summary.json, or None while the run is not complete."""
         path = self.path / SUMMARY
-        return dict(json.loads(path.read_text())) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            summary = dict(json.loads(path.read_text(encoding="utf-8")))
+            if not {"settings", "metrics", "seconds"} <= set(summary):
+                raise ValueError("it is no summary of a run")
+        except (ValueError, TypeError, RecursionError, OSError) as error:
+            raise BadSettings(f"{path} is damaged ({error}); name another --output") from None
+        return summary
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Make a folder and keep every other process from writing into it; raises BadSettings where one does.
+
+    The system ends the lock with the process that holds it, however that ends.
+    """
+    if path.exists() and not path.is_dir():
+        raise BadSettings(f"--output {path} is a file; name a folder")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / ".lock")
+        lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout:
+        raise BadSettings(
+            f"--output {path} is being written by another process; wait for it, or name another"
+        ) from None
+    except OSError as error:
+        raise BadSettings(f"--output {path} cannot be written: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _is_round(line: object) -> bool:
+    return (
+        isinstance(line, dict)
+        and isinstance(line.get("round"), int)
+        and all(isinstance(value, int | float) for key, value in line.items() if key.startswith("seconds"))
+        and "seconds" in line
+        and {"accuracy", "loss", "attack_success_rate"} <= set(line)
+    )
+
+
+def _json(content: Any, indent: int | None = None) -> str:
+    """Return strict JSON, in which a number that is not finite (the loss of a diverged model) is null."""
+    return json.dumps(_finite(content), indent=indent, allow_nan=False)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, Sequence) and not isinstance(content, str):
+        return [_finite(value) for value in content]
+    return content
 
 
 def versions() -> dict[str, str]:

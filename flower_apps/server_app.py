@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from logging import ERROR
+import json
+from collections.abc import Mapping
+from logging import ERROR, INFO
+from typing import Any
 
 from flwr.app import Context
 from flwr.common.logger import log
@@ -11,7 +14,8 @@ from flwr.serverapp import Grid, ServerApp
 from flower_apps import build
 from flower_apps.config import settings_from
 from flower_apps.federation import conduct
-from flower_apps.flower_cli import STOPPED
+from flower_apps.flower_cli import ROUND, STOPPED, SUMMARY
+from flower_apps.resolving import resolve
 
 app = ServerApp()
 
@@ -20,12 +24,23 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Check the run config as the command line does, then run.
 
-    What stops a run is logged as one line, which the command line that started it shows to its user.
+    Every round, the summary, and what stops a run are logged as one line each, which whoever started it can read.
     """
     try:
-        settings = build.resolve(settings_from(dict(context.run_config)))
+        settings = resolve(settings_from(dict(context.run_config)))
+        if settings.engine == "inline":  # the default; this is Flower, and the run config says who is malicious
+            settings = settings.model_copy(update={"engine": "simulation"})
         build.check(settings)
-        conduct(settings, grid)
+        summary = conduct(settings, grid, _say_round)
+        _say(SUMMARY, summary, ("metrics", "rounds", "seconds", "malicious", "replies_dropped"))
     except (ValueError, RuntimeError, OSError) as error:
         log(ERROR, "%s%s", STOPPED, " ".join(str(error).split()))
         raise
+
+
+def _say_round(line: Mapping[str, Any]) -> None:
+    _say(ROUND, line, ("round", "accuracy", "loss", "attack_success_rate"))
+
+
+def _say(mark: str, content: Mapping[str, Any], keys: tuple[str, ...]) -> None:
+    log(INFO, "%s%s", mark, json.dumps({key: content[key] for key in keys}))

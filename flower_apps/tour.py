@@ -12,7 +12,7 @@ from rich.table import Table
 
 from flower_apps import launch
 from flower_apps.config import BadSettings, Resolved, RunFailed, settings_from
-from flower_apps.records import Folder
+from flower_apps.records import Folder, alone
 
 MARK = ".thornbed-tour"
 BACKDOOR = "pixel_trigger(size=2)"
@@ -45,10 +45,22 @@ WORDS = {
 def take(output: Path, out: Console, err: Console) -> None:
     """Run every stop of the tour, show the table, and write report.html.
 
-    Raises BadSettings where the folder holds something that is not a tour, RunFailed where the engines disagree.
+    What an earlier tour left there is replaced. Raises BadSettings where the folder holds something that is not a tour,
+    RunFailed where the engines disagree.
     """
     output = output.expanduser().resolve()
-    _clear(output)
+    others = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    if others and MARK not in others:
+        raise BadSettings(f"--output {output} holds something that is not a tour; name another folder")
+    with alone(output):
+        (output / MARK).touch()
+        for name in STOPS:  # of an earlier tour
+            if (output / name).exists():
+                shutil.rmtree(output / name)
+        _take(output, out, err)
+
+
+def _take(output: Path, out: Console, err: Console) -> None:
     settings = {
         name: launch.prepare(settings_from({**COMMON, **stop, "output": str(output / name)}))
         for name, stop in STOPS.items()
@@ -79,24 +91,12 @@ def take(output: Path, out: Console, err: Console) -> None:
     out.print(f"Report: {output / 'report.html'}", highlight=False, soft_wrap=True)
 
 
-def _clear(output: Path) -> None:
-    """Make room for a tour: an earlier one goes, anything else stays and is refused."""
-    if output.exists() and not output.is_dir():
-        raise BadSettings(f"--output {output} is no folder; name a folder")
-    if output.exists() and any(output.iterdir()):
-        if not (output / MARK).exists():
-            raise BadSettings(f"--output {output} holds something that is not a tour; name another folder")
-        shutil.rmtree(output)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / MARK).touch()
-    except OSError as error:
-        raise BadSettings(f"--output {output} cannot be made: {error.strerror}") from error
-
-
 def _differences(inline: Folder, simulated: Folder) -> str:
     """Return the first figure in which two runs differ by more than 1e-6, as text; empty where there is none."""
-    for one, other in zip(inline.lines(), simulated.lines(), strict=True):
+    lines, others = inline.lines(), simulated.lines()
+    if len(lines) != len(others):
+        return f"the number of rounds ({len(lines)} and {len(others)} lines)"
+    for one, other in zip(lines, others, strict=True):
         for name in ("accuracy", "loss", "attack_success_rate", "train_loss", "sampled"):
             left, right = one.get(name), other.get(name)
             same = abs(left - right) <= 1e-6 if isinstance(left, float) and isinstance(right, float) else left == right

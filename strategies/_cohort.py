@@ -55,18 +55,35 @@ class AnyNodes:
 class NumberedClients:
     """A fixed number of clients, 0 to num_clients - 1, of which the same ones are drawn for a seed in every engine.
 
-    Nodes are asked once who they are; whoever comes later is asked when it is first seen. A drawn client whose node is
+    Nodes are asked once who they are; whoever comes later is asked when it is first seen, and one that does not answer
+    is asked again after 2, 4, 8, ... rounds, as each time costs the round `wait_seconds`. A drawn client whose node is
     away stays in the draw, so that its absence shows in the records and changes nobody else's turn.
+
+    The first round waits for all clients for up to `wait_seconds`, and goes on with `min_clients` of them (by default
+    all); RuntimeError says what is missing where there are fewer.
     """
 
-    def __init__(self, num_clients: int, clients_per_round: int, *, seed: int = 0, wait_seconds: float = 60) -> None:
+    def __init__(
+        self,
+        num_clients: int,
+        clients_per_round: int,
+        *,
+        seed: int = 0,
+        min_clients: int | None = None,
+        wait_seconds: float = 60,
+    ) -> None:
         if not 1 <= clients_per_round <= num_clients:
             raise ValueError(
                 f"clients_per_round lies between 1 and num_clients: {clients_per_round} of {num_clients} clients"
             )
+        self.min_clients = num_clients if min_clients is None else min_clients
+        if not 1 <= self.min_clients <= num_clients:
+            raise ValueError(f"min_clients lies between 1 and num_clients: {min_clients} of {num_clients} clients")
         self.num_clients, self.clients_per_round = num_clients, clients_per_round
         self.seed, self.wait_seconds = seed, wait_seconds
         self._identities: dict[int, Identity | None] = {}  # by node id; None: a node that is not one of ours
+        self._silent: dict[int, tuple[int, int]] = {}  # by node id: times asked in vain, round to ask again
+        self._begun = False
 
     @property
     def roles(self) -> Mapping[int, str]:
@@ -76,16 +93,20 @@ class NumberedClients:
 
     def draw(self, server_round: int, grid: Grid) -> Sequence[Member]:
         """Return the `clients_per_round` members of this round, by ascending client number."""
-        nodes = self._nodes(grid)
+        nodes = self._nodes(server_round, grid)
         order = torch.randperm(self.num_clients, generator=generator(self.seed, "cohort", server_round))
         return [Member(client, nodes.get(client)) for client in sorted(order[: self.clients_per_round].tolist())]
 
-    def _nodes(self, grid: Grid) -> dict[int, int]:
+    def _nodes(self, server_round: int, grid: Grid) -> dict[int, int]:
         """Return the node that holds each client, after asking those not yet known."""
-        first = not self._identities
-        connected = _wait_for_nodes(grid, self.num_clients, self.wait_seconds) if first else sorted(grid.get_node_ids())
-        if unknown := [node for node in connected if node not in self._identities]:
-            self._ask(grid, unknown)
+        first, self._begun = not self._begun, True
+        if first:
+            connected = _wait_for_nodes(grid, self.num_clients, self.wait_seconds, enough=self.min_clients)
+        else:
+            connected = sorted(grid.get_node_ids())
+        unknown = [node for node in connected if node not in self._identities]
+        if now := [node for node in unknown if self._silent.get(node, (0, 0))[1] <= server_round]:
+            self._ask(grid, now, server_round)
         nodes: dict[int, int] = {}
         for node in (known for known in self._identities if known in set(connected)):
             identity = self._identities[node]
@@ -99,14 +120,17 @@ class NumberedClients:
                     "its own in --node-config"
                 )
             nodes[identity.partition_id] = node
-        if first and (missing := sorted(set(range(self.num_clients)) - set(nodes))):
+        missing = sorted(set(range(self.num_clients)) - set(nodes))
+        if first and len(nodes) < self.min_clients:
             raise RuntimeError(
                 f"{len(missing)} of {self.num_clients} clients are held by no node, client {missing[0]} first: start "
                 f"SuperNodes with partition-id 0 to {self.num_clients - 1} in --node-config"
             )
+        if first and missing:
+            log(WARNING, "Clients %s are held by no node now; they may come later", missing)
         return nodes
 
-    def _ask(self, grid: Grid, nodes: list[int]) -> None:
+    def _ask(self, grid: Grid, nodes: list[int], server_round: int) -> None:
         replies = grid.send_and_receive([identify_message(node) for node in nodes], timeout=self.wait_seconds)
         for reply in replies:
             node = reply.metadata.src_node_id
@@ -118,14 +142,20 @@ class NumberedClients:
             except RefusedReply as reason:
                 log(WARNING, "Node %s takes no part: %s", node, reason)
                 self._identities[node] = None
+        for node in (node for node in nodes if node not in self._identities):
+            times = self._silent.get(node, (0, 0))[0] + 1
+            self._silent[node] = (times, server_round + 2**times)
+            log(WARNING, "Node %s does not say which client it holds; it is asked again in %s rounds", node, 2**times)
 
 
-def _wait_for_nodes(grid: Grid, needed: int, seconds: float) -> list[int]:
-    """Return the connected nodes, ascending, once there are as many as needed."""
+def _wait_for_nodes(grid: Grid, needed: int, seconds: float, *, enough: int | None = None) -> list[int]:
+    """Return the connected nodes, ascending, once there are as many as needed, or after the time where `enough` are."""
     deadline = time.monotonic() + seconds
     announced = False
     while len(nodes := sorted(grid.get_node_ids())) < needed:
         if time.monotonic() > deadline:
+            if enough is not None and len(nodes) >= enough:
+                break
             raise RuntimeError(
                 f"{needed} clients are needed and {len(nodes)} nodes are connected after {seconds:g} s: start more "
                 "SuperNodes, or in simulation ask for more with --federation-config 'num-supernodes=N'"

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from tasks import Defaults, Task
 from tasks.sources.images import ImageSource
-from tasks.sources.subset import take
 from tasks.sources.torchvision_files import read_cifar10
 
 DEFAULTS = Defaults(
@@ -34,7 +33,9 @@ DEFAULTS = Defaults(
 SOURCE = ImageSource(
     name="cifar10",
     image_shape=(3, 32, 32),
-    num_classes=10,
+    class_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    mean=(0.4914, 0.4822, 0.4465),
+    std=(0.2470, 0.2435, 0.2616),
     torchvision_class="CIFAR10",
     read_download=read_cifar10,
 )
@@ -47,14 +48,4 @@ def cifar10(data_dir: Path | None, *, num_train: int | None = None, num_test: in
     MissingData where `data_dir` does not hold the data and they cannot be downloaded into it, ValueError where
     cifar10.npz is malformed or has fewer samples than asked for.
     """
-    train, test = SOURCE.read(data_dir)
-    return Task(
-        name="cifar10",
-        modality="image",
-        num_classes=10,
-        train=take(train, num_train, task="cifar10", option="num_train"),
-        test=take(test, num_test, task="cifar10", option="num_test"),
-        mean=(0.4914, 0.4822, 0.4465),  # of all pixels of the 50,000 training images, channel by channel
-        std=(0.2470, 0.2435, 0.2616),
-        class_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-    )
+    return SOURCE.task(data_dir, num_train, num_test)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from tasks import Defaults, Task
 from tasks.sources.images import ImageSource
-from tasks.sources.subset import take
 from tasks.sources.torchvision_files import read_idx_archives
 
 DEFAULTS = Defaults(model="cnn")
@@ -22,7 +21,20 @@ DEFAULTS = Defaults(model="cnn")
 SOURCE = ImageSource(
     name="fashion_mnist",
     image_shape=(1, 28, 28),
-    num_classes=10,
+    class_names=(
+        "T-shirt/top",
+        "trouser",
+        "pullover",
+        "dress",
+        "coat",
+        "sandal",
+        "shirt",
+        "sneaker",
+        "bag",
+        "ankle boot",
+    ),
+    mean=(0.2860,),
+    std=(0.3530,),
     torchvision_class="FashionMNIST",
     read_download=partial(read_idx_archives, "FashionMNIST"),
 )
@@ -35,25 +47,4 @@ def fashion_mnist(data_dir: Path | None, *, num_train: int | None = None, num_te
     MissingData where `data_dir` does not hold the data and they cannot be downloaded into it, ValueError where
     fashion_mnist.npz is malformed or has fewer samples than asked for.
     """
-    train, test = SOURCE.read(data_dir)
-    return Task(
-        name="fashion_mnist",
-        modality="image",
-        num_classes=10,
-        train=take(train, num_train, task="fashion_mnist", option="num_train"),
-        test=take(test, num_test, task="fashion_mnist", option="num_test"),
-        mean=(0.2860,),  # of all pixels of the 60,000 training images
-        std=(0.3530,),
-        class_names=(
-            "T-shirt/top",
-            "trouser",
-            "pullover",
-            "dress",
-            "coat",
-            "sandal",
-            "shirt",
-            "sneaker",
-            "bag",
-            "ankle boot",
-        ),
-    )
+    return SOURCE.task(data_dir, num_train, num_test)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from tasks import Defaults, Task
 from tasks.sources.images import ImageSource
-from tasks.sources.subset import take
 from tasks.sources.torchvision_files import read_idx_archives
 
 DEFAULTS = Defaults(model="cnn")
@@ -22,7 +21,9 @@ DEFAULTS = Defaults(model="cnn")
 SOURCE = ImageSource(
     name="mnist",
     image_shape=(1, 28, 28),
-    num_classes=10,
+    class_names=tuple("0123456789"),
+    mean=(0.1307,),
+    std=(0.3081,),
     torchvision_class="MNIST",
     read_download=partial(read_idx_archives, "MNIST"),
 )
@@ -35,14 +36,4 @@ def mnist(data_dir: Path | None, *, num_train: int | None = None, num_test: int 
     MissingData where `data_dir` does not hold the data and they cannot be downloaded into it, ValueError where
     mnist.npz is malformed or has fewer samples than asked for.
     """
-    train, test = SOURCE.read(data_dir)
-    return Task(
-        name="mnist",
-        modality="image",
-        num_classes=10,
-        train=take(train, num_train, task="mnist", option="num_train"),
-        test=take(test, num_test, task="mnist", option="num_test"),
-        mean=(0.1307,),  # of all pixels of the 60,000 training images
-        std=(0.3081,),
-        class_names=tuple("0123456789"),
-    )
+    return SOURCE.task(data_dir, num_train, num_test)

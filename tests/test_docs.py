@@ -1,11 +1,15 @@
 """What the documentation shows is tried: its code runs, its flags and links exist."""
 
 import ast
+import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from flower_apps.cli import _run
 from flower_apps.config import Settings
@@ -41,22 +45,33 @@ def test_flags_of_run_are_flags(page):
     assert _run.__doc__
 
 
-def test_the_defenses_that_the_pages_add_work():
-    updates = torch.tensor([[3.0, 4.0], [0.3, 0.4]])
-    for page in (ROOT / "README.md", ROOT / "docs" / "extending.md"):
-        [block] = [block for block in blocks(page, "python") if "def clipped_mean" in block]
-        space: dict = {}
-        exec(compile(block, page.name, "exec"), space)
-        mean = space["clipped_mean"](updates, torch.tensor([0.5, 0.5]), norm=1.0)
-        assert mean.tolist() == pytest.approx([0.45, 0.6])
+@pytest.mark.parametrize("page", ["README.md", "docs/extending.md"])
+def test_the_defense_that_a_page_adds_passes_the_contract_of_its_kind(page, tmp_path):
+    in_a_copy(tmp_path, page, "clipped_mean", "defenses/aggregation", "tests/contracts/test_aggregation_contract.py")
 
 
-def test_the_attack_that_the_page_adds_works():
-    [block] = [block for block in blocks(ROOT / "docs" / "extending.md", "python") if "def little" in block]
-    space: dict = {}
-    exec(compile(block, "extending.md", "exec"), space)
-    peers = torch.tensor([[1.0, 2.0], [3.0, 2.0]])
-    assert space["little"](peers, torch.Generator(), z=2.0).tolist() == [0.0, 2.0]
+def test_the_attack_that_the_page_adds_passes_the_contract_of_its_kind(tmp_path):
+    where = "attacks/update", "tests/contracts/test_update_attack_contract.py"
+    in_a_copy(tmp_path, "docs/extending.md", "inner_product", *where)
+
+
+def in_a_copy(tmp_path, page, name, folder, contract):
+    """Put the page's file into a copy of the house, as its reader would, and run the contract over it."""
+    [block] = [block for block in blocks(ROOT / page, "python") if f"def {name}(" in block]
+    skip = shutil.ignore_patterns("__pycache__")
+    for part in ("attacks", "clients", "defenses", "flower_apps", "protocol", "strategies", "tasks", "tests"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=skip)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / folder / f"{name}.py").write_text(block)
+    words = [sys.executable, "-m", "pytest", contract, "-k", name, "-rs", "-p", "no:cacheprovider"]
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= 10
+    command = [sys.executable, "-m", "flower_apps.cli", "list", "--format", "json"]
+    listed = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+    [plugin] = [plugin for plugin in json.loads(listed.stdout) if plugin["name"] == name]
+    assert plugin["source"]
 
 
 def test_the_imports_for_other_flower_apps_work():

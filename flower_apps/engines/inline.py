@@ -10,6 +10,7 @@ import copy
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -106,11 +107,11 @@ class InlineGrid(Grid):
         return message_id
 
 
-def inline(settings: Resolved, on_round: OnRound) -> None:
+def inline(settings: Resolved, on_round: OnRound) -> dict[str, Any]:
     """Run a federation in this process."""
     grid = InlineGrid(app, settings.num_clients, settings.to_run_config())
     with _quiet():
-        conduct(settings, grid, on_round)
+        return conduct(settings, grid, on_round)
 
 
 def _copied(content: RecordDict) -> RecordDict:

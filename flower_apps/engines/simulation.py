@@ -2,65 +2,60 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import psutil
 import torch
 
 from flower_apps.config import Resolved, RunFailed
 from flower_apps.federation import OnRound
-from flower_apps.flower_cli import Follower, environment, flower_home, flwr_run
+from flower_apps.flower_cli import environment, flower_home, flwr_run
+from flower_apps.guarded import guarded
 from flower_apps.records import Folder
 
 START_SECONDS = 60.0
 
 
-def simulation(settings: Resolved, on_round: OnRound) -> None:
+def simulation(settings: Resolved, on_round: OnRound) -> dict[str, Any]:
     """Run a federation in Flower's virtual client engine; Flower's log is kept as flower.log in the output folder."""
     folder = Folder(Path(settings.output))
-    folder.path.mkdir(parents=True, exist_ok=True)
-    port = free_port()
-    with flower_home(f"127.0.0.1:{port}", "") as home, local_superlink(home, port):
+    log = folder.path / "flower.log"
+    told = len(folder.lines())  # a resumed run has told of these already
+
+    def follow() -> None:
+        nonlocal told
+        for line in folder.lines()[told:]:
+            told += 1
+            on_round(line)
+
+    with superlink_for_simulation() as (home, _):
         federation = f"num-supernodes={settings.num_clients} client-resources-num-cpus=1"
         if torch.cuda.is_available() and settings.device != "cpu":
             # Clients share the GPUs, a few to each, instead of asking for a whole one.
             federation += " client-resources-num-gpus=0.25"
-        follower = Follower(folder, on_round)
-        log = folder.path / "flower.log"
-        flwr_run(settings, home, log, "--federation-config", federation, while_running=follower.look)
-    if folder.summary() is None:
-        raise RunFailed(f"the simulation ended without a result (Flower's log: {folder.path / 'flower.log'})")
+        flwr_run(settings, home, log, "--federation-config", federation, while_running=follow)
+    if (summary := folder.summary()) is None:
+        raise RunFailed(f"the simulation ended without a result (Flower's log: {log})")
+    return summary
 
 
 @contextmanager
-def local_superlink(home: Path, port: int) -> Iterator[None]:
-    """Start a SuperLink in simulation mode on a port of its own, and end it with all its children."""
-    command = ["flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--log-file", str(home / "superlink.log")]
-    env = environment(home)
-    process = subprocess.Popen(
-        command, env=env, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        wait_until_healthy(process, port, home / "superlink.log")
-        yield
-    finally:
-        for sign in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(process.pid, sign)
-            except ProcessLookupError:
-                break
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                continue
+def superlink_for_simulation() -> Iterator[tuple[Path, int]]:
+    """Start a SuperLink in simulation mode; yields a Flower home that knows it as `thornbed`, and its port."""
+    port = free_port()
+    with flower_home(f"127.0.0.1:{port}", "") as home:
+        command = ["flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess"]
+        command += ["--host", "127.0.0.1", "--port", str(port), "--log-file", str(home / "superlink.log")]
+        with guarded(command, env=environment(home), cwd=home) as process:
+            wait_until_healthy(process, port, home / "superlink.log")
+            yield home, port
 
 
 def wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
@@ -69,12 +64,24 @@ def wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -
     while time.monotonic() < deadline and process.poll() is None:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1) as answer:
-                if answer.status == 200:
+                if answer.status == 200 and _listens(process, port):
                     return
         except OSError:
-            time.sleep(0.1)
+            pass
+        time.sleep(0.1)
     text = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
     raise RunFailed(f"Flower's SuperLink did not start: {text[-1] if text else 'it said nothing'}")
+
+
+def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
+    """Tell whether it is this program that has the port: someone else may have taken it first."""
+    with suppress(psutil.Error):
+        program = psutil.Process(process.pid)
+        connections = [
+            each for member in [program, *program.children(recursive=True)] for each in member.net_connections()
+        ]
+        return any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in connections)
+    return False
 
 
 def free_port() -> int:

@@ -14,7 +14,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from protocol.vector import to_tensors
+from protocol.vector import Layout, to_tensors
 from strategies.wrappers.wrapper import Wrapper
 
 
@@ -75,9 +75,12 @@ class Curious(Wrapper):
         if reply.has_error() or len(reply.content.array_records) != 1:
             return None
         received = next(iter(reply.content.array_records.values()))
+        # What does not fit the model that was sent shows nothing; the strategy inside counts it with its reason.
+        if Layout.of(self._sent).mismatch(received) is not None:
+            return None
         try:
             tensors = to_tensors(received)
-        except ValueError:  # the strategy inside checks replies and counts this one; nothing is hidden here
+        except ValueError:
             return None
         claims = [record.get("num-examples") for record in reply.content.metric_records.values()]
         numbers = [float(claim) for claim in claims if isinstance(claim, int | float)]

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks import Samples
+from tasks import Samples, Task
 from tasks.sources import MissingData
 from tasks.sources.npz import expected_images, read_npz
+from tasks.sources.subset import take
 from tasks.sources.torchvision_files import DOWNLOAD_ERRORS
 
 
@@ -16,15 +17,35 @@ from tasks.sources.torchvision_files import DOWNLOAD_ERRORS
 class ImageSource:
     """One image data set and the ways to read it.
 
-    `image_shape` is (C, H, W). `torchvision_class` is the name in torchvision.datasets; `read_download` reads the
-    folder that this class fills, and fills it where it is not whole, or raises one of DOWNLOAD_ERRORS.
+    `image_shape` is (C, H, W); `mean` and `std` are of all pixels of the training images in [0, 1], channel by channel.
+    `torchvision_class` is the name in torchvision.datasets; `read_download` reads the folder that this class fills, and
+    fills it where it is not whole, or raises one of DOWNLOAD_ERRORS.
     """
 
     name: str
     image_shape: tuple[int, int, int]
-    num_classes: int
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     torchvision_class: str
     read_download: Callable[[Path], tuple[Samples, Samples]]
+
+    def task(self, data_dir: Path | None, num_train: int | None, num_test: int | None) -> Task:
+        """Return the task of this data set, of `num_train` and `num_test` samples where they are given.
+
+        Raises what `read` raises, and ValueError where there are fewer samples than asked for.
+        """
+        train, test = self.read(data_dir)
+        return Task(
+            name=self.name,
+            modality="image",
+            num_classes=len(self.class_names),
+            train=take(train, num_train, task=self.name, option="num_train"),
+            test=take(test, num_test, task=self.name, option="num_test"),
+            mean=self.mean,
+            std=self.std,
+            class_names=self.class_names,
+        )
 
     def read(self, data_dir: Path | None) -> tuple[Samples, Samples]:
         """Return training and test samples, images (N, C, H, W) uint8.
@@ -38,7 +59,7 @@ class ImageSource:
             raise self._missing(f"there is no folder {data_dir}", str(data_dir))
         archive = data_dir / f"{self.name}.npz"
         if archive.exists():
-            return read_npz(archive, image_shape=self.image_shape, num_classes=self.num_classes)
+            return read_npz(archive, image_shape=self.image_shape, num_classes=len(self.class_names))
         try:
             return self.read_download(data_dir)
         except DOWNLOAD_ERRORS as error:
@@ -46,12 +67,12 @@ class ImageSource:
 
     def _missing(self, why: str, folder: str) -> MissingData:
         arrays = (
-            f"x_train {expected_images(self.image_shape)}, y_train integers (N,) from 0 to {self.num_classes - 1}, "
-            "x_test and y_test likewise"
+            f"x_train {expected_images(self.image_shape)}, y_train integers (N,) from 0 to "
+            f"{len(self.class_names) - 1}, x_test and y_test likewise"
         )
         command = (
-            f'python -c "from torchvision.datasets import {self.torchvision_class}; '
-            f'{self.torchvision_class}({folder!r}, download=True)"'
+            'python -c "from tasks.sources.torchvision_files import torchvision_datasets; '
+            f'torchvision_datasets().{self.torchvision_class}({folder!r}, download=True)"'
         )
         return MissingData(
             f"{self.name} needs its data, but {why}: put {self.name}.npz ({arrays}) into {folder}, "

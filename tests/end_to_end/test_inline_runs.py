@@ -8,6 +8,8 @@ import sys
 import time
 
 import pytest
+import torch
+from flwr.app import ConfigRecord
 from safetensors.torch import load_file
 
 from flower_apps.records import Folder
@@ -95,13 +97,14 @@ def test_a_line_without_its_checkpoint_is_made_again(thornbed, tmp_path):
     ).read_bytes()
 
 
-def test_ctrl_c_keeps_what_was_done_and_says_how_to_go_on(tmp_path):
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda sign: sign.name)
+def test_what_was_done_is_kept_and_how_to_go_on_is_said(tmp_path, sign):
     output = tmp_path / "run"
     command = [sys.executable, "-m", "flower_apps.cli", "run", *SMALL, "--rounds", "500", "--output", str(output)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not (output.is_dir() and (Folder(output).rounds_done() or 0) >= 2):
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sign)
     _, error = process.communicate(timeout=30)
     assert process.returncode == 130
     assert f"go on with: thornbed run --resume --output {output}" in error
@@ -169,6 +172,70 @@ def test_too_few_replies_stop_the_run_and_keep_the_checkpoint(thornbed, tmp_path
     assert typed.code == 1
     assert "round 1 has 2 usable replies and needs 3 (values that are not finite)" in typed.sentence
     assert Folder(tmp_path / "r").rounds_done() == 0
+
+
+def test_a_model_that_diverged_is_recorded_as_it_is(thornbed, tmp_path):
+    """Its loss is no number: null in strict JSON, a gap in the curve, words in the table."""
+    typed = thornbed("run", *SMALL, "--rounds", 3, "--attack", "scaling(factor=1e37)", "--output", tmp_path / "r")
+    assert typed.code in (0, 1), typed.err
+    assert "Traceback" not in typed.err
+    text = (tmp_path / "r" / "metrics.jsonl").read_text()
+    for line in text.splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert any(line["loss"] is None for line in read_lines(tmp_path / "r"))
+
+
+def test_fewer_rounds_than_are_done_are_refused(thornbed, tmp_path):
+    assert thornbed("run", *SMALL, "--rounds", 2, "--output", tmp_path / "r").code == 0
+    typed = thornbed("run", "--resume", "--rounds", 1, "--output", tmp_path / "r")
+    assert typed.code == 2
+    assert "--rounds 1 is fewer than the 2 that are done" in typed.sentence
+
+
+def test_poisoned_data_stay_the_same_all_run_long(monkeypatch):
+    """What a malicious client trains on is drawn once for it, not anew in every round."""
+    from flower_apps import client_app
+    from flower_apps.config import settings_from
+    from flower_apps.engines.inline import InlineGrid
+    from flower_apps.resolving import resolve
+    from protocol.messages import train_message
+    from protocol.vector import to_arrays
+
+    settings = resolve(settings_from({"num-clients": 4, "attack": "pixel_trigger(fraction=0.5)", "num-malicious": 2}))
+    seen, threads = [], []
+
+    def train(network, samples, **rest):
+        seen.append((samples.x.clone(), samples.y.clone()))
+        threads.append(torch.get_num_threads())
+        return 0.0
+
+    monkeypatch.setattr(client_app, "train", train)
+    grid = InlineGrid(client_app.app, 4, settings.to_run_config())
+    arrays = to_arrays(client_app._network(settings).state_dict())
+    for server_round, node in ((1, 4), (2, 4), (1, 5), (1, 2)):
+        [reply] = grid.send_and_receive([train_message(arrays, ConfigRecord(), server_round, node)])
+        assert reply.has_content(), reply.error
+    one, again, other, honest = seen
+    assert torch.equal(one[0], again[0])
+    assert torch.equal(one[1], again[1])
+    clean = [client_app._samples(settings, client) for client in (2, 3, 0)]
+    chosen = [(samples[1] != own.y).nonzero().flatten().tolist() for samples, own in zip((one, other, honest), clean)]
+    assert chosen[0] != chosen[1]
+    assert chosen[2] == []  # client 0 is honest
+    assert set(threads) == {1}  # a client's work runs on one thread, here and in Flower's engines
+
+
+def test_the_last_part_that_touches_data_measures_the_attack(thornbed, tmp_path):
+    """Trigger, then flipped labels: what the attack ends in is measured, whichever is written last."""
+    rates = {}
+    for attack in ("label_flip + pixel_trigger(target=3)", "pixel_trigger(target=3) + label_flip", "label_flip"):
+        output = tmp_path / attack
+        words = ["--attack", attack, "--num-malicious", 0, "--rounds", 1, "--output", output]
+        assert thornbed("run", *SMALL, *words).code == 0
+        rates[attack] = [line["attack_success_rate"] for line in read_lines(output)]
+    first, second, alone = rates.values()
+    assert first != second
+    assert second == alone
 
 
 def test_what_a_defense_was_told_is_recorded(thornbed, tmp_path):

@@ -10,6 +10,7 @@ from flower_apps import build
 from flower_apps.client_app import app
 from flower_apps.config import settings_from
 from flower_apps.engines.inline import InlineGrid
+from flower_apps.resolving import resolve
 from protocol.vector import to_arrays, to_tensors
 from strategies import FedAvg, NumberedClients
 
@@ -17,7 +18,7 @@ from strategies import FedAvg, NumberedClients
 @pytest.fixture
 def settings():
     values = {"model": "mlp(hidden=(16,))", "num-clients": 4, "partition": "iid", "rounds": 2, "attack": "sign_flip"}
-    return build.resolve(settings_from(values))
+    return resolve(settings_from(values))
 
 
 def final(strategy, settings):

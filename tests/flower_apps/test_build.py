@@ -6,10 +6,11 @@ import torch
 from clients.benign import Benign
 from flower_apps import build
 from flower_apps.config import BadSettings, settings_from
+from flower_apps.resolving import resolve
 
 
 def resolved(**values):
-    return build.resolve(settings_from(values))
+    return resolve(settings_from(values))
 
 
 def test_the_first_model_depends_on_the_seed_alone_and_leaves_torch_as_it_was():
@@ -42,7 +43,7 @@ def test_an_honest_client_sends_through_the_defense():
 
 
 def test_in_deployment_the_node_decides_its_role():
-    settings = resolved(engine="deployment", superlink="127.0.0.1:8000", attack="pixel_trigger", num_malicious=4)
+    settings = resolved(engine="deployment", superlink="127.0.0.1:8000", attack="pixel_trigger")
     assert build.role(settings, 19, {}).name == "benign"
     assert build.role(settings, 0, {"role": "malicious"}).name == "backdoor"
     assert build.role(settings, 0, {"role": "malicious", "attack": "sign_flip"}).name == "poisoning"

@@ -15,6 +15,11 @@ import pytest
         (["run", "--strategy", "krum(num_byzantine=4)", "--num-clients", "6"], "krum needs n >= 2f + 3: n = 6, f = 4"),
         (["run", "--strategy", "krum(f=4)"], "krum has no option f; it takes num_byzantine"),
         (["run", "--task", "cifar10"], "cifar10.npz"),
+        (["run", "--attack", "edge_case(file='a\\0b')", "--task", "digits"], "edge_case takes file: "),
+        (["run", "--output", "a\0b"], "--output takes text of one line, without control characters, not 'a\\x00b'"),
+        (["run", "--task", "digits\n"], "--task takes text of one line"),
+        (["run", "--superlink", "host:1"], "--superlink is for --engine deployment"),
+        (["run", "--engine", "deployment", "--superlink", "h:1", "--root-certificates", "no.crt"], "no.crt is no file"),
         (["run", "--resume"], "--resume needs --output"),
         (["run", "--resume", "--output", "/no/such/run"], "/no/such/run holds no run"),
         (["run", "--attack", "sign_flip", "--num-malicious", "21"], "--num-malicious 21 is more than --num-clients 20"),
@@ -73,3 +78,4 @@ def test_list_as_json(thornbed):
 def test_without_a_command_the_help_is_shown(thornbed):
     typed = thornbed()
     assert "tour" in typed.out + typed.err
+    assert typed.code == 2

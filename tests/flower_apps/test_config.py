@@ -7,6 +7,7 @@ import pytest
 
 from flower_apps import build
 from flower_apps.config import BadSettings, Settings, settings_from
+from flower_apps.resolving import resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -18,12 +19,12 @@ def test_the_run_config_is_the_settings():
 
 def test_auto_can_be_said_aloud():
     assert settings_from(Settings().to_run_config()) == Settings()
-    assert build.resolve(settings_from({"rounds": "auto"})).rounds > 0
+    assert resolve(settings_from({"rounds": "auto"})).rounds > 0
 
 
 def test_settings_survive_the_run_config():
-    settings = build.resolve(settings_from({"learning-rate": 0.5, "attack": "sign_flip", "rounds": 3}))
-    assert build.resolve(settings_from(settings.to_run_config())) == settings
+    settings = resolve(settings_from({"learning-rate": 0.5, "attack": "sign_flip", "rounds": 3}))
+    assert resolve(settings_from(settings.to_run_config())) == settings
 
 
 def test_the_command_repeats_the_run():
@@ -37,6 +38,9 @@ def test_every_flag_that_the_house_promises_is_there():
         "local_epochs batch_size learning_rate partition seed device data_dir output resume superlink"
     )
     assert set(promised.split()) <= set(Settings.model_fields)
+
+
+DEPLOYED = {"engine": "deployment", "superlink": "10.0.0.5:8000"}
 
 
 @pytest.mark.parametrize(
@@ -54,6 +58,16 @@ def test_every_flag_that_the_house_promises_is_there():
         ({"foo": 1}, "there is no setting --foo"),
         ({"engine": "spark"}, "--engine takes inline, simulation, deployment, not 'spark'"),
         ({"engine": "deployment"}, "--engine deployment needs --superlink"),
+        ({"superlink": "a:1"}, "--superlink is for --engine deployment, and --engine is inline"),
+        ({"engine": "simulation", "root-certificates": "ca.crt"}, "--root-certificates is for --engine deployment"),
+        ({**DEPLOYED, "superlink": "a:70000"}, "--superlink takes HOST:PORT"),
+        ({**DEPLOYED, "attack": "sign_flip", "num-malicious": 1}, "--num-malicious is not for --engine deployment"),
+        ({**DEPLOYED, "attack": "sign_flip", "malicious-ids": "1"}, "--malicious-ids is not for --engine deployment"),
+        (
+            {"seed": 2**63},
+            "--seed takes a whole number (at least 0 and below 9223372036854775808), not 9223372036854775808",
+        ),
+        ({"rounds": 2**31}, "--rounds takes a whole number (at least 1 and below 2147483648), not 2147483648"),
         ({"clients-per-round": 30}, "--clients-per-round 30 is more than --num-clients 20"),
         ({"num-clients": 2, "min-replies": 3}, "--min-replies 3 is more than --clients-per-round 2"),
         ({"attack": "sign_flip", "num-malicious": 21}, "--num-malicious 21 is more than --num-clients 20"),
@@ -69,7 +83,7 @@ def test_every_flag_that_the_house_promises_is_there():
 )
 def test_bad_settings_are_refused_in_one_sentence(values, sentence):
     with pytest.raises(ValueError) as refused:
-        build.resolve(settings_from(values))
+        resolve(settings_from(values))
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -86,6 +100,9 @@ def test_bad_settings_are_refused_in_one_sentence(values, sentence):
         ({"partition": "dirichlet(alpha=0.0)"}, "alpha"),
         ({"num-clients": 2000, "clients-per-round": 3, "partition": "iid"}, "1437"),
         ({"device": "cuda:77"}, "--device cuda:77 cannot be used here"),
+        ({"device": "meta"}, "--device meta cannot be used here"),
+        ({"model": "cnn(width=100000000)"}, "--model cnn(width=100000000) cannot be made for --task digits"),
+        ({"strategy": "krum(num_byzantine=4)", "min-replies": 10}, "--min-replies 10 is too few for --strategy krum"),
         ({"device": "gpu"}, "--device gpu cannot be used here"),
         ({"optimizer": "sgd(momentum=2.0)"}, "momentum"),
         ({"task": "digits(num_train=5)"}, "5"),
@@ -96,7 +113,7 @@ def test_bad_settings_are_refused_in_one_sentence(values, sentence):
 )
 def test_what_cannot_work_is_refused_before_it_starts(values, sentence):
     with pytest.raises((ValueError, OSError)) as refused:
-        build.check(build.resolve(settings_from(values)))
+        build.check(resolve(settings_from(values)))
     assert sentence in str(refused.value)
 
 
@@ -105,12 +122,32 @@ def test_an_attack_on_other_samples_is_refused(monkeypatch):
 
     monkeypatch.setattr(PixelTrigger, "modalities", frozenset({"text"}))
     with pytest.raises(BadSettings, match="PixelTrigger attacks text samples; digits has image samples"):
-        build.check(build.resolve(settings_from({"attack": "pixel_trigger"})))
+        build.check(resolve(settings_from({"attack": "pixel_trigger"})))
 
 
 def test_malicious_clients_are_the_last_or_the_named_ones():
-    resolve = lambda **values: build.resolve(settings_from({"attack": "sign_flip", **values}))  # noqa: E731
-    assert resolve().malicious == {16, 17, 18, 19}
-    assert resolve(num_malicious=1).malicious == {19}
-    assert resolve(malicious_ids="3, 1").malicious == {1, 3}
-    assert resolve(num_malicious=0).malicious == set()
+    attacked = lambda **values: resolve(settings_from({"attack": "sign_flip", **values}))  # noqa: E731
+    assert attacked().malicious == {16, 17, 18, 19}
+    assert attacked(num_malicious=1).malicious == {19}
+    assert attacked(malicious_ids="3, 1").malicious == {1, 3}
+    assert attacked(num_malicious=0).malicious == set()
+
+
+def test_the_minimum_of_replies_is_half_a_round_or_what_the_rule_needs():
+    least = lambda **values: resolve(settings_from(values)).min_replies  # noqa: E731
+    assert least() == 10
+    assert least(strategy="krum") == 10
+    assert least(strategy="krum(num_byzantine=4)") == 11  # n >= 2f + 3: one reply lost must not end the run
+    assert least(strategy="krum(num_byzantine=4)", clients_per_round=11) == 11
+    assert least(strategy="krum", clients_per_round=4) == 3
+
+
+def test_one_thing_has_one_spelling():
+    values = {"strategy": "krum( num_byzantine = 4 )", "attack": "sign_flip+pixel_trigger(  )"}
+    settings = resolve(settings_from(values))
+    assert settings.strategy == "krum(num_byzantine=4)"
+    assert settings.attack == "sign_flip + pixel_trigger"
+
+
+def test_in_deployment_nobody_is_malicious_by_the_settings():
+    assert resolve(settings_from({**DEPLOYED, "attack": "sign_flip"})).malicious == set()

@@ -59,6 +59,36 @@ def test_a_missing_client_is_named(federation):
         NumberedClients(2, 2).draw(1, grid)
 
 
+def test_a_run_begins_with_enough_clients_and_takes_the_others_in_later(federation):
+    grid = federation([nothing] * 3)
+    late = grid._contexts.pop(4)
+    cohort = NumberedClients(3, 3, min_clients=2, wait_seconds=0.1)
+    assert [member.node_id for member in cohort.draw(1, grid)] == [2, 3, None]
+    grid._contexts[4] = late
+    assert [member.node_id for member in cohort.draw(2, grid)] == [2, 3, 4]
+    with pytest.raises(RuntimeError, match="3 clients are needed and 1 nodes"):
+        NumberedClients(3, 3, min_clients=2, wait_seconds=0.1).draw(1, federation([nothing]))
+
+
+def test_a_node_that_says_nothing_is_asked_ever_more_rarely(federation, monkeypatch):
+    grid = federation([nothing] * 3)
+    deliver, asked = grid._deliver, []
+
+    def silent(message):
+        if message.metadata.dst_node_id == 4:
+            asked.append(server_round)
+            return "lost"
+        return deliver(message)
+
+    monkeypatch.setattr(grid, "_deliver", silent)
+    cohort = NumberedClients(3, 3, min_clients=2)
+    for server_round in range(1, 16):
+        assert [member.node_id for member in cohort.draw(server_round, grid)] == [2, 3, None]
+    assert asked == [1, 3, 7, 15]
+    monkeypatch.setattr(grid, "_deliver", deliver)
+    assert [member.node_id for member in cohort.draw(31, grid)] == [2, 3, 4]
+
+
 def test_more_a_round_than_there_are_is_refused():
     with pytest.raises(ValueError, match="5 of 4 clients"):
         NumberedClients(4, 5)

@@ -50,11 +50,17 @@ def test_a_curious_server_passes_broken_replies_on(federation):
         bad = Array(dtype="float32", shape=(2,), stype="numpy.ndarray", data=b"junk")
         return RecordDict({"arrays": ArrayRecord({"w": bad}), "metrics": MetricRecord({"num-examples": 1})})
 
+    def odd(model):
+        return {"w": model["w"].astype("datetime64[s]")}, {"num-examples": 1}
+
+    def longer(model):
+        return {"w": np.zeros(3, dtype=np.float32)}, {"num-examples": 1}
+
     seen = []
-    inner = FedAvg(NumberedClients(3, 3))
-    run(Curious(inner, seen.append), federation, rounds=1, behaviours=(half, raising, junk))
+    inner = FedAvg(NumberedClients(5, 5))
+    run(Curious(inner, seen.append), federation, rounds=1, behaviours=(half, raising, junk, odd, longer))
     assert len(seen) == 1
-    assert [drop["client"] for drop in inner.account.dropped] == [1, 2]
+    assert [drop["client"] for drop in inner.account.dropped] == [1, 2, 3, 4]
 
 
 def test_resumed_goes_on_with_the_rounds_of_the_whole_run(federation):

@@ -1,0 +1,110 @@
+"""What a user left to the task is filled in, and numbers that cannot go together are refused."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from typing import Any
+
+from flower_apps import build, plugins
+from flower_apps.config import AUTO, ENGINES, NONE, BadSettings, Resolved, Settings
+from strategies import NumberedClients
+from tasks import Defaults
+
+
+def resolve(settings: Settings) -> Resolved:
+    """Fill in everything that is "auto" (but the device, which every machine chooses for itself), and check numbers.
+
+    Raises BadSettings or BadSpec with a sentence; loads no data.
+    """
+    if settings.engine not in ENGINES:
+        raise BadSettings(f"--engine takes {', '.join(ENGINES)}, not {settings.engine!r}")
+    _check_address(settings)
+    defaults = _defaults(settings.task)
+    filled: dict[str, Any] = {
+        name: getattr(defaults, name)
+        for name in ("model", "optimizer", "learning_rate", "batch_size", "local_epochs", "rounds", "partition")
+        if getattr(settings, name) == AUTO
+    }
+    num_clients = defaults.num_clients if settings.num_clients == AUTO else settings.num_clients
+    per_round = (
+        min(defaults.clients_per_round, num_clients)
+        if settings.clients_per_round == AUTO
+        else settings.clients_per_round
+    )
+    if per_round > num_clients:
+        raise BadSettings(f"--clients-per-round {per_round} is more than --num-clients {num_clients}")
+    min_replies = (
+        _min_replies(settings.strategy, per_round) if settings.min_replies == AUTO else int(settings.min_replies)
+    )
+    if min_replies > per_round:
+        raise BadSettings(f"--min-replies {min_replies} is more than --clients-per-round {per_round}")
+    filled |= {
+        "num_clients": num_clients,
+        "clients_per_round": per_round,
+        "min_replies": min_replies,
+        "num_malicious": _num_malicious(settings, num_clients, defaults.malicious_share),
+    }
+    for name in ("task", "model", "strategy", "defense", "partition", "optimizer", "attack"):
+        # One spelling for one thing: a run that is resumed compares texts.
+        filled[name] = " + ".join(map(str, plugins.parse_sum(filled.get(name, getattr(settings, name)))))
+    return Resolved(**{**settings.model_dump(), **filled})
+
+
+def _check_address(settings: Settings) -> None:
+    superlink, certificates = settings.superlink, settings.root_certificates
+    if settings.engine != "deployment":
+        if superlink or certificates:
+            flag = "--superlink" if superlink else "--root-certificates"
+            raise BadSettings(f"{flag} is for --engine deployment, and --engine is {settings.engine}")
+        return
+    if not superlink:
+        raise BadSettings("--engine deployment needs --superlink HOST:PORT, the address of a running SuperLink")
+    host, _, port = superlink.rpartition(":")
+    if not re.fullmatch(r"[^\s:/]+", host) or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise BadSettings(f"--superlink takes HOST:PORT, such as 10.0.0.5:8000, not {superlink!r}")
+
+
+def _min_replies(strategy: str, per_round: int) -> int:
+    """Return half of a round, or the more that the rule needs: krum(num_byzantine=4) works with 11 and not with 10."""
+    rule = build.strategy_of(strategy, NumberedClients(per_round, per_round), 1).rule
+    enough = [count for count in range((per_round + 1) // 2, per_round) if build.refusal(rule, count) is None]
+    return enough[0] if enough else per_round
+
+
+def _num_malicious(settings: Settings, num_clients: int, share: float) -> int:
+    named, count = settings.named_malicious, settings.num_malicious
+    if named and named[-1] >= num_clients:
+        raise BadSettings(f"--malicious-ids names client {named[-1]}; clients are 0 to {num_clients - 1}")
+    if named and count not in (AUTO, len(named)):
+        raise BadSettings(
+            f"--malicious-ids names {len(named)} clients and --num-malicious says {count}; give one of them"
+        )
+    if settings.engine == "deployment":
+        if named or count not in (AUTO, 0):
+            flag = "--malicious-ids" if named else "--num-malicious"
+            raise BadSettings(
+                f'{flag} is not for --engine deployment: there a node is malicious that says role="malicious" in its '
+                "--node-config"
+            )
+        return 0
+    if settings.attack == NONE:
+        if named or count not in (AUTO, 0):
+            raise BadSettings(
+                "there are malicious clients and no --attack; name an attack, or have no malicious clients"
+            )
+        return 0
+    if named:
+        return len(named)
+    wanted = max(1, round(share * num_clients)) if count == AUTO else int(count)
+    if wanted > num_clients:
+        raise BadSettings(f"--num-malicious {wanted} is more than --num-clients {num_clients}")
+    return wanted
+
+
+def _defaults(task: str) -> Defaults:
+    function = plugins.find("task", plugins.parse(task).name)
+    defaults = importlib.import_module(function.__module__).DEFAULTS
+    if not isinstance(defaults, Defaults):
+        raise TypeError(f"{function.__module__} needs a constant DEFAULTS: Defaults")
+    return defaults
