@@ -170,6 +170,8 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 def _leave(sentence: str, code: int) -> NoReturn:
+    if code == 130:  # another Ctrl-C would find nothing to end but this sentence
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sentence:
         style = "red" if code != 130 else "yellow"
         err.print(f"thornbed: {sentence}", style=style, markup=False, highlight=False, soft_wrap=True)

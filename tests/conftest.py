@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,8 +34,11 @@ def thornbed(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str])
 
     def type_in(*words: object) -> Typed:
         monkeypatch.setattr(sys, "argv", ["thornbed", *map(str, words)])
+        handlers = {sign: signal.getsignal(sign) for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         with pytest.raises(SystemExit) as left:
             main()
+        for sign, handler in handlers.items():
+            signal.signal(sign, handler)
         captured = capfd.readouterr()
         return Typed(int(left.value.code or 0), captured.out, captured.err)
 

@@ -8,12 +8,16 @@ import subprocess
 import sys
 import time
 import zipfile
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
-from flower_apps.engines.simulation import free_port, local_superlink, wait_until_healthy
-from flower_apps.flower_cli import environment, flower_home
+from flower_apps.engines.simulation import free_port, superlink_for_simulation, wait_until_healthy
+from flower_apps.flower_cli import environment
+from flower_apps.guarded import guarded
+from flower_apps.records import Folder
 from tests.conftest import read_lines
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,14 +63,57 @@ def test_flwr_run_does_the_same_with_the_flags_as_keys(thornbed, tmp_path):
     flags = {"model": "mlp(hidden=(16,))", "num-clients": 4, "rounds": 2, "strategy": "median", "partition": "iid"}
     words = [word for key, value in flags.items() for word in (f"--{key}", value)]
     assert thornbed("run", *words, "--output", tmp_path / "inline").code == 0
-    port = free_port()
-    with flower_home(f"127.0.0.1:{port}", "") as home, local_superlink(home, port):
+    with superlink_for_simulation() as (home, _):
         keys = {**flags, "output": str(tmp_path / "flwr")}
         command = ["flwr", "run", str(ROOT), "thornbed", "--stream", "--federation-config", "num-supernodes=4"]
         command += ["--run-config", " ".join(f"{key}={json.dumps(value)}" for key, value in keys.items())]
         done = subprocess.run(command, env=environment(home), cwd=home, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_equal(tmp_path / "inline", tmp_path / "flwr")
+    config = json.loads((tmp_path / "flwr" / "config.json").read_text())
+    assert config["settings"]["engine"] == "simulation"
+    assert len(config["flower_bundle"]) == 64  # which code ran, where no checkout is
+
+
+def family_of(words):
+    """Return the processes whose command line or environment names the words."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE and words in " ".join(
+                [*process.cmdline(), *process.environ().values()]
+            ):
+                found.append(process)
+    return found
+
+
+@pytest.mark.parametrize("signs", [[signal.SIGKILL], [signal.SIGINT] * 4], ids=["-9", "^C^C^C"])
+def test_a_simulation_that_is_ended_leaves_no_process_and_goes_on(thornbed, tmp_path, signs):
+    output = tmp_path / "run"
+    words = [*RUN[:-4], "--rounds", "40", "--model", "mlp(hidden=(16,))", "--output", str(output)]
+    mark = f"THORNBED_TEST={output}"
+    command = [sys.executable, "-m", "flower_apps.cli", *words, "--engine", "simulation"]
+    env = {**os.environ, "THORNBED_TEST": mark}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env)
+    while process.poll() is None and not (output.is_dir() and (Folder(output).rounds_done() or 0) >= 2):
+        time.sleep(0.05)
+    assert len(family_of(mark)) > 5, "SuperLink, server app, simulation, ray"
+    for sign in signs:
+        process.send_signal(sign)
+        time.sleep(0.05)
+    _, error = process.communicate(timeout=40)
+    assert process.returncode == (-9 if signal.SIGKILL in signs else 130)
+    assert "Traceback" not in error
+    deadline = time.monotonic() + 20
+    while family_of(mark) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not family_of(mark)
+    done = Folder(output).rounds_done()
+    assert 2 <= done < 40
+    # What it left goes on, in another engine even, to the end that an unbroken run has.
+    assert thornbed("run", "--resume", "--output", output, "--engine", "inline", "--rounds", done + 2).code == 0
+    assert thornbed(*words[:-2], "--rounds", done + 2, "--output", tmp_path / "whole").code == 0
+    assert_equal(tmp_path / "whole", output)
 
 
 @pytest.fixture(scope="module")
@@ -108,41 +155,53 @@ def test_the_bundle_runs_where_nothing_else_is(bundle, tmp_path):
 
 @pytest.fixture
 def superlink(tmp_path):
-    """A SuperLink and three SuperNodes on loopback, as the documentation starts them; the last one is malicious."""
+    """A SuperLink and three SuperNodes on loopback, as the documentation starts them; the last one is malicious.
+
+    They run in a folder of their own, `there`, as if on another machine.
+    """
     port = free_port()
+    there = tmp_path / "there"
     env, log = environment(tmp_path / "home"), tmp_path / "superlink.log"
     (tmp_path / "home").mkdir()
-    start = lambda *words: subprocess.Popen(  # noqa: E731
-        words, env=env, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    processes = [start("flower-superlink", "--insecure", "--port", str(port), "--log-file", str(log))]
-    try:
-        wait_until_healthy(processes[0], port, log)
+    there.mkdir()
+    with ExitStack() as stack:
+        start = lambda *words: stack.enter_context(guarded(words, env=env, cwd=there))  # noqa: E731
+        server = start("flower-superlink", "--insecure", "--port", str(port), "--log-file", str(log))
+        wait_until_healthy(server, port, log)
         for client in range(3):
             node = f"partition-id={client} num-partitions=3" + (' role="malicious"' if client == 2 else "")
-            processes.append(
-                start("flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}", "--node-config", node,
-                      "--port", str(free_port()))
-            )  # fmt: skip
+            words = ["flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}", "--node-config", node]
+            start(*words, "--port", str(free_port()))
         yield f"127.0.0.1:{port}"
-    finally:
-        for process in reversed(processes):
-            os.killpg(process.pid, signal.SIGTERM)
-        time.sleep(1)
-        for process in processes:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_deployment_gives_the_figures_of_inline(thornbed, tmp_path, superlink):
+def test_deployment_gives_the_figures_of_inline(thornbed, tmp_path, monkeypatch, superlink):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     words = ["run", "--task", "digits", "--model", "mlp(hidden=(16,))", "--num-clients", "3", "--rounds", "2",
              "--attack", "pixel_trigger(size=2)", "--partition", "iid"]  # fmt: skip
     assert thornbed(*words, "--num-malicious", 1, "--output", tmp_path / "inline").code == 0
-    typed = thornbed(*words, "--engine", "deployment", "--superlink", superlink, "--output", tmp_path / "deployment")
+    deployed = [*words, "--engine", "deployment", "--superlink", superlink, "--output", "records/first"]
+    typed = thornbed(*deployed)
     assert typed.code == 0, typed.err
-    assert_equal(tmp_path / "inline", tmp_path / "deployment")
+    records = tmp_path / "there" / "records" / "first"  # beside the SuperLink, not here
+    assert_equal(tmp_path / "inline", records)
+    summary = json.loads((records / "summary.json").read_text())
     # Who was malicious came from the node, not from the run's settings.
-    assert json.loads((tmp_path / "deployment" / "summary.json").read_text())["malicious"] == [2]
+    assert summary["malicious"] == [2]
+    # What was computed there is shown here.
+    assert "2/2" in typed.err
+    assert f"{summary['metrics']['accuracy']:.3f}" in typed.out
+    assert "1 of 3" in typed.out
+    assert f"records/first (on the machine of the SuperLink {superlink})" in typed.out
+    assert sorted(path.name for path in (tmp_path / "here").rglob("*")) == ["first.flower.log", "runs"]
+
+    typed = thornbed(*deployed)
+    assert typed.code == 1
+    assert "holds a run already; add --resume" in typed.sentence
+    typed = thornbed(*deployed, "--resume", "--rounds", 3)
+    assert typed.code == 0, typed.err
+    assert [line["round"] for line in read_lines(records)] == [0, 1, 2, 3]
 
 
 def test_a_superlink_that_is_not_there_is_named(thornbed, tmp_path):
