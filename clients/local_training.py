@@ -149,13 +149,16 @@ def _rows(sizes: list[int], steps: int, generator: torch.Generator) -> Iterator[
 @contextmanager
 def _mode(model: nn.Module, *, training: bool) -> Iterator[None]:
     """Put the model into a mode, and every single layer back into its own afterwards."""
-    before = {layer: layer.training for layer in model.modules()}
-    model.train(training)
+    before = [(layer, layer.training) for layer in model.modules()]
+    for layer, mode in before:
+        if mode is not training:  # setting an attribute of a layer costs more than looking at it
+            layer.training = training
     try:
         yield
     finally:
-        for layer, mode in before.items():
-            layer.training = mode
+        for layer, mode in before:
+            if layer.training is not mode:
+                layer.training = mode
 
 
 @contextmanager

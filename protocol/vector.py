@@ -7,9 +7,10 @@ the server has them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from io import BytesIO
 
 import numpy as np
@@ -26,15 +27,29 @@ class Entry:
     shape: tuple[int, ...]
     dtype: str
 
-    @property
+    @cached_property
     def floating(self) -> bool:
         """Whether the entry is part of the vector."""
         return np.dtype(self.dtype).kind == "f"
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of scalars."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
+
+    @cached_property
+    def num_bytes(self) -> int:
+        """Length of its values in bytes."""
+        return self.size * np.dtype(self.dtype).itemsize
+
+    @cached_property
+    def header(self) -> bytes:
+        """What numpy writes before such an array; comparing it is far quicker than reading one, and copying too."""
+        stream = BytesIO()
+        descr = np.lib.format.dtype_to_descr(np.dtype(self.dtype))
+        content = {"descr": descr, "fortran_order": False, "shape": self.shape}
+        np.lib.format.write_array_header_1_0(stream, content)
+        return stream.getvalue()
 
 
 @dataclass(frozen=True)
@@ -46,7 +61,7 @@ class Layout:
     @classmethod
     def of(cls, arrays: ArrayRecord) -> Layout:
         """Read the layout off a model's arrays."""
-        return cls(tuple(Entry(name, tuple(array.shape), array.dtype) for name, array in arrays.items()))
+        return cls(tuple(_entry(name, tuple(array.shape), array.dtype) for name, array in arrays.items()))
 
     @property
     def dimension(self) -> int:
@@ -88,7 +103,7 @@ class Layout:
         for entry in self.entries:
             if entry.floating:
                 piece = vector[start : start + entry.size].reshape(entry.shape)
-                arrays[entry.name] = Array(piece.numpy().astype(entry.dtype, copy=False))
+                arrays[entry.name] = _array(entry.name, piece.numpy().astype(entry.dtype, copy=False))
                 start += entry.size
             else:
                 arrays[entry.name] = base[entry.name]
@@ -100,9 +115,8 @@ def _values(array: Array, entry: Entry) -> np.ndarray:
 
     The header comes first because it is the sender's claim: numpy allocates what a header asks for before it reads.
     """
-    plain = _plain_header(entry)
-    if array.data.startswith(plain) and len(array.data) == len(plain) + entry.size * np.dtype(entry.dtype).itemsize:
-        return np.frombuffer(array.data, dtype=entry.dtype, offset=len(plain)).reshape(entry.shape)
+    if array.data.startswith(entry.header) and len(array.data) == len(entry.header) + entry.num_bytes:
+        return np.frombuffer(array.data, dtype=entry.dtype, offset=len(entry.header)).reshape(entry.shape)
     stream = BytesIO(array.data)
     try:
         version = np.lib.format.read_magic(stream)
@@ -120,19 +134,20 @@ def _values(array: Array, entry: Entry) -> np.ndarray:
     return values.reshape(shape, order="F" if fortran_order else "C")
 
 
-@lru_cache(maxsize=4096)
-def _plain_header(entry: Entry) -> bytes:
-    """Return the header that numpy writes for such an array: a look at it is far quicker than reading it."""
-    stream = BytesIO()
-    descr = np.lib.format.dtype_to_descr(np.dtype(entry.dtype))
-    header = {"descr": descr, "fortran_order": False, "shape": entry.shape}
-    np.lib.format.write_array_header_1_0(stream, header)
-    return stream.getvalue()
-
-
 def to_arrays(tensors: Mapping[str, Tensor]) -> ArrayRecord:
     """Turn a state dictionary into the arrays that travel."""
-    return ArrayRecord({name: Array(tensor.detach().cpu().numpy()) for name, tensor in tensors.items()})
+    return ArrayRecord({name: _array(name, tensor.detach().cpu().numpy()) for name, tensor in tensors.items()})
+
+
+def _array(name: str, values: np.ndarray) -> Array:
+    """Return what `Array(values)` is, in a third of the time: numpy's header is made once for each entry."""
+    entry = _entry(name, values.shape, str(values.dtype))
+    return Array(dtype=entry.dtype, shape=entry.shape, stype="numpy.ndarray", data=entry.header + values.tobytes())
+
+
+@lru_cache(maxsize=4096)
+def _entry(name: str, shape: tuple[int, ...], dtype: str) -> Entry:
+    return Entry(name, shape, dtype)
 
 
 def to_tensors(arrays: ArrayRecord) -> dict[str, Tensor]:
