@@ -59,6 +59,7 @@ def flwr_run(
     `while_running` is called a few times a second. That `flwr run` ends well does not say that the run did.
     """
     app = app_folder()
+    log.parent.mkdir(parents=True, exist_ok=True)
     config = home / "run.toml"
     config.write_text(tomli_w.dumps(settings.to_run_config()), encoding="utf-8")
     command = ["flwr", "run", str(app), "thornbed", "--stream", "--run-config", str(config), *options]

@@ -21,7 +21,6 @@ def deployment(settings: Resolved, on_round: OnRound) -> dict[str, Any] | None:
     """
     _reach(settings.superlink)
     log = Path("runs") / f"{Path(settings.output).name}.flower.log"
-    log.parent.mkdir(exist_ok=True)
     seen = 0
 
     def follow() -> None:
