@@ -16,7 +16,7 @@ from flower_apps import build, plugins
 from flower_apps.config import BadSettings, Interrupted, Resolved, RunFailed, Settings
 from flower_apps.federation import OnRound, default_output
 from flower_apps.records import Folder
-from flower_apps.resolving import resolve
+from flower_apps.resolving import check_address, resolve
 from strategies import RunStopped
 
 
@@ -27,6 +27,7 @@ def prepare(settings: Settings) -> Resolved:
     """
     try:
         resolved = resolve(settings)
+        check_address(resolved)
         # In deployment the data and the records lie on other machines, whose own server app checks them.
         here = resolved.engine != "deployment"
         paths = {"output": resolved.output or default_output(resolved), "data_dir": resolved.data_dir}
@@ -34,8 +35,6 @@ def prepare(settings: Settings) -> Resolved:
             paths = {name: str(Path(path).expanduser().resolve()) for name, path in paths.items() if path}
         if certificates := resolved.root_certificates:
             paths["root_certificates"] = str(Path(certificates).expanduser().resolve())
-            if not Path(paths["root_certificates"]).is_file():
-                raise BadSettings(f"--root-certificates {certificates} is no file")
         resolved = resolved.model_copy(update=paths)
         build.check(resolved, data=here)
         if here:

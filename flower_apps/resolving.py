@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from pathlib import Path
 from typing import Any
 
 from flower_apps import build, plugins
@@ -19,7 +20,6 @@ def resolve(settings: Settings) -> Resolved:
     """
     if settings.engine not in ENGINES:
         raise BadSettings(f"--engine takes {', '.join(ENGINES)}, not {settings.engine!r}")
-    _check_address(settings)
     defaults = _defaults(settings.task)
     filled: dict[str, Any] = {
         name: getattr(defaults, name)
@@ -51,13 +51,19 @@ def resolve(settings: Settings) -> Resolved:
     return Resolved(**{**settings.model_dump(), **filled})
 
 
-def _check_address(settings: Settings) -> None:
+def check_address(settings: Settings) -> None:
+    """Refuse an address where it has no meaning, or none where it has; for the side that starts a run.
+
+    Raises BadSettings. Flower's own command knows the address by itself, and its apps need none.
+    """
     superlink, certificates = settings.superlink, settings.root_certificates
     if settings.engine != "deployment":
         if superlink or certificates:
             flag = "--superlink" if superlink else "--root-certificates"
             raise BadSettings(f"{flag} is for --engine deployment, and --engine is {settings.engine}")
         return
+    if certificates and not Path(certificates).expanduser().is_file():
+        raise BadSettings(f"--root-certificates {certificates} is no file")
     if not superlink:
         raise BadSettings("--engine deployment needs --superlink HOST:PORT, the address of a running SuperLink")
     host, _, port = superlink.rpartition(":")

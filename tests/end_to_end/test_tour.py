@@ -12,10 +12,17 @@ def test_the_tour_runs_and_reports(thornbed, tmp_path, monkeypatch):
     assert typed.code == 0, typed.err
     assert "equal in every figure" in typed.out
     page = (output / "report.html").read_text()
-    for name in stops:
-        assert name in page
+    said = [typed.out.index(word) for word in ("nobody", "plant", "same backdoor", "own engine")]
+    assert said == sorted(said)  # in the order of the story
+    places = [page.index(name) for name in stops]
+    assert places == sorted(places)
     assert "data:image/png;base64" in page
     assert thornbed("tour", "--output", tmp_path).code == 2  # a folder with something else in it
+    (output / "notes.txt").write_text("mine")
+    monkeypatch.setattr(tour, "_take", lambda *_: None)
+    assert thornbed("tour", "--output", output).code == 0  # once more in the same place: its own runs go, nothing else
+    assert (output / "notes.txt").exists()
+    assert not any((output / name).exists() for name in stops)
 
 
 def test_a_difference_between_the_engines_is_found(tmp_path):
@@ -30,6 +37,8 @@ def test_a_difference_between_the_engines_is_found(tmp_path):
     one, same, other = (Folder(tmp_path / name) for name in ("one", "same", "other"))
     assert not tour._differences(one, same)
     assert tour._differences(one, other) == "accuracy of round 1 (0.75 and 0.751)"
+    one.append({"round": 2, "accuracy": 0.75, "loss": 1.0})
+    assert tour._differences(one, same) == "the number of rounds (3 and 2 lines)"
 
 
 def test_a_folder_that_is_no_tour_is_left_alone(thornbed, tmp_path):

@@ -51,6 +51,20 @@ def test_in_deployment_the_node_decides_its_role():
         build.role(settings, 0, {"role": "evil"})
 
 
+def test_a_node_says_where_its_own_data_and_device_are():
+    from flwr.app import Context, RecordDict
+
+    from flower_apps import client_app
+
+    run_config = {**settings_from({"data-dir": "/of/the/run"}).to_run_config()}
+    node_config = {"partition-id": 1, "data-dir": "/of/the/node", "device": "cpu"}
+    context = Context(run_id=1, node_id=2, node_config=node_config, state=RecordDict(), run_config=run_config)
+    settings = client_app._settings(context)
+    assert (settings.data_dir, settings.device) == ("/of/the/node", "cpu")
+    context.node_config = {"partition-id": 1}
+    assert client_app._settings(context).data_dir == "/of/the/run"
+
+
 def test_a_strategy_class_can_be_named_as_well_as_a_rule():
     assert build.strategy(resolved(strategy="invariant_aggregation(tau=0.5)")).rule.keywords["tau"] == 0.5
     assert build.strategy(resolved(strategy="invariant(tau=0.5)")).rule.keywords["tau"] == 0.5

@@ -7,7 +7,7 @@ import pytest
 
 from flower_apps import build
 from flower_apps.config import BadSettings, Settings, settings_from
-from flower_apps.resolving import resolve
+from flower_apps.resolving import check_address, resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -83,7 +83,7 @@ DEPLOYED = {"engine": "deployment", "superlink": "10.0.0.5:8000"}
 )
 def test_bad_settings_are_refused_in_one_sentence(values, sentence):
     with pytest.raises(ValueError) as refused:
-        resolve(settings_from(values))
+        check_address(resolve(settings_from(values)))
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -151,3 +151,7 @@ def test_one_thing_has_one_spelling():
 
 def test_in_deployment_nobody_is_malicious_by_the_settings():
     assert resolve(settings_from({**DEPLOYED, "attack": "sign_flip"})).malicious == set()
+
+
+def test_flowers_own_command_needs_no_address():
+    assert resolve(settings_from({"engine": "deployment"})).engine == "deployment"
