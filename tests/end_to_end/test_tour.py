@@ -12,7 +12,7 @@ def test_the_tour_runs_and_reports(thornbed, tmp_path, monkeypatch):
     assert typed.code == 0, typed.err
     assert "equal in every figure" in typed.out
     page = (output / "report.html").read_text()
-    said = [typed.out.index(word) for word in ("nobody", "plant", "same backdoor", "own engine")]
+    said = [typed.out.index(word) for word in ("nobody", "plant", "invariant", "the same in")]
     assert said == sorted(said)  # in the order of the story
     places = [page.index(name) for name in stops]
     assert places == sorted(places)
