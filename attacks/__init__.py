@@ -1,1 +1,19 @@
-"""Attacks as pure algorithms on tensors, by what they touch; never Flower."""
+"""Attacks as pure algorithms on tensors, by what they touch; never Flower.
+
+Every attack says in a constant `NEEDS` what its attacker must know, as a frozenset of `Knowledge`: a run prints it, and
+refuses an attack that needs what the setting cannot give.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Knowledge(StrEnum):
+    """What an attacker may have to know."""
+
+    OWN_DATA = "its own data"
+    SERVER_MODEL = "the server's model"
+    OTHER_ATTACKERS = "what other attackers hold"
+    DEFENSE = "the defense"
+    TARGET_DATA = "data like the target's"

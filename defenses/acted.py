@@ -6,7 +6,7 @@ With nobody listening the call does nothing, so a rule stays a pure function of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -30,3 +30,20 @@ def listening() -> Iterator[dict[str, Figure]]:
         yield figures
     finally:
         _figures.reset(token)
+
+
+def did_something(figures: Mapping[str, object], used: int) -> bool | None:
+    """Tell from the figures of a round with `used` updates whether the defense changed anything; None: they do not say.
+
+    It did where a share (NAME_share) or a count of what was cut (trimmed_per_tail) is above zero, or where it selected
+    fewer updates than there were.
+    """
+    signs = [value > 0 for name, value in figures.items() if _counts(name) and isinstance(value, int | float)]
+    selected = figures.get("selected")
+    if isinstance(selected, list):
+        signs.append(len(selected) < used)
+    return any(signs) if signs else None
+
+
+def _counts(name: str) -> bool:
+    return name.endswith("_share") or name == "trimmed_per_tail"

@@ -20,6 +20,7 @@ from clients.role import Role, Roles
 from flower_apps import plugins
 from flower_apps.config import AUTO, NONE, BadSettings, Resolved
 from flower_apps.plugins import Spec
+from flower_apps.threat import check_threat
 from protocol.randomness import derived_seed, generator
 from strategies import FedAvg, NumberedClients
 from strategies._cohort import Cohort
@@ -185,6 +186,7 @@ def check(settings: Resolved, *, data: bool = True) -> None:
     made = torch.randn(2, 8, generator=generator(settings.seed, "check"))
     if settings.defense != NONE:
         plugins.load("defense", settings.defense)(made[0], generator(settings.seed, "check"))
+    check_threat(settings)
     optimizer(settings)([nn.Parameter(torch.zeros(1))])
     built = attack(settings.attack, settings.data_dir)
     plugins.find("partition", plugins.parse(settings.partition).name)

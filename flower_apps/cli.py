@@ -145,6 +145,70 @@ def tour(
     take(output, out, err)
 
 
+Jobs = Annotated[int, typer.Option(min=1, metavar="N", help="Cells that run at a time, each in a process of its own.")]
+Seeds = Annotated[str | None, typer.Option(help="Seeds in place of those of the file, such as 0,1,2.")]
+DataDir = Annotated[str | None, typer.Option(help="Folder with data, as for run.")]
+Output = Annotated[
+    Path | None, typer.Option(help="Folder for the cells; by default of the file's name in runs/sweeps.")
+]
+
+
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(help="TOML file: flags of run, and lists of them.")],
+    jobs: Jobs = 1,
+    seeds: Seeds = None,
+    output: Output = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Run every combination of the lists in a file; finished cells are skipped, so the same command goes on."""
+    from flower_apps.sweeps import command
+
+    command.sweep(file, jobs, seeds, output, data_dir, out, err)
+
+
+@app.command()
+def reproduce(
+    name: Annotated[str | None, typer.Argument(help="PAPER/TABLE, one of those that --list names.")] = None,
+    listed: Annotated[bool, typer.Option("--list", help="Say which tables there are, their time and data.")] = False,
+    scale: Annotated[Literal["cpu", "paper"], typer.Option(help="A size for two cores, or the paper's own.")] = "cpu",
+    jobs: Jobs = 1,
+    seeds: Seeds = None,
+    output: Output = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Run a table of a paper again and put its numbers beside ours."""
+    from flower_apps.sweeps import command
+
+    if listed:
+        command.list_presets(out)
+        return
+    if name is None:
+        raise BadSettings("reproduce takes PAPER/TABLE; thornbed reproduce --list says which there are")
+    command.reproduce(name, scale, jobs, seeds, output, data_dir, out, err)
+
+
+@app.command()
+def show(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a run, or of a sweep.")]) -> None:
+    """Show a run or a sweep in the terminal."""
+    from flower_apps.sweeps import command
+
+    command.show(folder, out)
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Output folders of runs or sweeps.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for report.html and tables; by default the first.")
+    ] = None,
+) -> None:
+    """Write one report.html about runs, and their table as CSV, JSON and LaTeX."""
+    from flower_apps.sweeps import command
+
+    command.report(folders, output, out)
+
+
 def main() -> NoReturn:
     """Run the command line and leave with its exit code: 0 done, 1 stopped on the way, 2 refused, 130 interrupted."""
     for sign in (signal.SIGTERM, signal.SIGHUP):

@@ -15,9 +15,11 @@ from flwr.serverapp.strategy import Strategy
 
 from attacks.data import DataAttack
 from clients.local_training import evaluate
+from defenses.acted import did_something
 from flower_apps import build
 from flower_apps.config import Resolved
 from flower_apps.records import Folder
+from flower_apps.threat import threat_model
 from protocol.vector import to_arrays, to_tensors
 from strategies import NumberedClients, Resumed
 from tasks import Samples
@@ -76,7 +78,8 @@ class _Run:
         tensors = self.folder.load_checkpoint() if done else self.network.state_dict()
         rounds = self.settings.rounds
         earlier = sum(line["seconds"] for line in self.folder.lines())
-        facts = {"device": str(self.device), "num_parameters": self._num_parameters()}
+        facts: dict[str, Any] = {"device": str(self.device), "num_parameters": self._num_parameters()}
+        facts["threat_model"] = threat_model(self.settings, len(self.settings.malicious))
         if bundle := grid.run.fab_hash:  # Flower ran a bundle: this is which one
             facts["flower_bundle"] = bundle
         self.folder.write_config(self.settings, facts)
@@ -119,6 +122,7 @@ class _Run:
                 "sampled_malicious": [client for client in account.sampled if client in self._malicious()],
                 "dropped": account.dropped,
                 "defense": account.defense,
+                "defense_acted": did_something(account.defense, len(account.sampled) - len(account.dropped)),
             }
         self._round_started = now
         self.last = self.folder.append(line)
@@ -144,11 +148,7 @@ class _Run:
 
     def _summary(self, seconds: float) -> dict[str, Any]:
         lines = self.folder.lines()
-        told = {
-            key: value
-            for key, value in getattr(self.strategy.rule, "keywords", {}).items()
-            if key == "num_byzantine" and value is not None
-        }
+        acted = [line["defense_acted"] for line in lines if line.get("defense_acted") is not None]
         return {
             "metrics": {name: self.last[name] for name in ("accuracy", "loss", "attack_success_rate")},
             "rounds": self.last["round"],
@@ -157,6 +157,7 @@ class _Run:
             "seconds_aggregation": sum(line.get("seconds_aggregation", 0.0) for line in lines),
             "malicious": sorted(self._malicious()),
             "replies_dropped": sum(len(line.get("dropped", ())) for line in lines),
-            # A defense that is told the number of attackers knows more than it would in the field.
-            "defense_was_told": told,
+            "defense_was_told": threat_model(self.settings, len(self._malicious()))["defense_was_told"],
+            # Rounds in which the defense changed anything; null where it does not say.
+            "defense_acted": sum(acted) if acted else None,
         }

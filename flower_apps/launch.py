@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from flower_apps import build, plugins
-from flower_apps.config import BadSettings, Interrupted, Resolved, RunFailed, Settings
+from flower_apps import build, plugins, threat
+from flower_apps.config import NONE, BadSettings, Interrupted, Resolved, RunFailed, Settings
 from flower_apps.federation import OnRound, default_output
 from flower_apps.records import Folder
 from flower_apps.resolving import check_address, resolve
@@ -47,12 +47,16 @@ def prepare(settings: Settings) -> Resolved:
 
 def run(settings: Resolved, out: Console, err: Console) -> None:
     """Run prepared settings, show progress on `err` and the result on `out`; raises RunFailed and Interrupted."""
+    said = threat.spoken(threat.threat_model(settings, len(settings.malicious)), settings.engine)
+    out.print(said, markup=False, highlight=False, soft_wrap=True)
     with progress(err) as bar:
         task = bar.add_task(title(settings), total=settings.rounds, figures="")
         with interruptible(settings):
             summary = start(settings, lambda line: bar.update(task, completed=line["round"], figures=figures(line)))
     if summary is not None:
         out.print(_result(settings, summary))
+        if summary.get("defense_acted") == 0:
+            out.print(f"Beware: {settings.strategy} changed nothing in any round; see 'defense' in metrics.jsonl.")
         if summary["replies_dropped"]:
             out.print(f"{summary['replies_dropped']} replies were dropped; metrics.jsonl says which and why.")
     where = f" (on the machine of the SuperLink {settings.superlink})" if settings.engine == "deployment" else ""
@@ -60,14 +64,14 @@ def run(settings: Resolved, out: Console, err: Console) -> None:
 
 
 def _result(settings: Resolved, summary: Mapping[str, Any]) -> Table:
-    table = Table(*(Column(name, overflow="fold") for name in ("task", "strategy", "attack")))
+    table = Table("task", *(Column(name, overflow="fold", min_width=14) for name in ("strategy", "attack")))
     for name in ("accuracy", "attack success rate", "loss", "seconds"):
         table.add_column(name, justify="right")
     metrics = summary["metrics"]
     table.add_row(
         settings.task,
         settings.strategy,
-        f"{settings.attack} by {len(summary['malicious'])} of {settings.num_clients}",
+        settings.attack + f" by {len(summary['malicious'])} of {settings.num_clients}" * (settings.attack != NONE),
         shown(metrics["accuracy"]),
         shown(metrics["attack_success_rate"]),
         "not finite" if metrics["loss"] is None else f"{metrics['loss']:.4f}",

@@ -75,6 +75,7 @@ class Folder:
                 )
             return 0
         self._compare(settings)
+        self.check()
         done = self.rounds_done()
         if done is None:
             (self.path / METRICS).unlink(missing_ok=True)
@@ -84,12 +85,17 @@ class Folder:
             raise BadSettings(f"--rounds {rounds} is fewer than the {done} that are done in {self.path}")
         if done < rounds:  # an earlier end is none any more: a summary says that a run is complete
             (self.path / SUMMARY).unlink(missing_ok=True)
-        lines = self.lines()
-        if odd := [number for number, line in enumerate(lines, 1) if not _is_round(line)]:
-            raise BadSettings(f"{self.path / METRICS} is damaged: line {odd[0]} is no round; name another --output")
-        lines = [line for line in lines if line["round"] <= done]
+        lines = [line for line in self.lines() if line["round"] <= done]
         _write(self.path / METRICS, "".join(_json(line) + "\n" for line in lines))
         return done
+
+    def check(self) -> None:
+        """Raise BadSettings, which names the file, where the records of a run cannot be read."""
+        self.settings()
+        self.rounds_done()
+        self.summary()
+        if odd := [number for number, line in enumerate(self.lines(), 1) if not _is_round(line)]:
+            raise BadSettings(f"{self.path / METRICS} is damaged: line {odd[0]} is no round; name another --output")
 
     def settings(self) -> Settings:
         """Return the resolved settings of the run that is here; raises BadSettings where there is none."""

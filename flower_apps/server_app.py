@@ -32,7 +32,7 @@ def main(grid: Grid, context: Context) -> None:
             settings = settings.model_copy(update={"engine": "simulation"})
         build.check(settings)
         summary = conduct(settings, grid, _say_round)
-        _say(SUMMARY, summary, ("metrics", "rounds", "seconds", "malicious", "replies_dropped"))
+        _say(SUMMARY, summary, ("metrics", "rounds", "seconds", "malicious", "replies_dropped", "defense_acted"))
     except (ValueError, RuntimeError, OSError) as error:
         log(ERROR, "%s%s", STOPPED, " ".join(str(error).split()))
         raise

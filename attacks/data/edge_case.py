@@ -28,8 +28,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attacks import Knowledge
 from attacks.data import check_label
 from tasks import Samples
+
+NEEDS = frozenset({Knowledge.OWN_DATA, Knowledge.TARGET_DATA})
+
 
 EXPECTED = (
     "it is to hold x_train and x_test, uint8 (N, H, W, C), the Southwest airplanes of Wang et al. (NeurIPS 2020), "

@@ -12,8 +12,11 @@ from typing import ClassVar
 
 import torch
 
+from attacks import Knowledge
 from attacks.data import check_label
 from tasks import Samples
+
+NEEDS = frozenset({Knowledge.OWN_DATA})
 
 
 @dataclass(frozen=True, kw_only=True)

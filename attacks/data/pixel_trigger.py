@@ -17,8 +17,11 @@ from typing import ClassVar, Literal, get_args, get_type_hints
 import torch
 from torch import Tensor
 
+from attacks import Knowledge
 from attacks.data import check_label
 from tasks import Samples
+
+NEEDS = frozenset({Knowledge.OWN_DATA})
 
 
 @dataclass(frozen=True, kw_only=True)

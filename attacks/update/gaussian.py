@@ -14,7 +14,10 @@ import math
 import torch
 from torch import Tensor
 
+from attacks import Knowledge
 from attacks.update import own_update
+
+NEEDS = frozenset({Knowledge.SERVER_MODEL})
 
 
 def gaussian(peers: Tensor, generator: torch.Generator, *, std: float = 200.0) -> Tensor:

@@ -15,7 +15,10 @@ import math
 import torch
 from torch import Tensor
 
+from attacks import Knowledge
 from attacks.update import own_update
+
+NEEDS = frozenset({Knowledge.OWN_DATA, Knowledge.SERVER_MODEL})
 
 
 def scaling(peers: Tensor, generator: torch.Generator, *, factor: float = 10.0) -> Tensor:

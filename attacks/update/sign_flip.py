@@ -13,7 +13,10 @@ import math
 import torch
 from torch import Tensor
 
+from attacks import Knowledge
 from attacks.update import own_update
+
+NEEDS = frozenset({Knowledge.OWN_DATA, Knowledge.SERVER_MODEL})
 
 
 def sign_flip(peers: Tensor, generator: torch.Generator, *, factor: float = 1.0) -> Tensor:

@@ -1,0 +1,173 @@
+"""What `thornbed sweep`, `reproduce`, `show` and `report` do."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from flower_apps.config import BadSettings
+from flower_apps.records import CONFIG, Folder
+from flower_apps.sweeps import presets
+from flower_apps.sweeps.plan import Plan, read_plan
+from flower_apps.sweeps.results import as_texts, beside_published, compared, runs_frame, write_tables
+from flower_apps.sweeps.run import command_again, folder_of, run_sweep, spoken
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DESCRIPTION = "sweep.json"
+
+
+def sweep(
+    file: Path, jobs: int, seeds: str | None, output: Path | None, data_dir: str | None, out: Console, err: Console
+) -> None:
+    """Run a sweep file and print what came out; the arguments are those of the command line."""
+    plan = read_plan(file, overrides=_overrides(seeds, data_dir))
+    folder = (output or Path("runs") / "sweeps" / file.stem).expanduser().resolve()
+    _run(plan, folder, jobs, ["thornbed", "sweep", file, *_typed(jobs, seeds, output, data_dir)], out, err)
+
+
+def reproduce(
+    name: str,
+    scale: str,
+    jobs: int,
+    seeds: str | None,
+    output: Path | None,
+    data_dir: str | None,
+    out: Console,
+    err: Console,
+) -> None:
+    """Run a preset, print the paper's numbers beside ours, and write the table as CSV, JSON and LaTeX."""
+    plan = read_plan(presets.find(name), scale=scale, overrides=_overrides(seeds, data_dir))
+    folder = (output or Path("runs") / "reproduce" / name / scale).expanduser().resolve()
+    again = ["thornbed", "reproduce", name, "--scale", scale, *_typed(jobs, seeds, output, data_dir)]
+    runs = _run(plan, folder, jobs, again, out, err)
+    table = beside_published(plan, runs)
+    if table.empty:
+        out.print("There are no published numbers beside which to put these.")
+        return
+    out.print(_rich(as_texts(table), f"{plan.about.title}: {plan.about.source}"))
+    out.print(f"Tables: {', '.join(path.name for path in write_tables(table, folder, 'published'))} in {folder}")
+
+
+def list_presets(out: Console) -> None:
+    """Print which tables can be run again, how long it takes, and what data it needs."""
+    table = Table("PAPER/TABLE", "what", "time: cpu", "time: paper", "data", title="thornbed reproduce PAPER/TABLE")
+    for name, path in presets.available().items():
+        plan = read_plan(path, scale="cpu")
+        minutes = {scale: spoken(60 * time) for scale, time in plan.about.minutes.items()}
+        table.add_row(
+            name,
+            f"{plan.about.title} ({plan.about.source})",
+            minutes.get("cpu", "?"),
+            minutes.get("paper", "?"),
+            plan.about.data,
+        )
+    out.print(table)
+    out.print("Times are of one job on two cores.")
+
+
+def show(folder: Path, out: Console) -> None:
+    """Print a run, or every run below a folder."""
+    folders = runs_below([folder])
+    runs = runs_frame(folders)
+    out.print(_rich(as_texts(compared(runs)), str(folder)) if not runs.empty else "No run in here is finished.")
+    if len(folders) == 1:
+        _show_run(folders[0], out)
+
+
+def report(folders: Sequence[Path], output: Path | None, out: Console) -> None:
+    """Write report.html and the table of its runs as CSV, JSON and LaTeX."""
+    from flower_apps.report import write_report
+
+    runs = runs_below(folders)
+    target = (output or folders[0]).expanduser().resolve()
+    target.mkdir(parents=True, exist_ok=True)
+    write_report([run.path for run in runs], target / "report.html", _title(folders))
+    finished = runs_frame(runs)
+    if not finished.empty:
+        write_tables(compared(finished), target, "results")
+    out.print(f"Report: {target / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def runs_below(folders: Sequence[Path]) -> list[Folder]:
+    """Return the runs in folders: each itself, or all below it; raises BadSettings where there is none."""
+    found: dict[Path, None] = {}
+    for folder in folders:
+        path = folder.expanduser().resolve()
+        if not path.is_dir():
+            raise BadSettings(f"{folder} is no folder; name the output of a run or of a sweep")
+        configs = [path / CONFIG] if (path / CONFIG).exists() else _in_order(path, path.rglob(CONFIG))
+        if not configs:
+            raise BadSettings(f"{folder} holds no run; there is no {CONFIG} in it or below")
+        found |= dict.fromkeys(config.parent for config in configs)
+    return [Folder(path) for path in found]
+
+
+def _in_order(path: Path, configs: Iterable[Path]) -> list[Path]:
+    """Return the cells of a sweep in the order of its file, anything else by its name; set-aside folders last."""
+    try:
+        cells = list(json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))["cells"])
+    except (OSError, ValueError, LookupError, TypeError):
+        cells = []
+    places = {key: place for place, key in enumerate(cells)}
+    return sorted(configs, key=lambda config: (places.get(config.parent.name, len(places)), config))
+
+
+def _run(plan: Plan, folder: Path, jobs: int, again: Sequence[Any], out: Console, err: Console) -> pd.DataFrame:
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"file": plan.path.name, "title": plan.about.title, "cells": {c.key: c.title for c in plan.cells}}
+    (folder / DESCRIPTION).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    try:
+        run_sweep(plan, folder, jobs=jobs, again=command_again(again), out=out, err=err)
+    finally:
+        runs = runs_frame(Folder(folder_of(folder, cell)) for cell in plan.cells)
+        if not runs.empty:
+            out.print(_rich(as_texts(compared(runs)), plan.about.title or plan.path.stem))
+            write_tables(compared(runs), folder, "results")
+    out.print(f"Cells and tables: {folder}; a report: {command_again(['thornbed', 'report', folder])}", soft_wrap=True)
+    return runs
+
+
+def _overrides(seeds: str | None, data_dir: str | None) -> dict[str, Any]:
+    values: dict[str, Any] = {} if data_dir is None else {"data_dir": data_dir}
+    if seeds is not None:
+        if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", seeds):
+            raise BadSettings(f"--seeds takes whole numbers joined by commas, such as 0,1,2, not {seeds!r}")
+        values["seed"] = [int(seed) for seed in seeds.split(",")]
+    return values
+
+
+def _typed(jobs: int, seeds: str | None, output: Path | None, data_dir: str | None) -> list[Any]:
+    given = {"--jobs": None if jobs == 1 else jobs, "--seeds": seeds, "--output": output, "--data-dir": data_dir}
+    return [word for flag, value in given.items() if value is not None for word in (flag, value)]
+
+
+def _rich(texts: pd.DataFrame, title: str) -> Table:
+    table = Table(title=title)
+    for name in map(str, texts):
+        number = bool(texts[name].str.fullmatch(r"[-+–±0-9. ]+").all())
+        table.add_column(name, overflow="fold", no_wrap=number, justify="right" if number else "left")
+    for row in texts.itertuples(index=False):
+        table.add_row(*row)
+    return table
+
+
+def _show_run(folder: Folder, out: Console) -> None:
+    table = Table("round", "accuracy", "attack success rate", "loss", "dropped", title="last rounds")
+    for line in folder.lines()[-10:]:
+        rates = ["–" if line[name] is None else f"{line[name]:.3f}" for name in ("accuracy", "attack_success_rate")]
+        loss = "–" if line["loss"] is None else f"{line['loss']:.4f}"
+        table.add_row(str(line["round"]), *rates, loss, str(len(line.get("dropped", ()))))
+    out.print(table)
+    out.print(folder.settings().command(), soft_wrap=True, highlight=False)
+
+
+def _title(folders: Sequence[Path]) -> str:
+    return ", ".join(folder.resolve().name for folder in folders)

@@ -1,0 +1,167 @@
+"""A sweep file becomes cells: every combination of its lists is one run, in a folder named by a hash of its settings.
+
+The keys are those of `thornbed run`, so one value is fixed and a list is swept. Tables hold what is no setting: `about`
+(title, source, data, minutes), `scale.NAME` (settings that replace those above them: a small and a full size), and
+`published` (numbers of a paper, to be put beside ours).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from flower_apps.config import BadSettings, Resolved, Settings, settings_from
+from flower_apps.records import FREE
+from flower_apps.resolving import resolve
+
+# A sweep chooses the folders; where the data lie is of the machine, and said on the command line or fixed.
+NOT_SWEPT = ("output", "resume", "data_dir", "superlink", "root_certificates")
+# Two runs that differ in these alone give the same result.
+WHEREABOUTS = tuple(name for name in FREE if name != "rounds")
+
+
+class About(BaseModel):
+    """What a sweep file says of itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str = ""
+    source: str = ""
+    data: str = ""
+    minutes: Mapping[str, float] = {}
+
+
+class Published(BaseModel):
+    """One number of a paper: the cells it belongs to, the metric, the number, and where it stands."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    where: Mapping[str, Any]
+    metric: str
+    value: Annotated[float, Field(allow_inf_nan=False)]
+    source: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One run of a sweep: its settings, the hash that names its folder, and what is special about it."""
+
+    settings: Resolved
+    key: str
+    varied: Mapping[str, Any]
+
+    @property
+    def title(self) -> str:
+        """The swept settings of this cell, in a few words."""
+        return ", ".join(f"{name} {value}" if name == "seed" else str(value) for name, value in self.varied.items())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep file says, and its cells in the order of the product, the last list running fastest."""
+
+    path: Path
+    cells: Sequence[Cell]
+    swept: tuple[str, ...]
+    about: About
+    published: Sequence[Published] = field(default=())
+
+
+def read_plan(path: Path, *, scale: str | None = None, overrides: Mapping[str, Any] | None = None) -> Plan:
+    """Read a sweep file; `overrides` replace its values. Raises BadSettings with one sentence."""
+    content = _toml(path)
+    about, published, scales = _tables(path, content)
+    if scale is not None:
+        if scale not in scales:
+            raise BadSettings(f"{path} has no scale {scale!r}; it has {', '.join(scales) or 'none'}")
+        content |= scales[scale]
+    values = {name.replace("-", "_"): value for name, value in content.items()}
+    values |= overrides or {}
+    for name, value in values.items():
+        if name not in Settings.model_fields or name in ("output", "resume"):
+            names = ", ".join(each for each in Settings.model_fields if each not in ("output", "resume"))
+            raise BadSettings(f"{path}: there is no key {name}; there are {names}, and tables about, scale, published")
+        if isinstance(value, list) and not value:
+            raise BadSettings(f"{path}: {name} is an empty list; give it a value, or several")
+        if isinstance(value, list) and name in NOT_SWEPT:
+            raise BadSettings(f"{path}: {name} takes one value, not a list")
+    swept = tuple(name for name, value in values.items() if isinstance(value, list))
+    cells = _cells(path, values, swept)
+    plan = Plan(path, cells, swept, about, published)
+    _check_published(plan)
+    return plan
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"it is no TOML: {error}"
+        raise BadSettings(
+            f"{path} cannot be read ({reason}); it takes lines such as strategy = ['fedavg', 'krum']"
+        ) from None
+
+
+def _tables(path: Path, content: dict[str, Any]) -> tuple[About, list[Published], dict[str, dict[str, Any]]]:
+    """Take the tables out of the content, which then holds settings alone."""
+    scales = content.pop("scale", {})
+    if not isinstance(scales, dict) or not all(isinstance(values, dict) for values in scales.values()):
+        raise BadSettings(f"{path}: scale takes tables of settings, [scale.cpu]")
+    published = content.pop("published", [])
+    try:
+        about = About.model_validate(content.pop("about", {}))
+        published = published if isinstance(published, list) else [published]
+        numbers = [Published.model_validate(number) for number in published]
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise BadSettings(f"{path}: {fault['msg']} at {'.'.join(map(str, fault['loc']))} of {error.title}") from None
+    return about, numbers, scales
+
+
+def _cells(path: Path, values: Mapping[str, Any], swept: tuple[str, ...]) -> list[Cell]:
+    known: dict[str, Cell] = {}
+    for combination in itertools.product(*(values[name] for name in swept)):
+        varied = dict(zip(swept, combination, strict=True))
+        try:
+            settings = resolve(settings_from({**values, **varied}))
+        except ValueError as error:
+            raise BadSettings(f"{path}: {_named(varied)}{error}") from None
+        if settings.engine == "deployment":
+            raise BadSettings(f"{path}: a sweep runs inline or in simulation; deployment keeps its records elsewhere")
+        cell = Cell(settings, key_of(settings), varied)
+        if (other := known.get(cell.key)) is not None:
+            raise BadSettings(f"{path}: two cells are the same run, ({other.title}) and ({cell.title}); drop one")
+        known[cell.key] = cell
+    return list(known.values())
+
+
+def _named(varied: Mapping[str, Any]) -> str:
+    return f"the cell ({', '.join(f'{name} = {value!r}' for name, value in varied.items())}): " if varied else ""
+
+
+def key_of(settings: Resolved) -> str:
+    """Return the hash that names a cell's folder: twelve digits of the SHA-256 of all settings that matter."""
+    content = {name: value for name, value in settings.model_dump().items() if name not in WHEREABOUTS}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def matches(published: Published, settings: Settings) -> bool:
+    """Tell whether a published number belongs to a run of these settings."""
+    return all(getattr(settings, name.replace("-", "_")) == value for name, value in published.where.items())
+
+
+def _check_published(plan: Plan) -> None:
+    """Refuse a number that belongs to no cell: a misspelt name would otherwise leave a gap in the table."""
+    for number in plan.published:
+        unknown = [name for name in number.where if name.replace("-", "_") not in Settings.model_fields]
+        if unknown or not any(matches(number, cell.settings) for cell in plan.cells):
+            reason = f"there is no setting {unknown[0]}" if unknown else "no cell is like that"
+            raise BadSettings(f"{plan.path}: published number {number.value:g} for {dict(number.where)}: {reason}")

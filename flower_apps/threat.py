@@ -1,0 +1,71 @@
+"""The threat model of a run: who is malicious, what its attack must know, and what the defense was told."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from attacks import Knowledge
+from flower_apps import plugins
+from flower_apps.config import NONE, BadSettings, Settings
+
+# A client of horizontal learning is sent the server's model; its attack's options tell of the defense and of data like
+# the target's. Attackers share nothing: each acts on its own update.
+ORACLE = "num_byzantine"
+GIVEN = frozenset({Knowledge.OWN_DATA, Knowledge.SERVER_MODEL, Knowledge.DEFENSE, Knowledge.TARGET_DATA})
+
+
+def needs(name: str) -> frozenset[Knowledge]:
+    """Return what an attack must know; raises BadSettings where it does not say so."""
+    module = importlib.import_module(plugins.find("attack", name).__module__)
+    declared = getattr(module, "NEEDS", None)
+    if not isinstance(declared, frozenset) or not all(isinstance(each, Knowledge) for each in declared):
+        raise BadSettings(
+            f"attack {name} does not say what it must know; its module takes a constant such as "
+            "NEEDS = frozenset({Knowledge.OWN_DATA}), with Knowledge from attacks"
+        )
+    return declared
+
+
+def check_threat(settings: Settings) -> None:
+    """Refuse an attack that must know what the setting cannot give; raises BadSettings."""
+    for spec in [] if settings.attack == NONE else plugins.parse_sum(settings.attack):
+        if missing := sorted(needs(spec.name) - GIVEN):
+            raise BadSettings(
+                f"attack {spec.name} must know {' and '.join(missing)}, which a malicious client does not learn here; "
+                f"it can know {_listed(GIVEN)}"
+            )
+
+
+def threat_model(settings: Settings, malicious: int) -> dict[str, Any]:
+    """Return the threat model as it is recorded: the attackers, what each part of the attack needs, what is told."""
+    parts = [] if settings.attack == NONE else plugins.parse_sum(settings.attack)
+    strategy = plugins.parse(settings.strategy)
+    return {
+        "malicious": malicious,
+        "num_clients": settings.num_clients,
+        "needs": {spec.name: sorted(needs(spec.name)) for spec in parts},
+        # A defense that is told the number of attackers knows more than it would in the field.
+        "defense_was_told": {
+            name: value for name, value in strategy.options.items() if name == ORACLE and value is not None
+        },
+    }
+
+
+def spoken(model: Mapping[str, Any], engine: str) -> str:
+    """Return a recorded threat model as one sentence."""
+    if not model["needs"]:
+        text = "nobody attacks"
+    else:
+        count = f"{model['malicious']} of {model['num_clients']} clients are malicious"
+        if engine == "deployment":
+            count = 'nodes with role="malicious" attack'
+        knows = "; ".join(f"{name} must know {' and '.join(what)}" for name, what in model["needs"].items())
+        text = f"{count}; {knows}"
+    told = "".join(f"; the defense is told {name} = {value}" for name, value in model["defense_was_told"].items())
+    return f"Threat model: {text}{told}."
+
+
+def _listed(knowledge: frozenset[Knowledge]) -> str:
+    return ", ".join(sorted(knowledge))
