@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from flower_apps import build, plugins, threat
-from flower_apps.config import NONE, BadSettings, Interrupted, Resolved, RunFailed, Settings
+from flower_apps.config import BadSettings, Interrupted, Resolved, RunFailed, Settings
 from flower_apps.federation import OnRound, default_output
 from flower_apps.records import Folder
 from flower_apps.resolving import check_address, resolve
@@ -64,19 +64,20 @@ def run(settings: Resolved, out: Console, err: Console) -> None:
 
 
 def _result(settings: Resolved, summary: Mapping[str, Any]) -> Table:
-    table = Table("task", *(Column(name, overflow="fold", min_width=14) for name in ("strategy", "attack")))
-    for name in ("accuracy", "attack success rate", "loss", "seconds"):
-        table.add_column(name, justify="right")
     metrics = summary["metrics"]
-    table.add_row(
-        settings.task,
-        settings.strategy,
-        settings.attack + f" by {len(summary['malicious'])} of {settings.num_clients}" * (settings.attack != NONE),
-        shown(metrics["accuracy"]),
-        shown(metrics["attack_success_rate"]),
-        "not finite" if metrics["loss"] is None else f"{metrics['loss']:.4f}",
-        f"{summary['seconds']:.1f}",
-    )
+    rows = {
+        "task": settings.task,
+        "strategy": settings.strategy,
+        "attack": settings.attack,
+        "malicious clients": f"{len(summary['malicious'])} of {settings.num_clients}",
+        "accuracy": shown(metrics["accuracy"]),
+        "attack success rate": shown(metrics["attack_success_rate"]),
+        "loss": "not finite" if metrics["loss"] is None else f"{metrics['loss']:.4f}",
+        "seconds": f"{summary['seconds']:.1f}",
+    }
+    table = Table(show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
     return table
 
 

@@ -145,12 +145,15 @@ def apart(heights: Sequence[float], distance: float, low: float = 0.0, high: flo
 
 @dataclass(frozen=True)
 class Curve:
-    """A run's curve: its number, (round, rate or gap) by round, where it ends, where its number stands if anywhere."""
+    """A curve by its number: (round, rate or gap) by round, where it ends, where its number stands if anywhere, and
+    (round, low, high) of the band around it.
+    """
 
     run: int
     points: Sequence[tuple[float, float | None]]
     end: tuple[float, float]
     label: float | None
+    band: Sequence[tuple[float, float, float]] = ()
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,12 @@ class Panel:
     curves: Sequence[Curve]
 
 
-def panel(title: str, runs: Mapping[int, Sequence[tuple[float, float | None]]], distance: float = 0.065) -> Panel:
+def panel(
+    title: str,
+    runs: Mapping[int, Sequence[tuple[float, float | None]]],
+    distance: float = 0.065,
+    bands: Mapping[int, Sequence[tuple[float, float, float]]] | None = None,
+) -> Panel:
     """Lay out a rate in [0, 1] of several runs, by their numbers; runs without any value are left out.
 
     The numbers at the ends of curves are `distance` apart where they would stand below each other, in the right
@@ -177,7 +185,9 @@ def panel(title: str, runs: Mapping[int, Sequence[tuple[float, float | None]]], 
     labels: dict[int, float | None] = {run: y for run, (_, y) in ends.items()}
     room = len(margin) * distance <= 1
     labels |= dict(zip(margin, apart([ends[run][1] for run in margin], distance) if room else [None] * len(margin)))
-    return Panel(title, end, step, [Curve(run, points, ends[run], labels[run]) for run, points in shown.items()])
+    bands = bands or {}
+    curves = [Curve(run, points, ends[run], labels[run], bands.get(run, ())) for run, points in shown.items()]
+    return Panel(title, end, step, curves)
 
 
 def attacked_pairs(task: Task, attack: DataAttack, count: int = NUM_PAIRS) -> list[Pair]:

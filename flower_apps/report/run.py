@@ -1,14 +1,7 @@
-"""One HTML file that shows runs side by side: what they were, what came out, and the command that repeats each.
-
-The file stands alone: no network, no other file, and it is readable without JavaScript. Whatever lies in a run's folder
-is text of others: it is escaped on its way in, and a content security policy lets nothing run but the report's own
-script should an escape ever be missing.
-"""
+"""What a run's folder tells a report, whatever lies in it."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import math
 from collections import Counter
@@ -18,10 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from flower_apps.plots import TRIGGER, panel
+from defenses.acted import did_something
+from flower_apps.plots import TRIGGER
 from flower_apps.records import CONFIG, METRICS, SUMMARY, Folder
 
-TEMPLATES = Path(__file__).parent / "templates"
 PNG = b"\x89PNG\r\n\x1a\n"
 LARGEST_PICTURE = 4_000_000
 LAST_ROUNDS = 5
@@ -30,10 +23,26 @@ NUM_COLORS, DASHES = 6, ("none", "7 4", "2 3", "10 3 2 3", "16 5", "5 2 1 2 1 2"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """What a folder tells about a run; values may be of any JSON type, since nobody vouches for the files."""
+class Numbered:
+    """Something with curves: a number, counted from 1, and a colour and dashes that follow from it."""
 
     number: int
+
+    @property
+    def color(self) -> int:
+        """Return which colour of the style sheet its curves have."""
+        return (self.number - 1) % NUM_COLORS
+
+    @property
+    def dash(self) -> str:
+        """Return the dashes of its curves, as SVG writes them."""
+        return DASHES[(self.number - 1 + (self.number - 1) // NUM_COLORS) % len(DASHES)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Numbered):
+    """What a folder tells about a run; values may be of any JSON type, since nobody vouches for the files."""
+
     name: str
     problem: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -45,16 +54,6 @@ class Run:
     def state(self) -> str:
         """Return finished, unfinished, or damaged: the folder cannot be read, and `problem` says why."""
         return "damaged" if self.problem else "unfinished" if self.summary is None else "finished"
-
-    @property
-    def color(self) -> int:
-        """Return which colour of the style sheet the run's curves have."""
-        return (self.number - 1) % NUM_COLORS
-
-    @property
-    def dash(self) -> str:
-        """Return the dashes of the run's curves, as SVG writes them."""
-        return DASHES[(self.number - 1 + (self.number - 1) // NUM_COLORS) % len(DASHES)]
 
     @cached_property
     def settings(self) -> dict[str, str]:
@@ -122,6 +121,25 @@ class Run:
         return Counter(_text(_mapping(drop).get("reason", "no reason given")) for drop in drops).most_common(5)
 
     @property
+    def never_acted(self) -> bool:
+        """Return whether there is a defense, and it changed nothing in any round by what it says itself."""
+        said = [did_something(_mapping(line.get("defense")), _used(line)) for line in self.lines if "defense" in line]
+        robust = self.settings.get("strategy", "fedavg") != "fedavg"
+        return robust and bool(said) and True not in said
+
+    def cut(self) -> list[tuple[float, float | None]]:
+        """Return by round which share the defense cut away, in [0, 1]; None where it does not say."""
+        read = ((_number(line.get("round")), _cut(line)) for line in self.lines)
+        return [(x, y) for x, y in read if x is not None and x >= 0]
+
+    @property
+    def threat(self) -> str:
+        """Return the threat model in words; empty where it was not recorded."""
+        needs = _mapping(_mapping(self.config.get("threat_model")).get("needs"))
+        parts = (f"{name} must know {' and '.join(map(_text, _list(what)))}" for name, what in needs.items())
+        return "; ".join(parts)
+
+    @property
     def defense(self) -> str:
         """Return in a few words what the defense did in the last round, and what it was told beforehand."""
         told = _mapping((self.summary or {}).get("defense_was_told"))
@@ -163,6 +181,22 @@ def _figure(name: str, value: Any, line: Mapping[str, Any]) -> str:
     if numbers:
         return f"{label} {min(numbers):.3g} to {max(numbers):.3g}"
     return f"{label} {_text(value)}" if isinstance(value, str) else ""
+
+
+def _used(line: Mapping[str, Any]) -> int:
+    return len(_list(line.get("sampled"))) - len(_list(line.get("dropped")))
+
+
+def _cut(line: Mapping[str, Any]) -> float | None:
+    """Return the share that a defense cut away in a round: of coordinates, of values, or of updates."""
+    figures, used = _mapping(line.get("defense")), _used(line)
+    shares = [_number(value) for name, value in figures.items() if name.endswith("_share")]
+    if isinstance(selected := figures.get("selected"), list) and used > 0:
+        shares.append(1 - len(selected) / used)
+    if (tail := _number(figures.get("trimmed_per_tail"))) is not None and used > 0:
+        shares.append(2 * tail / used)
+    known = [min(max(share, 0.0), 1.0) for share in shares if share is not None]
+    return max(known) if known else None
 
 
 def _selected(rows: list[Any], line: Mapping[str, Any]) -> str:
@@ -207,62 +241,6 @@ def _object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError("it holds no object")
     return content
-
-
-def _names(paths: Sequence[Path]) -> list[str]:
-    """Return the last part of every path, with as many parts before it as tell it from the others."""
-    tails = [["/".join(path.parts[-depth:]) for depth in range(1, len(path.parts) + 1)] for path in paths]
-    taken = Counter(tail for several in tails for tail in several)
-    return [next((tail for tail in several if taken[tail] == 1), several[-1]) for several in tails]
-
-
-def write_report(folders: Sequence[Path], target: Path, title: str) -> None:
-    """Write one HTML file about the runs in `folders`, in their order; a folder named twice is shown once.
-
-    Runs that are not finished are listed with what they have, folders without a readable run with a sentence.
-    """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    paths = list(dict.fromkeys(folder.resolve() for folder in folders))
-    runs = [read_run(number, name, path) for number, (name, path) in enumerate(zip(_names(paths), paths), start=1)]
-    pictures: dict[bytes, list[Run]] = {}
-    for run in runs:
-        if run.picture:
-            pictures.setdefault(run.picture, []).append(run)
-    script = (TEMPLATES / "script.js.jinja").read_text(encoding="utf-8")
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    text = environment.get_template("report.html.jinja").render(
-        title=title,
-        runs=runs,
-        states=Counter(run.state for run in runs),
-        panels=[
-            panel(heading, {run.number: run.points(metric) for run in runs})
-            for metric, heading in (("accuracy", "Accuracy"), ("attack_success_rate", "Attack success rate"))
-        ],
-        pictures=[(_data(picture), _size(picture), owners) for picture, owners in pictures.items()],
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    # Names of folders and texts of records may hold halves of characters, which no encoding has.
-    part.write_text(text, encoding="utf-8", errors="replace")
-    part.replace(target)
-
-
-def _data(picture: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(picture).decode()
-
-
-def _size(picture: bytes) -> tuple[int, int]:
-    """Return width and height as the PNG's header says."""
-    return int.from_bytes(picture[16:20]), int.from_bytes(picture[20:24])
 
 
 def _number(value: Any) -> float | None:

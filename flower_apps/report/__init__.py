@@ -1,0 +1,86 @@
+"""One HTML file that shows runs side by side: what they were, what came out, and the command that repeats each.
+
+The file stands alone: no network, no other file, and it is readable without JavaScript. Whatever lies in a run's folder
+is text of others: it is escaped on its way in, and a content security policy lets nothing run but the report's own
+script should an escape ever be missing.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from flower_apps.plots import panel
+from flower_apps.report.group import Points, grouped, heatmap, names_of
+from flower_apps.report.run import DASHES, Run, acted, read_run
+
+TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
+METRICS = (("accuracy", "Accuracy"), ("attack_success_rate", "Attack success rate"))
+
+
+def write_report(folders: Sequence[Path], target: Path, title: str) -> None:
+    """Write one HTML file about the runs in `folders`, in their order; a folder named twice is shown once.
+
+    Runs that differ in their seed alone share a row and a curve. Runs that are not finished are listed with what they
+    have, folders without a readable run with a sentence.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    paths = list(dict.fromkeys(folder.resolve() for folder in folders))
+    runs = [read_run(number, name, path) for number, (name, path) in enumerate(zip(names_of(paths), paths), start=1)]
+    groups = grouped(runs)
+    pictures: dict[bytes, list[Run]] = {}
+    for run in runs:
+        if run.picture:
+            pictures.setdefault(run.picture, []).append(run)
+    reads: list[tuple[str, Callable[[Run], Points]]] = [
+        (heading, partial(Run.points, metric=metric)) for metric, heading in METRICS
+    ]
+    reads.append(("Share that the defense cut away", Run.cut))
+    script = (TEMPLATES / "script.js.jinja").read_text(encoding="utf-8")
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = environment.get_template("report.html.jinja").render(
+        title=title,
+        runs=runs,
+        groups=groups,
+        states=Counter(run.state for run in runs),
+        heatmaps=[table for metric, heading in METRICS if (table := heatmap(groups, metric, heading)) is not None],
+        panels=[
+            panel(
+                heading,
+                {group.number: group.points(read) for group in groups},
+                bands={group.number: group.band(read) for group in groups},
+            )
+            for heading, read in reads
+        ],
+        pictures=[(_data(picture), _size(picture), owners) for picture, owners in pictures.items()],
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    # Names of folders and texts of records may hold halves of characters, which no encoding has.
+    part.write_text(text, encoding="utf-8", errors="replace")
+    part.replace(target)
+
+
+def _data(picture: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(picture).decode()
+
+
+def _size(picture: bytes) -> tuple[int, int]:
+    """Return width and height as the PNG's header says."""
+    return int.from_bytes(picture[16:20]), int.from_bytes(picture[20:24])
+
+
+__all__ = ["DASHES", "TEMPLATES", "Run", "acted", "write_report"]

@@ -1,0 +1,139 @@
+"""Runs that differ in their seed alone, as one row and one curve; and what stands against what."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flower_apps.config import Settings
+from flower_apps.report.run import Numbered, Run
+from flower_apps.sweeps.plan import WHEREABOUTS
+
+Points = list[tuple[float, float | None]]
+APART = [name for name in Settings.model_fields if name not in (*WHEREABOUTS, "seed")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group(Numbered):
+    """One or several runs; several have the same settings and seeds of their own."""
+
+    runs: Sequence[Run]
+    name: str = ""
+
+    @property
+    def first(self) -> Run:
+        """Return the run that speaks for what all have in common."""
+        return self.runs[0]
+
+    @property
+    def state(self) -> str:
+        """Return finished where all runs are, else the state of one that is not."""
+        return next((run.state for run in self.runs if run.state != "finished"), "finished")
+
+    def metric(self, name: str) -> tuple[float | None, float | None]:
+        """Return the mean of a metric and its standard deviation (of the sample); None where there is none."""
+        values = [value for run in self.runs if (value := run.metric(name)) is not None]
+        return statistics.fmean(values) if values else None, statistics.stdev(values) if len(values) > 1 else None
+
+    def points(self, read: Callable[[Run], Points]) -> Points:
+        """Return the mean of a rate by round over the runs that have it."""
+        return [(x, statistics.fmean(values) if values else None) for x, values in self._by_round(read)]
+
+    def band(self, read: Callable[[Run], Points]) -> list[tuple[float, float, float]]:
+        """Return (round, mean - deviation, mean + deviation), held to [0, 1], where two runs or more have the rate."""
+        several = [(x, statistics.fmean(v), statistics.stdev(v)) for x, v in self._by_round(read) if len(v) > 1]
+        return [(x, max(mean - spread, 0.0), min(mean + spread, 1.0)) for x, mean, spread in several]
+
+    def _by_round(self, read: Callable[[Run], Points]) -> list[tuple[float, list[float]]]:
+        found: dict[float, list[float]] = {}
+        for run in self.runs:
+            for x, y in read(run):
+                found.setdefault(x, []).extend([] if y is None else [y])
+        return sorted(found.items()) if len(self.runs) > 1 else list(found.items())
+
+    @property
+    def never_acted(self) -> bool:
+        """Return whether the defense of one of the runs changed nothing in any round."""
+        return any(run.never_acted for run in self.runs)
+
+    @property
+    def dropped(self) -> int:
+        """Return how many replies were dropped in all runs."""
+        return sum(run.dropped for run in self.runs)
+
+    @property
+    def seconds(self) -> float | None:
+        """Return the mean seconds of a run."""
+        known = [seconds for run in self.runs if (seconds := run.seconds) is not None]
+        return statistics.fmean(known) if known else None
+
+
+def grouped(runs: Sequence[Run]) -> list[Group]:
+    """Put runs together that differ in their seed alone, in the order of their first; damaged ones stay alone."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        settings = {name: run.settings.get(name) for name in APART}
+        key = json.dumps(settings, sort_keys=True) if run.settings and not run.problem else f"alone {run.number}"
+        found.setdefault(key, []).append(run)
+    groups: list[list[Run]] = []
+    for members in found.values():
+        seeds = [run.settings.get("seed") for run in members]
+        # The same run in two places is no repetition, and its spread would be none.
+        groups += [members] if len(set(seeds)) == len(seeds) else [[run] for run in members]
+    groups.sort(key=lambda members: members[0].number)
+    names = _names(groups)
+    return [Group(number=n, runs=runs, name=name) for n, (runs, name) in enumerate(zip(groups, names), start=1)]
+
+
+def _names(groups: Sequence[Sequence[Run]]) -> list[str]:
+    """Return the name of a lone run, and for several what tells their settings from those of other groups."""
+    varied = [name for name in APART if len({members[0].settings.get(name) for members in groups}) > 1]
+    told = [", ".join(members[0].settings.get(name, "") for name in varied) for members in groups]
+    counts = Counter(told)
+    return [
+        text if len(members) > 1 and text and counts[text] == 1 else members[0].name
+        for text, members in zip(told, groups)
+    ]
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """A metric of every defense (row) against every attack (column), None where no run stands."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[float | None]]] = field(default=())
+
+
+def heatmap(groups: Sequence[Group], metric: str, title: str) -> Heatmap | None:
+    """Return the mean of a metric by defense and attack; None without two of each.
+
+    A cell holds the mean over all groups of its kind where they differ in something else besides.
+    """
+    cells: dict[tuple[str, str], list[float]] = {}
+    for group in groups:
+        value, _ = group.metric(metric)
+        if not group.first.problem and value is not None:
+            cells.setdefault((_defense(group), group.first.settings.get("attack", "?")), []).append(value)
+    defenses, attacks = (list(dict.fromkeys(key[place] for key in cells)) for place in (0, 1))
+    if len(defenses) < 2 or len(attacks) < 2:
+        return None
+    value_of = {key: statistics.fmean(values) for key, values in cells.items()}
+    return Heatmap(title, attacks, [(row, [value_of.get((row, column)) for column in attacks]) for row in defenses])
+
+
+def _defense(group: Group) -> str:
+    settings = group.first.settings
+    clients = settings.get("defense", "none")
+    return settings.get("strategy", "?") + ("" if clients == "none" else f" + {clients}")
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """Return the last part of every path, with as many parts before it as tell it from the others."""
+    tails = [["/".join(path.parts[-depth:]) for depth in range(1, len(path.parts) + 1)] for path in paths]
+    taken = Counter(tail for several in tails for tail in several)
+    return [next((tail for tail in several if taken[tail] == 1), several[-1]) for several in tails]
