@@ -58,6 +58,8 @@ def _signature() -> inspect.Signature:
     for name, field in Settings.model_fields.items():
         extra: Any = field.json_schema_extra
         kind, default = kind_of(name), field.default
+        if name == "origin":
+            continue
         flag = f"--{name.replace('_', '-')}"
         metavar = {int: "INTEGER", float: "NUMBER"}.get(kind, "TEXT")
         shown: Any = "the task's own" if default == AUTO and name not in ("device", "min_replies") else str(default)

@@ -5,6 +5,7 @@ A setting that is "auto" is the task's own default; `flower_apps.resolving.resol
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shlex
@@ -78,6 +79,8 @@ class Settings(BaseModel):
     node_timeout: Annotated[float, _flag(WHERE, "Seconds to wait for the clients to connect.", gt=0)] = 60.0
     reply_timeout: Annotated[float, _flag(WHERE, "Seconds to wait for the replies of a round.", gt=0)] = 3600.0
 
+    origin: Annotated[str, _flag("", "Who started the run, as JSON; thornbed fills it in, and it is no flag.")] = ""
+
     @field_validator("local_epochs", "learning_rate", "node_timeout", "reply_timeout", mode="after")
     @classmethod
     def _finite(cls, value: float | str) -> float | str:
@@ -90,6 +93,13 @@ class Settings(BaseModel):
     def _printable(cls, value: Any) -> Any:
         if isinstance(value, str) and not value.isprintable():
             raise ValueError("takes text of one line, without control characters")
+        return value
+
+    @field_validator("origin", mode="after")
+    @classmethod
+    def _object(cls, value: str) -> str:
+        if value and not isinstance(json.loads(value), dict):
+            raise ValueError("takes a JSON object")
         return value
 
     @field_validator("malicious_ids", mode="after")
@@ -114,7 +124,7 @@ class Settings(BaseModel):
         defaults = Settings()
         words = ["thornbed", "run"]
         for name, value in self.model_dump().items():
-            if value != getattr(defaults, name) and name not in ("output", "resume"):
+            if value != getattr(defaults, name) and name not in ("output", "resume", "origin"):
                 words += [f"--{name.replace('_', '-')}", str(value)]
         return shlex.join(words)
 
@@ -152,7 +162,7 @@ def _sentence(fault: Any, values: Mapping[str, Any]) -> str:
     name = str(fault["loc"][0])
     flag, field = f"--{name.replace('_', '-')}", Settings.model_fields.get(name)
     if field is None:
-        flags = ", ".join(f"--{each.replace('_', '-')}" for each in Settings.model_fields)
+        flags = ", ".join(f"--{each.replace('_', '-')}" for each in Settings.model_fields if each != "origin")
         return f"there is no setting {flag}; there are {flags}"
     if fault["type"] == "value_error":
         return f"{flag} {fault['ctx']['error']}, not {values[name]!r}"

@@ -75,7 +75,7 @@ class _Run:
     def go(self, grid: Grid, done: int) -> dict[str, Any]:
         """Run the rounds that are left and return the summary."""
         started = time.perf_counter()
-        tensors = self.folder.load_checkpoint() if done else self.network.state_dict()
+        tensors = self.folder.load_checkpoint(self.network.state_dict()) if done else self.network.state_dict()
         rounds = self.settings.rounds
         earlier = sum(line["seconds"] for line in self.folder.lines())
         facts: dict[str, Any] = {"device": str(self.device), "num_parameters": self._num_parameters()}

@@ -18,7 +18,6 @@ import tomli_w
 from flower_apps.config import Resolved, RunFailed
 from flower_apps.guarded import guarded
 from flower_apps.plugins import ROOT
-from flower_apps.records import revision
 
 # What the server app says in Flower's log, each on a line of its own; see `told`.
 ROUND, SUMMARY, STOPPED = "thornbed round: ", "thornbed summary: ", "thornbed stopped: "
@@ -35,8 +34,6 @@ def environment(home: Path) -> dict[str, str]:
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "PYTHONUNBUFFERED": "1",
-        # The bundle that Flower makes is no checkout; this is how its records still tell the revision.
-        "THORNBED_REVISION": revision(),
     }
 
 
@@ -73,9 +70,11 @@ def flwr_run(
     if reasons := told(log, STOPPED):
         raise RunFailed(f"{reasons[-1]} (Flower's log: {log})")
     if process.returncode:
-        text = log.read_text(encoding="utf-8", errors="replace")
-        last = [line.strip(" │") for line in text.splitlines() if line.strip(" │╭╰─╮╯")]
-        raise RunFailed(f"flwr run ended with code {process.returncode}: {last[-1] if last else 'no output'} ({log})")
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        # Flower puts its last words into a box, broken into lines.
+        boxed = " ".join(line.strip(" │") for line in lines if line.startswith("│"))
+        last = boxed or next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+        raise RunFailed(f"flwr run ended with code {process.returncode}: {last} ({log})")
 
 
 def app_folder() -> Path:
@@ -112,17 +111,20 @@ def status(home: Path, number: str) -> Mapping[str, Any]:
         return {"status": "unknown", "status-details": " ".join(words)[-200:]}
 
 
-def stop(home: Path, number: str) -> None:
-    """Ask the SuperLink to stop a run that nobody waits for any more."""
-    _flwr(home, "stop", number, "thornbed")
+def stop(home: Path, number: str) -> bool:
+    """Ask the SuperLink to stop a run that nobody waits for any more, and return whether it agreed."""
+    return _flwr(home, "stop", number, "thornbed").returncode == 0
 
 
 def _flwr(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    # In a session of its own: a second Ctrl-C is not for it.
-    return subprocess.run(
-        ["flwr", *words], env=environment(home), cwd=home, capture_output=True, text=True, timeout=60, check=False,
-        start_new_session=True,
-    )  # fmt: skip
+    command = ["flwr", *words]
+    try:  # in a session of its own: a second Ctrl-C is not for it
+        return subprocess.run(
+            command, env=environment(home), cwd=home, capture_output=True, text=True, timeout=30, check=False,
+            start_new_session=True,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 1, "", "the SuperLink does not answer")
 
 
 def _ended(process: subprocess.Popen[bytes], seconds: float) -> bool:

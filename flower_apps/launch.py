@@ -15,6 +15,7 @@ from rich.table import Column, Table
 from flower_apps import build, plugins, threat
 from flower_apps.config import BadSettings, Interrupted, Resolved, RunFailed, Settings
 from flower_apps.federation import OnRound, default_output
+from flower_apps.provenance import origin
 from flower_apps.records import Folder
 from flower_apps.resolving import check_address, resolve
 from strategies import RunStopped
@@ -35,7 +36,7 @@ def prepare(settings: Settings) -> Resolved:
             paths = {name: str(Path(path).expanduser().resolve()) for name, path in paths.items() if path}
         if certificates := resolved.root_certificates:
             paths["root_certificates"] = str(Path(certificates).expanduser().resolve())
-        resolved = resolved.model_copy(update=paths)
+        resolved = resolved.model_copy(update={**paths, "origin": origin()})
         build.check(resolved, data=here)
         if here:
             with Folder(Path(resolved.output)).opened(resolved):
@@ -99,11 +100,6 @@ def interruptible(settings: Resolved) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if settings.engine == "deployment":
-            raise Interrupted(
-                f"interrupted; the run at {settings.superlink} was asked to stop, and its checkpoint is in "
-                f"{settings.output} there; go on with the same command and --resume"
-            ) from None
         done = Folder(Path(settings.output)).rounds_done()
         kept = f"{done or 0} of {settings.rounds} rounds are in {settings.output}"
         raise Interrupted(

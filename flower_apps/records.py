@@ -9,12 +9,8 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +20,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from flower_apps.config import BadSettings, Settings, settings_from
-from flower_apps.plugins import ROOT
+from flower_apps.provenance import versions
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 CHECKPOINT, MODEL = "checkpoint.safetensors", "model.safetensors"
-PACKAGES = ("thornbed", "flwr", "torch", "torchvision", "numpy", "numba", "flwr-datasets", "safetensors")
+# What every summary holds beside the settings and versions.
+SUMMARIZED = ("metrics", "rounds", "seconds", "malicious", "replies_dropped", "defense_acted", "defense_was_told")
 # How long to wait for the folder: a run that was killed a moment ago takes its last processes with it.
 LOCK_SECONDS = 5.0
 # These say where and how a run is made, not what it computes: a run may go on with others.
 FREE = (
     "output",
     "resume",
+    "origin",
     "rounds",
     "data_dir",
     "device",
@@ -76,10 +74,14 @@ class Folder:
             return 0
         self._compare(settings)
         self.check()
-        done = self.rounds_done()
+        done, told = self.rounds_done(), [line["round"] for line in self.lines()]
         if done is None:
+            if max(told, default=0) or (self.path / SUMMARY).exists():
+                raise BadSettings(f"{self.path} holds no {CHECKPOINT} to go on from; name another --output")
             (self.path / METRICS).unlink(missing_ok=True)
             return 0
+        if told[: done + 1] != list(range(done + 1)):
+            raise BadSettings(f"{self.path / METRICS} is damaged: it lacks a round up to {done}; name another --output")
         rounds = int(settings.rounds)
         if done > rounds:
             raise BadSettings(f"--rounds {rounds} is fewer than the {done} that are done in {self.path}")
@@ -123,10 +125,10 @@ class Folder:
     def write_config(self, settings: Settings, facts: Mapping[str, Any]) -> None:
         """Write everything that was resolved, the versions, and the command that repeats the run."""
         content = {
-            "settings": settings.model_dump(),
+            "settings": _kept(settings),
             "command": settings.command(),
-            "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "versions": versions(),
+            "argv": json.loads(settings.origin).get("argv") if settings.origin else None,
+            "versions": versions(settings),
             **facts,
         }
         _write(self.path / CONFIG, _json(content, indent=2) + "\n")
@@ -167,19 +169,26 @@ class Folder:
             return None
         try:
             with safe_open(path, framework="pt") as stored:
-                return int((stored.metadata() or {})["rounds_done"])
-        except (SafetensorError, KeyError, ValueError) as error:
+                done = int((stored.metadata() or {})["rounds_done"])
+            if done < 0:
+                raise ValueError(f"rounds_done is {done}")
+            return done
+        except (SafetensorError, KeyError, ValueError, OSError) as error:
             raise BadSettings(f"{path} is damaged ({error}); name another --output") from None
 
-    def load_checkpoint(self) -> dict[str, Tensor]:
-        """Return the tensors of the checkpoint."""
+    def load_checkpoint(self, model: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors of the checkpoint; raises BadSettings where they are not those of a model like this."""
         with safe_open(self.path / CHECKPOINT, framework="pt") as stored:
-            return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict)
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict)
+        kinds = [{name: (tensor.shape, tensor.dtype) for name, tensor in each.items()} for each in (tensors, model)]
+        if kinds[0] != kinds[1]:
+            raise BadSettings(f"{self.path / CHECKPOINT} holds another model than the run's; name another --output")
+        return {name: tensors[name] for name in model}
 
     def finish(self, settings: Settings, tensors: Mapping[str, Tensor], summary: Mapping[str, Any]) -> None:
         """Write the final model, then summary.json, which says that the run is complete."""
         _save(self.path / MODEL, tensors, {})
-        content = {"settings": settings.model_dump(), **summary, "versions": versions()}
+        content = {"settings": _kept(settings), **summary, "versions": versions(settings)}
         _write(self.path / SUMMARY, _json(content, indent=2) + "\n")
 
     def summary(self) -> dict[str, Any] | None:
@@ -189,7 +198,7 @@ class Folder:
             return None
         try:
             summary = dict(json.loads(path.read_text(encoding="utf-8")))
-            if not {"settings", "metrics", "seconds"} <= set(summary):
+            if not set(SUMMARIZED) <= set(summary) or not {"accuracy", "loss"} <= set(summary["metrics"]):
                 raise ValueError("it is no summary of a run")
         except (ValueError, TypeError, RecursionError, OSError) as error:
             raise BadSettings(f"{path} is damaged ({error}); name another --output") from None
@@ -197,8 +206,10 @@ class Folder:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
+def alone(path: Path, name: str = ".lock") -> Iterator[None]:
     """Make a folder and keep every other process from writing into it; raises BadSettings where one does.
+
+    A process that lets another one write (a simulation's server app) takes a lock of another name for both.
 
     The system ends the lock with the process that holds it, however that ends.
     """
@@ -206,7 +217,7 @@ def alone(path: Path) -> Iterator[None]:
         raise BadSettings(f"--output {path} is a file; name a folder")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / ".lock")
+        lock = FileLock(path / name)
         lock.acquire(timeout=LOCK_SECONDS)
     except Timeout:
         raise BadSettings(
@@ -245,27 +256,8 @@ def _finite(content: Any) -> Any:
     return content
 
 
-def versions() -> dict[str, str]:
-    """Return what the run stands on: packages, Python, platform, and the revision of the checkout (empty without)."""
-    found = {"python": platform.python_version(), "platform": platform.platform(), "git": revision()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed as a package"
-    return found
-
-
-def revision() -> str:
-    """Return the git revision of the checkout, `-dirty` where files were changed; empty where there is none."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"],
-            capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return os.environ.get("THORNBED_REVISION", "")
-    return done.stdout.strip()
+def _kept(settings: Settings) -> dict[str, Any]:
+    return {name: value for name, value in settings.model_dump().items() if name != "origin"}
 
 
 def _write(path: Path, text: str) -> None:

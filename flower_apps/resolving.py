@@ -74,8 +74,8 @@ def check_address(settings: Settings) -> None:
 def _min_replies(strategy: str, per_round: int) -> int:
     """Return half of a round, or the more that the rule needs: krum(num_byzantine=4) works with 11 and not with 10."""
     rule = build.strategy_of(strategy, NumberedClients(per_round, per_round), 1).rule
-    enough = [count for count in range((per_round + 1) // 2, per_round) if build.refusal(rule, count) is None]
-    return enough[0] if enough else per_round
+    counts = range((per_round + 1) // 2, per_round)
+    return next((count for count in counts if build.refusal(rule, count) is None), per_round)
 
 
 def _num_malicious(settings: Settings, num_clients: int, share: float) -> int:

@@ -10,9 +10,10 @@ from typing import Any
 from flwr.app import Context
 from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
+from flwr.superlink.grid import InMemoryGrid
 
 from flower_apps import build
-from flower_apps.config import settings_from
+from flower_apps.config import BadSettings, settings_from
 from flower_apps.federation import conduct
 from flower_apps.flower_cli import ROUND, STOPPED, SUMMARY
 from flower_apps.resolving import resolve
@@ -28,7 +29,12 @@ def main(grid: Grid, context: Context) -> None:
     """
     try:
         settings = resolve(settings_from(dict(context.run_config)))
-        if settings.engine == "inline":  # the default; this is Flower, and the run config says who is malicious
+        simulated = isinstance(grid, InMemoryGrid)
+        if simulated == (settings.engine == "deployment"):
+            where = "a simulation" if simulated else "a deployment"
+            right = "simulation" if simulated else "deployment"
+            raise BadSettings(f'this is {where} of Flower\'s, and engine is {settings.engine!r}: say engine="{right}"')
+        if simulated:  # also where nothing was said, and the engine is the default
             settings = settings.model_copy(update={"engine": "simulation"})
         build.check(settings)
         summary = conduct(settings, grid, _say_round)

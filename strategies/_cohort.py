@@ -134,6 +134,8 @@ class NumberedClients:
         replies = grid.send_and_receive([identify_message(node) for node in nodes], timeout=self.wait_seconds)
         for reply in replies:
             node = reply.metadata.src_node_id
+            if node not in nodes:  # the SuperLink, which says that some node went away
+                continue
             try:
                 identity = read_identity(reply)
                 if not 0 <= identity.partition_id < self.num_clients:

@@ -86,6 +86,9 @@ class FedAvg(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Check the replies, aggregate the updates, and return the new model with what the defense did."""
         arrived = {reply.metadata.src_node_id: reply for reply in replies}
+        # Of a node that went away the SuperLink says so, in a reply of its own that names no node.
+        others = set(arrived) - {member.node_id for member in self._members}
+        absent = next((arrived[node].error.reason for node in sorted(others) if arrived[node].has_error()), None)
         account = RoundAccount(
             sampled=[member.client for member in self._members],
             seconds_training=time.perf_counter() - self._sent_at,
@@ -100,7 +103,7 @@ class FedAvg(Strategy):
         for member in self._members:
             row = updates[len(accepted)] if len(accepted) < len(updates) else None
             try:
-                accepted.append(_checked(member, arrived, layout, current, row))
+                accepted.append(_checked(member, arrived, layout, current, row, absent))
             except RefusedReply as reason:
                 account.dropped.append({"client": member.client, "reason": str(reason)})
                 log(WARNING, "Client %s is left out of round %s: %s", member.client, server_round, reason)
@@ -141,11 +144,16 @@ class FedAvg(Strategy):
 
 
 def _checked(
-    member: Member, arrived: dict[int, Message], layout: Layout, current: Tensor, out: Tensor | None
+    member: Member,
+    arrived: dict[int, Message],
+    layout: Layout,
+    current: Tensor,
+    out: Tensor | None,
+    absent: str | None,
 ) -> TrainReply:
     if member.node_id is None:
         raise RefusedReply("no node holds this client now")
     reply = arrived.get(member.node_id)
     if reply is None or out is None:
-        raise RefusedReply("no reply in time")
+        raise RefusedReply(f"no reply: {absent}" if absent else "no reply in time")
     return read_train_reply(reply, layout, current, out)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
-from flower_apps.config import Resolved, RunFailed
+from flower_apps.config import Interrupted, Resolved, RunFailed
 from flower_apps.federation import OnRound
-from flower_apps.flower_cli import ROUND, SUMMARY, flower_home, flwr_run, run_id, status, stop, told
+from flower_apps.flower_cli import ROUND, STOPPED, SUMMARY, flower_home, flwr_run, run_id, status, stop, told
 
 
 def deployment(settings: Resolved, on_round: OnRound) -> dict[str, Any] | None:
@@ -20,7 +23,7 @@ def deployment(settings: Resolved, on_round: OnRound) -> dict[str, Any] | None:
     the log was cut off before its summary.
     """
     _reach(settings.superlink)
-    log = Path("runs") / f"{Path(settings.output).name}.flower.log"
+    log = Path("runs") / f"{Path(settings.output).name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.flower.log"
     seen = 0
 
     def follow() -> None:
@@ -32,10 +35,12 @@ def deployment(settings: Resolved, on_round: OnRound) -> dict[str, Any] | None:
     with flower_home(settings.superlink, settings.root_certificates) as home:
         try:
             flwr_run(settings, home, log, while_running=follow)
+        except RunFailed as error:
+            if told(log, STOPPED) or run_id(log) is None:
+                raise
+            raise RunFailed(f"{error}; go on with what is in {settings.output} there: {again(settings)}") from None
         except KeyboardInterrupt:
-            if (number := run_id(log)) is not None:
-                stop(home, number)
-            raise
+            raise Interrupted(_stopped(settings, home, run_id(log))) from None
         if (number := run_id(log)) is None:
             raise RunFailed(f"the SuperLink at {settings.superlink} did not start the run (Flower's log: {log})")
         end = status(home, number)
@@ -44,6 +49,22 @@ def deployment(settings: Resolved, on_round: OnRound) -> dict[str, Any] | None:
             raise RunFailed(f"run {number} at {settings.superlink} is {end['status']}: {details} (Flower's log: {log})")
     summaries = told(log, SUMMARY)
     return dict(json.loads(summaries[-1])) if summaries else None
+
+
+def _stopped(settings: Resolved, home: Path, number: str | None) -> str:
+    """Stop a run that its user interrupted, and say what became of it."""
+    where = f"the SuperLink at {settings.superlink}"
+    if number is None:
+        return f"interrupted before {where} had said that it starts the run; 'flwr list' tells whether it did"
+    if not stop(home, number):
+        return f"interrupted; {where} did not stop run {number}, which goes on there: flwr stop {number}"
+    kept = f"what it has done is in {settings.output} there"
+    return f"interrupted; {where} stopped run {number}; {kept}; go on with: {again(settings)}"
+
+
+def again(settings: Resolved) -> str:
+    """Return the command that goes on with a run in deployment, where all settings are said again."""
+    return f"{settings.command()} --output {shlex.quote(settings.output)} --resume"
 
 
 def _reach(superlink: str) -> None:

@@ -18,7 +18,7 @@ from flower_apps.config import Resolved, RunFailed
 from flower_apps.federation import OnRound
 from flower_apps.flower_cli import environment, flower_home, flwr_run
 from flower_apps.guarded import guarded
-from flower_apps.records import Folder
+from flower_apps.records import Folder, alone
 
 START_SECONDS = 60.0
 
@@ -35,7 +35,8 @@ def simulation(settings: Resolved, on_round: OnRound) -> dict[str, Any]:
             told += 1
             on_round(line)
 
-    with superlink_for_simulation() as (home, _):
+    # The server app holds the folder's own lock; this one is for the log, and from before it starts.
+    with alone(folder.path, ".simulation.lock"), superlink_for_simulation() as (home, _):
         federation = f"num-supernodes={settings.num_clients} client-resources-num-cpus=1"
         if torch.cuda.is_available() and settings.device != "cpu":
             # Clients share the GPUs, a few to each, instead of asking for a whole one.

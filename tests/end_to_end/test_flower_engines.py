@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -43,6 +44,7 @@ def test_simulation_gives_the_figures_of_inline(thornbed, tmp_path):
     assert_equal(tmp_path / "inline", tmp_path / "simulation")
     assert (tmp_path / "simulation" / "flower.log").exists()
     assert "3/3" in typed.err  # the rounds were shown
+    assert json.loads((tmp_path / "simulation" / "config.json").read_text())["argv"][:2] == ["thornbed", "run"]
     revision = [
         json.loads((tmp_path / e / "config.json").read_text())["versions"]["git"] for e in ("inline", "simulation")
     ]
@@ -73,6 +75,7 @@ def test_flwr_run_does_the_same_with_the_flags_as_keys(thornbed, tmp_path):
     config = json.loads((tmp_path / "flwr" / "config.json").read_text())
     assert config["settings"]["engine"] == "simulation"
     assert len(config["flower_bundle"]) == 64  # which code ran, where no checkout is
+    assert config["argv"] is None  # and not Flower's own, which holds a token
 
 
 def family_of(words):
@@ -114,6 +117,21 @@ def test_a_simulation_that_is_ended_leaves_no_process_and_goes_on(thornbed, tmp_
     assert thornbed("run", "--resume", "--output", output, "--engine", "inline", "--rounds", done + 2).code == 0
     assert thornbed(*words[:-2], "--rounds", done + 2, "--output", tmp_path / "whole").code == 0
     assert_equal(tmp_path / "whole", output)
+
+
+def test_two_simulations_do_not_share_a_folder(tmp_path):
+    """The second is refused at once, and the first ends as if it were alone."""
+    words = [*RUN[:-4], "--model", "mlp(hidden=(16,))", "--engine", "simulation", "--output", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "flower_apps.cli", *words]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while first.poll() is None and not (tmp_path / "run" / ".simulation.lock").exists():
+        time.sleep(0.05)
+    second = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert second.returncode == 2
+    assert "is being written by another process" in second.stderr
+    _, error = first.communicate(timeout=120)
+    assert first.returncode == 0, error
+    assert len(read_lines(tmp_path / "run")) == 4
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +212,11 @@ def test_deployment_gives_the_figures_of_inline(thornbed, tmp_path, monkeypatch,
     assert f"{summary['metrics']['accuracy']:.3f}" in typed.out
     assert "1 of 3" in typed.out
     assert f"records/first (on the machine of the SuperLink {superlink})" in typed.out
-    assert sorted(path.name for path in (tmp_path / "here").rglob("*")) == ["first.flower.log", "runs"]
+    [kept] = (tmp_path / "here").rglob("*.*")  # of the records nothing is here
+    assert re.fullmatch(r"first-[-0-9]+\.flower\.log", kept.name)
+    config = json.loads((records / "config.json").read_text())
+    assert config["argv"] == ["thornbed", *deployed]  # not Flower's own command line, which holds its token
+    assert config["versions"]["git"]
 
     typed = thornbed(*deployed)
     assert typed.code == 1

@@ -91,6 +91,7 @@ def test_records_without_their_config_are_not_mixed_with(tmp_path, name):
         ("summary.json", b""),
         ("summary.json", b"3"),
         ("summary.json", b"{}"),
+        ("summary.json", b'{"settings": {}, "metrics": {}, "seconds": 1}'),
         ("checkpoint.safetensors", b""),
     ],
 )
@@ -100,6 +101,41 @@ def test_what_is_damaged_is_named_in_one_sentence(folder, name, content):
     with pytest.raises(BadSettings, match=f"{name} is damaged") as refused, folder.opened(complete):
         folder.summary()
     assert "\n" not in str(refused.value)
+
+
+def test_a_run_without_its_checkpoint_is_not_begun_anew(folder):
+    (folder.path / "checkpoint.safetensors").unlink()
+    with (
+        pytest.raises(BadSettings, match=r"holds no checkpoint.safetensors to go on from"),
+        folder.opened(settings(resume=True)),
+    ):
+        pass
+    assert len(folder.lines()) == 3
+
+
+def test_a_missing_round_is_damage(folder):
+    lines = (folder.path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    for left in ([lines[0], lines[2]], []):
+        (folder.path / "metrics.jsonl").write_text("".join(left))
+        with (
+            pytest.raises(BadSettings, match=r"metrics.jsonl is damaged: it lacks a round up to 2"),
+            folder.opened(settings(resume=True)),
+        ):
+            pass
+
+
+def test_a_checkpoint_that_is_none_is_refused(folder):
+    folder.checkpoint({"w": torch.zeros(2)}, -2)
+    with pytest.raises(BadSettings, match="checkpoint.safetensors is damaged"):
+        folder.rounds_done()
+    folder.checkpoint({"w": torch.zeros(2)}, 2)
+    for other in ({"w": torch.zeros(3)}, {"v": torch.zeros(2)}, {"w": torch.zeros(2).double()}):
+        with pytest.raises(BadSettings, match="holds another model"):
+            folder.load_checkpoint(other)
+    (folder.path / "checkpoint.safetensors").unlink()
+    (folder.path / "checkpoint.safetensors").mkdir()
+    with pytest.raises(BadSettings, match="checkpoint.safetensors is damaged"):
+        folder.rounds_done()
 
 
 def test_a_config_that_is_a_folder_is_no_run(tmp_path):

@@ -89,6 +89,28 @@ def test_a_node_that_says_nothing_is_asked_ever_more_rarely(federation, monkeypa
     assert [member.node_id for member in cohort.draw(31, grid)] == [2, 3, 4]
 
 
+def test_what_the_superlink_says_of_a_lost_node_is_nobodys_identity(federation, monkeypatch):
+    """Flower answers for a node that went away with an error that names the SuperLink itself, node 1."""
+    from flwr.app import Error, Message
+
+    grid = federation([nothing] * 3)
+    deliver = grid._deliver
+
+    def lost(message):
+        message_id = deliver(message)
+        if message.metadata.dst_node_id == 4:
+            request = Message(message.content, dst_node_id=4, message_type=message.metadata.message_type)
+            answer = Message(Error(code=14, reason="Node Unavailable"), reply_to=request)
+            answer.metadata.__dict__["_src_node_id"] = 1
+            grid._replies[message_id] = answer
+        return message_id
+
+    monkeypatch.setattr(grid, "_deliver", lost)
+    cohort = NumberedClients(3, 3, min_clients=2)
+    assert [member.node_id for member in cohort.draw(1, grid)] == [2, 3, None]
+    assert set(cohort._identities) == {2, 3}
+
+
 def test_more_a_round_than_there_are_is_refused():
     with pytest.raises(ValueError, match="5 of 4 clients"):
         NumberedClients(4, 5)

@@ -159,3 +159,24 @@ def test_integers_of_the_model_stay_as_the_server_has_them(federation):
     grid = federation([lambda model: ({**model, "n": np.array(99)}, {"num-examples": 1})])
     replies = grid.send_and_receive(strategy.configure_train(1, START, ConfigRecord(), grid))
     assert strategy.aggregate_train(1, replies)[0]["n"].numpy() == 3
+
+
+def test_what_the_superlink_says_of_a_lost_node_is_the_reason(federation, monkeypatch):
+    """Flower answers for a node that went away with an error that names the SuperLink itself, node 1."""
+    from flwr.app import Error, Message
+
+    grid = federation([plus(1.0)] * 3)
+    deliver = grid._deliver
+
+    def lost(message):
+        message_id = deliver(message)
+        if message.metadata.dst_node_id == 3 and message.metadata.message_type == "train":
+            request = Message(message.content, dst_node_id=3, message_type="train")
+            grid._replies[message_id] = Message(Error(code=14, reason="Node Unavailable"), reply_to=request)
+            grid._replies[message_id].metadata.__dict__["_src_node_id"] = 1
+        return message_id
+
+    monkeypatch.setattr(grid, "_deliver", lost)
+    strategy = FedAvg(NumberedClients(3, 3))
+    assert one_round(strategy, grid).tolist() == [2.0, 3.0]
+    assert strategy.account.dropped == [{"client": 1, "reason": "no reply: Node Unavailable"}]
