@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -151,10 +151,12 @@ def _typed(jobs: int, seeds: str | None, output: Path | None, data_dir: str | No
 
 def _rich(texts: pd.DataFrame, title: str) -> Table:
     table = Table(title=title)
-    for name in map(str, texts):
+    for name in (name for name in map(str, texts) if name != "loss"):  # the files have it; a terminal is narrow
         number = bool(texts[name].str.fullmatch(r"[-+–±0-9. ]+").all())
-        table.add_column(name, overflow="fold", no_wrap=number, justify="right" if number else "left")
-    for row in texts.itertuples(index=False):
+        justify: Literal["left", "right"] = "right" if number else "left"
+        header = name.replace("attack success", "attack\nsuccess")
+        table.add_column(header, overflow="fold", no_wrap=number, justify=justify, min_width=0 if number else 10)
+    for row in texts.drop(columns="loss", errors="ignore").itertuples(index=False):
         table.add_row(*row)
     return table
 

@@ -39,16 +39,19 @@ class Worker:
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs, threads, str(log)), daemon=False)
         self._process.start()
+        self._busy = False
         theirs.close()
 
     def start(self, settings: Mapping[str, Any]) -> None:
         """Let it run these settings, resolved and with their output folder."""
+        self._busy = True
         self.connection.send(dict(settings))
 
     def hear(self) -> Report:
         """Return what it says next; a worker that died says that its cell is broken."""
         try:
             report: Report = self.connection.recv()
+            self._busy = report.kind == "round"
         except (EOFError, OSError):
             self._process.join()
             code = self._process.exitcode or 0
@@ -64,6 +67,8 @@ class Worker:
     def end(self) -> None:
         """End it, whatever it is doing; what its run has checkpointed stays."""
         self.connection.close()
+        if not self._busy:  # it leaves by itself, and tidily
+            self._process.join(10)
         self._process.terminate()
         self._process.join(10)
         if self._process.is_alive():

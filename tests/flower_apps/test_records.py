@@ -126,7 +126,7 @@ def test_a_missing_round_is_damage(folder):
 
 def test_a_checkpoint_that_is_none_is_refused(folder):
     folder.checkpoint({"w": torch.zeros(2)}, -2)
-    with pytest.raises(BadSettings, match="checkpoint.safetensors is damaged"):
+    with pytest.raises(BadSettings, match=r"checkpoint\.safetensors is damaged"):
         folder.rounds_done()
     folder.checkpoint({"w": torch.zeros(2)}, 2)
     for other in ({"w": torch.zeros(3)}, {"v": torch.zeros(2)}, {"w": torch.zeros(2).double()}):
@@ -134,7 +134,7 @@ def test_a_checkpoint_that_is_none_is_refused(folder):
             folder.load_checkpoint(other)
     (folder.path / "checkpoint.safetensors").unlink()
     (folder.path / "checkpoint.safetensors").mkdir()
-    with pytest.raises(BadSettings, match="checkpoint.safetensors is damaged"):
+    with pytest.raises(BadSettings, match=r"checkpoint\.safetensors is damaged"):
         folder.rounds_done()
 
 

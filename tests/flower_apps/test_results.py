@@ -1,0 +1,86 @@
+"""Tables of runs: means and deviations by hand, and files that other programs read."""
+
+import json
+import math
+
+import pandas as pd
+import pytest
+import torch
+
+from flower_apps.config import settings_from
+from flower_apps.records import Folder
+from flower_apps.resolving import resolve
+from flower_apps.sweeps.plan import read_plan
+from flower_apps.sweeps.results import as_texts, beside_published, compared, runs_frame, write_tables
+
+
+def run(path, accuracy, success=None, **values):
+    folder, settings = Folder(path), resolve(settings_from({"rounds": 2, **values}))
+    path.mkdir(parents=True)
+    folder.write_config(settings, {})
+    summary = dict.fromkeys(("malicious", "defense_acted", "defense_was_told", "replies_dropped"))
+    metrics = {"accuracy": accuracy, "loss": 1.0, "attack_success_rate": success}
+    folder.finish(
+        settings,
+        {"w": torch.zeros(1)},
+        {**summary, "metrics": metrics, "rounds": 2, "seconds": 4.0, "replies_dropped": 0},
+    )
+    return folder
+
+
+@pytest.fixture
+def folders(tmp_path):
+    made = [run(tmp_path / f"median{seed}", 0.5 + 0.1 * seed, seed=seed, strategy="median") for seed in range(3)]
+    made.append(run(tmp_path / "attacked", 0.25, 0.125, attack="sign_flip"))
+    unfinished = Folder(tmp_path / "unfinished")
+    unfinished.path.mkdir()
+    unfinished.write_config(resolve(settings_from({"rounds": 2})), {})
+    return [*made, unfinished]
+
+
+def test_runs_that_differ_in_their_seed_alone_are_one_row(folders):
+    table = compared(runs_frame(folders))
+    assert list(table["strategy"]) == ["median", "fedavg"]
+    assert list(table["seeds"]) == [3, 1]
+    assert table["accuracy"].tolist() == pytest.approx([0.6, 0.25])
+    assert table["accuracy_std"][0] == pytest.approx(0.1)  # of the sample: sqrt((0.01 + 0 + 0.01) / 2)
+    assert math.isnan(table["accuracy_std"][1])
+    assert "num_malicious" in table  # what differs between rows is a column
+    assert "num_clients" not in table
+
+
+def test_texts_for_people(folders):
+    texts = as_texts(compared(runs_frame(folders)))
+    assert texts["accuracy"].tolist() == ["0.600 ± 0.100", "0.250"]
+    assert texts["attack success rate"].tolist() == ["–", "0.125"]
+
+
+def test_the_same_table_as_csv_json_and_latex(folders, tmp_path):
+    table = compared(runs_frame(folders))
+    comma, json_, tex = write_tables(table, tmp_path, "results")
+    assert pd.read_csv(comma)["accuracy"].tolist() == table["accuracy"].tolist()
+    rows = json.loads(json_.read_text())
+    assert rows[0]["attack_success_rate"] is None
+    assert rows[0]["accuracy"] == pytest.approx(0.6)
+    assert r"sign\_flip" in tex.read_text()
+    assert "0.600 ± 0.100" in tex.read_text()
+
+
+def test_no_run_is_no_table(tmp_path):
+    assert compared(runs_frame([])).empty
+
+
+def test_a_papers_numbers_stand_beside_ours(folders, tmp_path):
+    path = tmp_path / "sweep.toml"
+    path.write_text(
+        'rounds = 2\nstrategy = ["median", "krum"]\nseed = [0, 1, 2]\n'
+        '[[published]]\nwhere = {strategy = "median"}\nmetric = "accuracy"\nvalue = 0.7\nsource = "Table 1"\n'
+        '[[published]]\nwhere = {strategy = "krum"}\nmetric = "accuracy"\nvalue = 0.7\n'
+    )
+    table = beside_published(read_plan(path), runs_frame(folders))
+    assert table["ours"][0] == pytest.approx(0.6)
+    assert table["difference"][0] == pytest.approx(-0.1)
+    assert table["seeds"].tolist() == [3, 0]
+    texts = as_texts(table)
+    assert texts["ours"].tolist() == ["0.600 ± 0.100", "–"]
+    assert texts["difference"].tolist() == ["-0.100", "–"]
