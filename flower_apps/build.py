@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +20,7 @@ from clients.poisoning import DataPoisoning, UpdatePoisoning
 from clients.role import Role, Roles
 from flower_apps import plugins
 from flower_apps.config import AUTO, NONE, BadSettings, Resolved
+from flower_apps.loggers import Logger, missing_package
 from flower_apps.plugins import Spec
 from flower_apps.threat import check_threat
 from protocol.randomness import derived_seed, generator
@@ -153,6 +155,20 @@ def strategy(settings: Resolved) -> FedAvg:
     return strategy_of(settings.strategy, cohort, settings.min_replies)
 
 
+def loggers(settings: Resolved, folder: Path) -> list[Logger]:
+    """Start the loggers of a run that writes into a folder."""
+    specs = [] if settings.logger == NONE else plugins.parse_sum(settings.logger)
+    return [plugins.load("logger", spec)(folder, settings) for spec in specs]
+
+
+def _check_loggers(settings: Resolved) -> None:
+    for spec in [] if settings.logger == NONE else plugins.parse_sum(settings.logger):
+        plugins.load("logger", spec)
+        module = sys.modules[plugins.find("logger", spec.name).__module__]
+        if package := missing_package(module):
+            raise BadSettings(f"--logger {spec.name} needs the package {package}: pip install 'thornbed[{spec.name}]'")
+
+
 def strategy_of(text: str, cohort: Cohort, min_replies: int) -> FedAvg:
     """Build the strategy that a spec names: a class of strategies/, or FedAvg with a rule of defenses/aggregation."""
     spec = plugins.parse(text)
@@ -187,6 +203,7 @@ def check(settings: Resolved, *, data: bool = True) -> None:
     if settings.defense != NONE:
         plugins.load("defense", settings.defense)(made[0], generator(settings.seed, "check"))
     check_threat(settings)
+    _check_loggers(settings)
     optimizer(settings)([nn.Parameter(torch.zeros(1))])
     built = attack(settings.attack, settings.data_dir)
     plugins.find("partition", plugins.parse(settings.partition).name)

@@ -74,6 +74,7 @@ class Settings(BaseModel):
     data_dir: Annotated[str, _flag(WHERE, "Folder with data: NAME.npz, or torchvision's downloads.")] = ""
     output: Annotated[str, _flag(WHERE, "Folder for the records; by default a new one below runs/.")] = ""
     resume: Annotated[bool, _flag(WHERE, "Go on from the checkpoint in the output folder.")] = False
+    logger: Annotated[str, _flag(WHERE, "Also show rounds in tensorboard, wandb, both (+), or none.")] = NONE
     superlink: Annotated[str, _flag(WHERE, "HOST:PORT of a running SuperLink (deployment).")] = ""
     root_certificates: Annotated[str, _flag(WHERE, "CA certificate of the SuperLink; without it no TLS.")] = ""
     node_timeout: Annotated[float, _flag(WHERE, "Seconds to wait for the clients to connect.", gt=0)] = 60.0

@@ -37,7 +37,12 @@ def conduct(settings: Resolved, grid: Grid, on_round: OnRound | None = None) -> 
     with folder.opened(settings) as done:
         if done >= settings.rounds and (summary := folder.summary()) is not None:
             return summary
-        return _Run(settings, folder, on_round).go(grid, done)
+        run = _Run(settings, folder, on_round)
+        try:
+            return run.go(grid, done)
+        finally:
+            for logger in run.loggers:
+                logger.close()
 
 
 def default_output(settings: Resolved) -> str:
@@ -58,6 +63,7 @@ class _Run:
         self.test = self.task.samples("test")
         self.attack, self.attacked = self._attacked()
         self.strategy = build.strategy(settings)
+        self.loggers = build.loggers(settings, folder.path)
         self.last: dict[str, Any] = {}
 
     def _attacked(self) -> tuple[DataAttack | None, Samples | None]:
@@ -127,6 +133,8 @@ class _Run:
         self._round_started = now
         self.last = self.folder.append(line)
         self.folder.checkpoint(tensors, server_round)
+        for logger in self.loggers:
+            logger.log(self.last)
         if self.on_round is not None:
             self.on_round(self.last)
         return MetricRecord({name: value for name, value in metrics.items() if value is not None})

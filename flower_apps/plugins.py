@@ -33,6 +33,7 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
     "defense": ("defenses/perturbation",),
     "optimizer": ("clients/optimizers",),
     "engine": ("flower_apps/engines",),
+    "logger": ("flower_apps/loggers",),
 }
 
 

@@ -33,6 +33,7 @@ FREE = (
     "output",
     "resume",
     "origin",
+    "logger",
     "rounds",
     "data_dir",
     "device",

@@ -45,7 +45,7 @@ def resolve(settings: Settings) -> Resolved:
         "min_replies": min_replies,
         "num_malicious": _num_malicious(settings, num_clients, defaults.malicious_share),
     }
-    for name in ("task", "model", "strategy", "defense", "partition", "optimizer", "attack"):
+    for name in ("task", "model", "strategy", "defense", "partition", "optimizer", "attack", "logger"):
         # One spelling for one thing: a run that is resumed compares texts.
         filled[name] = " + ".join(map(str, plugins.parse_sum(filled.get(name, getattr(settings, name)))))
     return Resolved(**{**settings.model_dump(), **filled})

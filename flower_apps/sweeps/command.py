@@ -172,4 +172,12 @@ def _show_run(folder: Folder, out: Console) -> None:
 
 
 def _title(folders: Sequence[Path]) -> str:
-    return ", ".join(folder.resolve().name for folder in folders)
+    """Return what sweeps call themselves, and the names of other folders."""
+    titles = []
+    for folder in folders:
+        try:
+            title = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))["title"]
+        except (OSError, ValueError, LookupError, TypeError):
+            title = ""
+        titles.append(str(title) or folder.resolve().name)
+    return ", ".join(titles)
