@@ -298,3 +298,89 @@ def test_the_page_does_not_scroll_sideways(tmp_path: Path) -> None:
     (*wide, _), (*narrow, table) = json.loads(found[1])
     assert (wide, narrow) == ([1280, 1280], [400, 400])
     assert table > 400  # it scrolls inside its own box
+
+
+def seeds_of(tmp_path: Path, strategy: str, attack: str, rates: list[float], **settings: Any) -> list[Path]:
+    """Make runs that differ in their seed and their attack success rate alone."""
+    return [
+        make_run(tmp_path / f"{strategy}-{attack}-{seed}", rate=rate, strategy=strategy, attack=attack, seed=seed,
+                 defense={"masked_share": 0.25 * seed}, **settings).path
+        for seed, rate in enumerate(rates)
+    ]  # fmt: skip
+
+
+def test_runs_that_differ_in_their_seed_alone_share_a_row_and_a_curve(tmp_path: Path) -> None:
+    paths = [*seeds_of(tmp_path, "median", "sign_flip", [0.2, 0.4, 0.6]), make_run(tmp_path / "alone").path]
+    page = report(tmp_path, paths)
+    rows = [row for row in page.rows if len(row) == 11][1:]
+    assert [row[0] for row in rows] == ["1 3 seeds", "2 alone"]
+    assert rows[0][5] == "0.400 ± 0.200"  # the deviation of the sample: sqrt(0.08 / 2)
+    assert rows[1][5] == "0.250"
+    # One band around the attack success rate and one around the share that was cut away; accuracy does not differ,
+    # so its band has no height.
+    bands = [str(attributes["d"]) for tag, attributes in page.tags if attributes.get("class") == "band"]
+    assert len(bands) == 3
+    assert Counter(tag for tag, _ in page.tags)["details"] == 4  # every run has its own command and settings
+    assert "Share that the defense cut away" in page.text
+
+
+def test_the_same_seed_twice_is_no_repetition(tmp_path: Path) -> None:
+    page = report(tmp_path, [make_run(tmp_path / name, strategy="median", seed=4).path for name in "ab"])
+    assert [row[0] for row in page.rows if len(row) == 11][1:] == ["1 a", "2 b"]
+    assert "±" not in page.text
+
+
+def test_defenses_stand_against_attacks(tmp_path: Path) -> None:
+    paths = [
+        *seeds_of(tmp_path, "median", "sign_flip", [0.2, 0.4]),
+        *seeds_of(tmp_path, "krum", "sign_flip", [0.5]),
+        *seeds_of(tmp_path, "krum", "gaussian", [0.9]),
+    ]
+    page = report(tmp_path, paths)
+    at = page.rows.index(["Defense", "sign_flip", "gaussian"])
+    assert page.rows[at + 1 : at + 3] == [["median", "0.600", "–"], ["krum", "0.600", "0.600"]]
+    at = page.rows.index(["Defense", "sign_flip", "gaussian"], at + 1)
+    assert page.rows[at + 1 : at + 3] == [["median", "0.300", "–"], ["krum", "0.500", "0.900"]]
+    one_attack = report(tmp_path, paths[:3])
+    assert "Defense against attack" not in one_attack.text
+
+
+def test_a_defense_that_never_acted_is_flagged(tmp_path: Path) -> None:
+    kept_all = {"selected": [0, 1, 2]}  # one of four replies was dropped
+    idle = make_run(tmp_path / "idle", strategy="multi_krum", defense=kept_all)
+    mute = make_run(tmp_path / "mute", strategy="median")
+    busy = make_run(tmp_path / "busy", strategy="krum", defense={"selected": [1]})
+    mean = make_run(tmp_path / "mean")
+    page = report(tmp_path, [run.path for run in (idle, mute, busy, mean)])
+    rows = [row for row in page.rows if len(row) == 11][1:]
+    flagged = {row[0].split()[1] for row in rows if "never acted" in row[6]}
+    assert flagged == {"idle", "mute"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to run the page's script")
+def test_a_click_on_a_heading_sorts(tmp_path: Path) -> None:
+    rates = {"first": 0.5, "second": None, "third": 0.125}
+    page = report(tmp_path, [make_run(tmp_path / name, rate=rate).path for name, rate in rates.items()])
+    click = """<iframe src="out/report.html"></iframe><script>onload = () => {
+        const page = document.querySelector("iframe").contentDocument;
+        const names = () => [...page.querySelectorAll(".results tbody a")].map(link => link.textContent);
+        const button = page.querySelectorAll(".results thead button")[5];
+        const seen = [names()]; button.click(); seen.push(names()); button.click(); seen.push(names());
+        document.title = JSON.stringify(seen); }</script>"""
+    assert page.rows
+    (tmp_path / "frame.html").write_text(click)
+    words = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
+             "--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]  # fmt: skip
+    done = subprocess.run(
+        [str(CHROMIUM), *words, (tmp_path / "frame.html").as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    found = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert found, done.stderr
+    assert json.loads(found[1]) == [
+        ["first", "second", "third"], ["third", "first", "second"], ["first", "third", "second"],
+    ]  # fmt: skip
