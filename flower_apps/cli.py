@@ -133,7 +133,10 @@ def list_plugins(
                 f"\n  {option.name}: {option.type}" + ("" if option.default is None else f" = {option.default}")
                 for option in plugin.options
             )
-            table.add_row(f"[bold]{plugin.name}[/bold]" + options.replace("[", r"\["), plugin.summary, plugin.source)
+            needs = f"\nThe attacker must know {' and '.join(plugin.needs)}." if plugin.needs else ""
+            table.add_row(
+                f"[bold]{plugin.name}[/bold]" + options.replace("[", r"\["), plugin.summary + needs, plugin.source
+            )
         out.print(table)
 
 

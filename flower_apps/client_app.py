@@ -12,6 +12,7 @@ from torch import nn
 
 from clients.local_training import evaluate, one_thread, train
 from clients.role import Role
+from defenses.acted import listening
 from flower_apps import build
 from flower_apps.config import Resolved, settings_from
 from flower_apps.resolving import resolve
@@ -37,7 +38,7 @@ def train_model(message: Message, context: Context) -> Message:
     settings, client, role = _settings(context), _client(context), _role(context)
     arrays, server_round = read_request(message)
     network = _network(settings)
-    with one_thread():
+    with one_thread(), listening() as figures:
         # The poisoned data stay the same all run long; the order of training does not.
         samples = role.data(_samples(settings, client), generator(settings.seed, "data", client))
         network.load_state_dict(role.incoming(to_tensors(arrays)))
@@ -57,7 +58,8 @@ def train_model(message: Message, context: Context) -> Message:
             update = layout.flatten(trained).sub_(start)
             sent = role.outgoing(update, update[None], generator(settings.seed, "outgoing", server_round, client))
             trained = layout.unflatten(start + sent, trained)
-    return train_reply(message, trained, len(samples), loss)
+    told = {name: float(value) for name, value in figures.items() if isinstance(value, int | float)}
+    return train_reply(message, trained, len(samples), loss, told)
 
 
 @app.evaluate()

@@ -65,7 +65,10 @@ class Option:
 
 @dataclass(frozen=True)
 class Plugin:
-    """What is known of a plug-in: where it lies, what it takes, what its first sentence and its source say."""
+    """What is known of a plug-in: where it lies, its first sentence and its source, what it takes.
+
+    `needs` is what the attacker must know, of an attack.
+    """
 
     kind: str
     name: str
@@ -73,6 +76,7 @@ class Plugin:
     summary: str
     source: str
     options: tuple[Option, ...]
+    needs: tuple[str, ...] = ()
 
 
 def parse(text: str) -> Spec:
@@ -175,7 +179,13 @@ def describe(kind: str, name: str) -> Plugin:
         for parameter in _parameters(plugin).values()
     )
     return Plugin(
-        kind, name, available(kind)[name], text.split("\n")[0], " ".join(source[1].split()) if source else "", options
+        kind,
+        name,
+        available(kind)[name],
+        text.split("\n")[0],
+        " ".join(source[1].split()) if source else "",
+        options,
+        tuple(sorted(getattr(module, "NEEDS", ()))),
     )
 
 

@@ -21,6 +21,7 @@ Record = TypeVar("Record")
 
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 NUM_EXAMPLES, SERVER_ROUND, TRAIN_LOSS = "num-examples", "server-round", "train-loss"
+DEFENSE = "defense-"  # before the name of a figure that a defense on the client reports
 PARTITION_ID, ROLE = "partition-id", "role"
 
 
@@ -54,9 +55,16 @@ def train_message(arrays: ArrayRecord, config: ConfigRecord, server_round: int, 
     return Message(content=content, dst_node_id=node_id, message_type=TRAIN, group_id=str(server_round))
 
 
-def train_reply(request: Message, arrays: ArrayRecord, num_examples: int, train_loss: float) -> Message:
-    """Answer a training message with the arrays of the trained model."""
-    metrics = MetricRecord({NUM_EXAMPLES: num_examples, TRAIN_LOSS: train_loss})
+def train_reply(
+    request: Message,
+    arrays: ArrayRecord,
+    num_examples: int,
+    train_loss: float,
+    defense: Mapping[str, float] | None = None,
+) -> Message:
+    """Answer a training message with the arrays of the trained model, and what a defense on the client did."""
+    figures = {DEFENSE + name: value for name, value in (defense or {}).items()}
+    metrics = MetricRecord({NUM_EXAMPLES: num_examples, TRAIN_LOSS: train_loss, **figures})
     return Message(content=RecordDict({ARRAYS: arrays, METRICS: metrics}), reply_to=request)
 
 

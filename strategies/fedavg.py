@@ -21,7 +21,7 @@ from torch import Tensor
 
 from defenses.acted import Figure, listening
 from defenses.aggregation.fedavg import fedavg
-from protocol.messages import TRAIN_LOSS, RefusedReply, TrainReply, read_train_reply, train_message
+from protocol.messages import DEFENSE, TRAIN_LOSS, RefusedReply, TrainReply, read_train_reply, train_message
 from protocol.vector import Layout
 from strategies._cohort import AnyNodes, Cohort, Member
 
@@ -119,7 +119,7 @@ class FedAvg(Strategy):
                 step = self.rule(updates[: len(accepted)], weights)
             except ValueError as error:
                 raise RunStopped(f"round {server_round} cannot be aggregated: {error}") from error
-        account.defense = dict(figures)
+        account.defense = {**figures, **_of_clients(accepted)}
         new = layout.unflatten(current + step, self._arrays)
         account.seconds_aggregation = time.perf_counter() - started
         losses = [
@@ -141,6 +141,17 @@ class FedAvg(Strategy):
     def summary(self) -> None:
         """Log the rule and the minimum of replies."""
         log(INFO, "\t└──> rule: %s, at least %s replies a round", self.rule, self.min_replies)
+
+
+def _of_clients(replies: Sequence[TrainReply]) -> dict[str, Figure]:
+    """Return the mean of every figure that defenses on clients report, `clients_NAME`, over those that report it."""
+    found: dict[str, list[float]] = {}
+    for reply in replies:
+        told = [(name, value) for name, value in reply.metrics.items() if name.startswith(DEFENSE)]
+        for name, value in told[:8]:  # whoever sends thousands does not fill the records
+            if math.isfinite(value) and len(name) < 40:
+                found.setdefault(name.removeprefix(DEFENSE), []).append(value)
+    return {f"clients_{name}": sum(values) / len(values) for name, values in sorted(found.items())}
 
 
 def _checked(

@@ -124,7 +124,7 @@ class Run(Numbered):
     def never_acted(self) -> bool:
         """Return whether there is a defense, and it changed nothing in any round by what it says itself."""
         said = [did_something(_mapping(line.get("defense")), _used(line)) for line in self.lines if "defense" in line]
-        robust = self.settings.get("strategy", "fedavg") != "fedavg"
+        robust = self.settings.get("strategy", "fedavg") != "fedavg" or self.settings.get("defense", "none") != "none"
         return robust and bool(said) and True not in said
 
     def cut(self) -> list[tuple[float, float | None]]:
@@ -190,7 +190,9 @@ def _used(line: Mapping[str, Any]) -> int:
 def _cut(line: Mapping[str, Any]) -> float | None:
     """Return the share that a defense cut away in a round: of coordinates, of values, or of updates."""
     figures, used = _mapping(line.get("defense")), _used(line)
-    shares = [_number(value) for name, value in figures.items() if name.endswith("_share")]
+    # What clients do to their own updates cuts nothing away.
+    names = [name for name in figures if name.endswith("_share") and not name.startswith("clients_")]
+    shares = [_number(figures[name]) for name in names]
     if isinstance(selected := figures.get("selected"), list) and used > 0:
         shares.append(1 - len(selected) / used)
     if (tail := _number(figures.get("trimmed_per_tail"))) is not None and used > 0:

@@ -238,6 +238,25 @@ def test_the_last_part_that_touches_data_measures_the_attack(thornbed, tmp_path)
     assert second == alone
 
 
+def test_what_a_defense_on_the_clients_did_is_recorded(thornbed, tmp_path):
+    words = ["--defense", "local_dp(clip_norm=0.01)", "--attack", "sign_flip", "--rounds", 1]
+    assert thornbed("run", *SMALL, *words, "--output", tmp_path / "r").code == 0
+    line = read_lines(tmp_path / "r")[1]
+    assert line["defense"]["clients_clipped_share"] == 1.0
+    assert 0 < line["defense"]["clients_noise_share"] < 1
+    assert line["defense_acted"] is True
+    assert json.loads((tmp_path / "r" / "summary.json").read_text())["defense_acted"] == 1
+
+
+def test_a_defense_that_changes_nothing_is_told(thornbed, tmp_path):
+    typed = thornbed("run", *SMALL, "--strategy", "trimmed_mean(alpha=0.0)", "--rounds", 1, "--output", tmp_path / "r")
+    assert typed.code == 0, typed.err
+    assert "Beware: trimmed_mean(alpha=0.0) changed nothing in any round" in " ".join(typed.out.split())
+    assert json.loads((tmp_path / "r" / "summary.json").read_text())["defense_acted"] == 0
+    assert thornbed("run", *SMALL, "--rounds", 1, "--output", tmp_path / "mean").code == 0
+    assert json.loads((tmp_path / "mean" / "summary.json").read_text())["defense_acted"] is None
+
+
 def test_what_a_defense_was_told_is_recorded(thornbed, tmp_path):
     for spec, told in (("krum(num_byzantine=1)", {"num_byzantine": 1}), ("krum", {})):
         output = tmp_path / spec

@@ -73,6 +73,8 @@ def test_list_as_json(thornbed):
     [invariant] = [plugin for plugin in found if plugin["name"] == "invariant"]
     assert invariant["options"][0] == {"name": "tau", "type": "float", "default": "0.2"}
     assert "Invariant Aggregator" in invariant["source"]
+    [scaling] = [plugin for plugin in found if plugin["name"] == "scaling"]
+    assert scaling["needs"] == ["its own data", "the server's model"]
 
 
 def test_without_a_command_the_help_is_shown(thornbed):

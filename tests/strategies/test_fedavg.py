@@ -180,3 +180,18 @@ def test_what_the_superlink_says_of_a_lost_node_is_the_reason(federation, monkey
     strategy = FedAvg(NumberedClients(3, 3))
     assert one_round(strategy, grid).tolist() == [2.0, 3.0]
     assert strategy.account.dropped == [{"client": 1, "reason": "no reply: Node Unavailable"}]
+
+
+def test_what_defenses_on_clients_report_is_averaged_and_cannot_flood_the_records(federation):
+    def telling(value, **more):
+        def reply(model):
+            arrays, metrics = plus(1.0)(model)
+            return arrays, {**metrics, "defense-clipped_share": value, **more}
+
+        return reply
+
+    flood = {f"defense-{number}": 1.0 for number in range(1000)}
+    strategy = FedAvg(NumberedClients(4, 4))
+    one_round(strategy, federation([telling(1.0), telling(0.0), telling(float("nan")), telling(0.5, **flood)]))
+    assert strategy.account.defense["clients_clipped_share"] == 0.5
+    assert len(strategy.account.defense) <= 9

@@ -17,11 +17,11 @@ def test_without_noise_a_long_update_is_clipped_and_a_short_one_stays() -> None:
     with listening() as figures:
         sent = local_dp(torch.tensor([3.0, 0.0, 4.0]), generator(), clip_norm=2.5, noise_multiplier=0.0)
     assert sent.tolist() == [1.5, 0.0, 2.0]
-    assert figures == {"norm": 5.0, "clipped": 1}
+    assert figures == {"norm": 5.0, "clipped_share": 1, "noise_share": 0.0}
     with listening() as figures:
         sent = local_dp(torch.tensor([3.0, 0.0, 4.0]), generator(), clip_norm=5.0, noise_multiplier=0.0)
     assert sent.tolist() == [3.0, 0.0, 4.0]
-    assert figures == {"norm": 5.0, "clipped": 0}
+    assert figures == {"norm": 5.0, "clipped_share": 0, "noise_share": 0.0}
 
 
 def test_the_noise_is_that_of_the_clip_norm_and_not_of_the_update() -> None:
