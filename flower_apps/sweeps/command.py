@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flower_apps.config import BadSettings
 from flower_apps.records import CONFIG, Folder
 from flower_apps.sweeps import presets
 from flower_apps.sweeps.plan import Plan, read_plan
-from flower_apps.sweeps.results import as_texts, beside_published, compared, runs_frame, write_tables
+from flower_apps.sweeps.results import as_texts, beside_published, compared, readable, runs_frame, write_tables
 from flower_apps.sweeps.run import command_again, folder_of, run_sweep, spoken
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ def report(folders: Sequence[Path], output: Path | None, out: Console) -> None:
     finished = runs_frame(runs)
     if not finished.empty:
         write_tables(compared(finished), target, "results")
+    if damaged := len(runs) - len(readable(runs)):
+        out.print(f"{damaged} of {len(runs)} folders are damaged; the report says how.")
     out.print(f"Report: {target / 'report.html'}", highlight=False, soft_wrap=True)
 
 
@@ -157,11 +160,12 @@ def _rich(texts: pd.DataFrame, title: str) -> Table:
         header = name.replace("attack success", "attack\nsuccess")
         table.add_column(header, overflow="fold", no_wrap=number, justify=justify, min_width=0 if number else 10)
     for row in texts.drop(columns="loss", errors="ignore").itertuples(index=False):
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     return table
 
 
 def _show_run(folder: Folder, out: Console) -> None:
+    folder.check()
     table = Table("round", "accuracy", "attack success rate", "loss", "dropped", title="last rounds")
     for line in folder.lines()[-10:]:
         rates = ["–" if line[name] is None else f"{line[name]:.3f}" for name in ("accuracy", "attack_success_rate")]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flower_apps.config import Settings, settings_from
+from flower_apps.config import BadSettings, Settings, settings_from
 from flower_apps.records import Folder
 from flower_apps.sweeps.plan import WHEREABOUTS, Plan, Published, matches
 
@@ -24,12 +24,24 @@ def runs_frame(folders: Iterable[Folder]) -> pd.DataFrame:
     import pandas as pd
 
     rows = []
-    for folder in folders:
+    for folder in readable(folders):
         if (summary := folder.summary()) is None:
             continue
         settings = settings_from(summary["settings"]).model_dump()
         rows.append({**settings, **summary["metrics"], "seconds": summary["seconds"], "folder": str(folder.path)})
     return pd.DataFrame(rows)
+
+
+def readable(folders: Iterable[Folder]) -> list[Folder]:
+    """Return the folders whose records can be read."""
+    found = []
+    for folder in folders:
+        try:
+            folder.check()
+        except BadSettings:
+            continue
+        found.append(folder)
+    return found
 
 
 def compared(runs: pd.DataFrame) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from rich.table import Column
 from flower_apps import build, launch
 from flower_apps.config import BadSettings, Interrupted, RunFailed
 from flower_apps.records import CONFIG, Folder, alone
+from flower_apps.resolving import resolve
 from flower_apps.sweeps.estimate import Estimate, seconds_of
 from flower_apps.sweeps.plan import Cell, Plan, key_of
 from flower_apps.sweeps.workers import Report, Worker
@@ -65,7 +66,7 @@ def run_sweep(plan: Plan, output: Path, *, jobs: int, again: str, out: Console, 
     if broken:
         for cell, sentence in broken.items():
             where = folder_of(output, cell)
-            err.print(f"{cell.title}: {sentence} ({where})", markup=False, highlight=False, soft_wrap=True)
+            err.print(f"{cell.title or cell.key}: {sentence} ({where})", markup=False, highlight=False, soft_wrap=True)
         raise RunFailed(
             f"{len(broken)} of {len(plan.cells)} cells are broken, the others are done; once the cause is gone: {again}"
         )
@@ -78,7 +79,7 @@ def _todo(plan: Plan, output: Path, out: Console) -> list[Cell]:
         folder = Folder(folder_of(output, cell))
         if (folder.path / CONFIG).exists():
             try:
-                if key_of(launch.resolve(folder.settings())) != cell.key:
+                if key_of(resolve(folder.settings())) != cell.key:
                     raise BadSettings(f"{folder.path} holds another run than its name says")
                 folder.check()
                 if _done(folder.path):
@@ -183,7 +184,7 @@ class _Sweep:
     @contextmanager
     def _bars(self) -> Iterator[tuple[Progress, TaskID]]:
         columns = [
-            TextColumn("{task.description}", table_column=Column(ratio=2, no_wrap=True)),
+            TextColumn("{task.description}", table_column=Column(ratio=2, no_wrap=True), markup=False),
             BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
             MofNCompleteColumn(table_column=Column(no_wrap=True)),
             TextColumn("{task.fields[figures]}", table_column=Column(no_wrap=True)),
@@ -191,7 +192,7 @@ class _Sweep:
         ]
         with Progress(*columns, console=self.err, expand=True) as bars:
             done = len(self.plan.cells) - len(self.todo)
-            yield bars, bars.add_task("[bold]cells", total=len(self.plan.cells), completed=done, figures="")
+            yield bars, bars.add_task("cells", total=len(self.plan.cells), completed=done, figures="")
 
 
 def command_again(words: Sequence[Any]) -> str:

@@ -45,7 +45,8 @@ class Worker:
     def start(self, settings: Mapping[str, Any]) -> None:
         """Let it run these settings, resolved and with their output folder."""
         self._busy = True
-        self.connection.send(dict(settings))
+        with suppress(OSError):  # it has died; `hear` tells
+            self.connection.send(dict(settings))
 
     def hear(self) -> Report:
         """Return what it says next; a worker that died says that its cell is broken."""
