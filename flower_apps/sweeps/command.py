@@ -59,7 +59,10 @@ def reproduce(
 
 def list_presets(out: Console) -> None:
     """Print which tables can be run again, how long it takes, and what data it needs."""
-    table = Table("PAPER/TABLE", "what", "time: cpu", "time: paper", "data", title="thornbed reproduce PAPER/TABLE")
+    table = Table(title="thornbed reproduce PAPER/TABLE")
+    table.add_column("PAPER/TABLE", no_wrap=True, overflow="fold")  # what is typed has to be whole
+    for name in ("what", "time: cpu", "time: paper", "data"):
+        table.add_column(name)
     for name, path in presets.available().items():
         plan = read_plan(path, scale="cpu")
         minutes = {scale: spoken(60 * time) for scale, time in plan.about.minutes.items()}
