@@ -199,7 +199,10 @@ class Folder:
             return None
         try:
             summary = dict(json.loads(path.read_text(encoding="utf-8")))
-            if not set(SUMMARIZED) <= set(summary) or not {"accuracy", "loss"} <= set(summary["metrics"]):
+            numbers = [summary.get("seconds"), *dict(summary.get("metrics", {})).values()]
+            if not {"settings", *SUMMARIZED} <= set(summary) or not {"accuracy", "loss"} <= set(summary["metrics"]):
+                raise ValueError("it is no summary of a run")
+            if not all(value is None or isinstance(value, int | float) for value in numbers):
                 raise ValueError("it is no summary of a run")
         except (ValueError, TypeError, RecursionError, OSError) as error:
             raise BadSettings(f"{path} is damaged ({error}); name another --output") from None
@@ -239,6 +242,11 @@ def _is_round(line: object) -> bool:
         and all(isinstance(value, int | float) for key, value in line.items() if key.startswith("seconds"))
         and "seconds" in line
         and {"accuracy", "loss", "attack_success_rate"} <= set(line)
+        and all(
+            line[name] is None or isinstance(line[name], int | float)
+            for name in ("accuracy", "loss", "attack_success_rate")
+        )
+        and isinstance(line.get("dropped", []), list)
     )
 
 

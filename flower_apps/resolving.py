@@ -12,6 +12,8 @@ from flower_apps.config import AUTO, ENGINES, NONE, BadSettings, Resolved, Setti
 from strategies import NumberedClients
 from tasks import Defaults
 
+SPECS = ("task", "model", "strategy", "defense", "partition", "optimizer", "attack")
+
 
 def resolve(settings: Settings) -> Resolved:
     """Fill in everything that is "auto" (but the device, which every machine chooses for itself), and check numbers.
@@ -45,7 +47,7 @@ def resolve(settings: Settings) -> Resolved:
         "min_replies": min_replies,
         "num_malicious": _num_malicious(settings, num_clients, defaults.malicious_share),
     }
-    for name in ("task", "model", "strategy", "defense", "partition", "optimizer", "attack", "logger"):
+    for name in (*SPECS, "logger"):
         # One spelling for one thing: a run that is resumed compares texts.
         filled[name] = " + ".join(map(str, plugins.parse_sum(filled.get(name, getattr(settings, name)))))
     return Resolved(**{**settings.model_dump(), **filled})

@@ -30,13 +30,18 @@ class Group(Numbered):
         return self.runs[0]
 
     @property
+    def told(self) -> Sequence[Run]:
+        """Return the finished runs, or all while none is: a run on its way does not belong into a mean of ends."""
+        return [run for run in self.runs if run.state == "finished"] or self.runs
+
+    @property
     def state(self) -> str:
         """Return finished where all runs are, else the state of one that is not."""
         return next((run.state for run in self.runs if run.state != "finished"), "finished")
 
     def metric(self, name: str) -> tuple[float | None, float | None]:
         """Return the mean of a metric and its standard deviation (of the sample); None where there is none."""
-        values = [value for run in self.runs if (value := run.metric(name)) is not None]
+        values = [value for run in self.told if (value := run.metric(name)) is not None]
         return statistics.fmean(values) if values else None, statistics.stdev(values) if len(values) > 1 else None
 
     def points(self, read: Callable[[Run], Points]) -> Points:
@@ -50,7 +55,7 @@ class Group(Numbered):
 
     def _by_round(self, read: Callable[[Run], Points]) -> list[tuple[float, list[float]]]:
         found: dict[float, list[float]] = {}
-        for run in self.runs:
+        for run in self.told:
             for x, y in read(run):
                 found.setdefault(x, []).extend([] if y is None else [y])
         return sorted(found.items()) if len(self.runs) > 1 else list(found.items())
@@ -117,7 +122,7 @@ def heatmap(groups: Sequence[Group], metric: str, title: str) -> Heatmap | None:
     cells: dict[tuple[str, str], list[float]] = {}
     for group in groups:
         value, _ = group.metric(metric)
-        if not group.first.problem and value is not None:
+        if group.told[0].state == "finished" and value is not None:
             cells.setdefault((_defense(group), group.first.settings.get("attack", "?")), []).append(value)
     defenses, attacks = (list(dict.fromkeys(key[place] for key in cells)) for place in (0, 1))
     if len(defenses) < 2 or len(attacks) < 2:

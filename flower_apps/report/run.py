@@ -123,9 +123,16 @@ class Run(Numbered):
     @property
     def never_acted(self) -> bool:
         """Return whether there is a defense, and it changed nothing in any round by what it says itself."""
-        said = [did_something(_mapping(line.get("defense")), _used(line)) for line in self.lines if "defense" in line]
-        robust = self.settings.get("strategy", "fedavg") != "fedavg" or self.settings.get("defense", "none") != "none"
-        return robust and bool(said) and True not in said
+        figures = [(_mapping(line.get("defense")), _used(line)) for line in self.lines]
+        # What clients do to their own updates and what the server does are two defenses.
+        for ours in (True, False):
+            said = [
+                did_something({name: each for name, each in of.items() if name.startswith("clients_") == ours}, used)
+                for of, used in figures
+            ]
+            if False in said and True not in said:
+                return True
+        return False
 
     def cut(self) -> list[tuple[float, float | None]]:
         """Return by round which share the defense cut away, in [0, 1]; None where it does not say."""

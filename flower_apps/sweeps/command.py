@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flower_apps.config import BadSettings
-from flower_apps.records import CONFIG, Folder
+from flower_apps.records import CONFIG, Folder, alone
 from flower_apps.sweeps import presets
 from flower_apps.sweeps.plan import Plan, read_plan
 from flower_apps.sweeps.results import as_texts, beside_published, compared, readable, runs_frame, write_tables
@@ -48,13 +48,10 @@ def reproduce(
     plan = read_plan(presets.find(name), scale=scale, overrides=_overrides(seeds, data_dir))
     folder = (output or Path("runs") / "reproduce" / name / scale).expanduser().resolve()
     again = ["thornbed", "reproduce", name, "--scale", scale, *_typed(jobs, seeds, output, data_dir)]
-    runs = _run(plan, folder, jobs, again, out, err)
-    table = beside_published(plan, runs)
-    if table.empty:
+    _run(plan, folder, jobs, again, out, err)
+    if not plan.published:
         out.print("There are no published numbers beside which to put these.")
-        return
-    out.print(_rich(as_texts(table), f"{plan.about.title}: {plan.about.source}"))
-    out.print(f"Tables: {', '.join(path.name for path in write_tables(table, folder, 'published'))} in {folder}")
+    out.print(f"Tables: published.csv, .json and .tex in {folder}", markup=False, highlight=False, soft_wrap=True)
 
 
 def list_presets(out: Console) -> None:
@@ -92,14 +89,17 @@ def report(folders: Sequence[Path], output: Path | None, out: Console) -> None:
 
     runs = runs_below(folders)
     target = (output or folders[0]).expanduser().resolve()
-    target.mkdir(parents=True, exist_ok=True)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadSettings(f"--output {target} cannot be made: {error.strerror}") from None
     write_report([run.path for run in runs], target / "report.html", _title(folders))
     finished = runs_frame(runs)
     if not finished.empty:
         write_tables(compared(finished), target, "results")
     if damaged := len(runs) - len(readable(runs)):
         out.print(f"{damaged} of {len(runs)} folders are damaged; the report says how.")
-    out.print(f"Report: {target / 'report.html'}", highlight=False, soft_wrap=True)
+    out.print(f"Report: {target / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 
 
 def runs_below(folders: Sequence[Path]) -> list[Folder]:
@@ -109,7 +109,8 @@ def runs_below(folders: Sequence[Path]) -> list[Folder]:
         path = folder.expanduser().resolve()
         if not path.is_dir():
             raise BadSettings(f"{folder} is no folder; name the output of a run or of a sweep")
-        configs = [path / CONFIG] if (path / CONFIG).exists() else _in_order(path, path.rglob(CONFIG))
+        below = (config for config in path.rglob(CONFIG) if ".damaged-" not in config.parent.name)
+        configs = [path / CONFIG] if (path / CONFIG).exists() else _in_order(path, below)
         if not configs:
             raise BadSettings(f"{folder} holds no run; there is no {CONFIG} in it or below")
         found |= dict.fromkeys(config.parent for config in configs)
@@ -117,7 +118,7 @@ def runs_below(folders: Sequence[Path]) -> list[Folder]:
 
 
 def _in_order(path: Path, configs: Iterable[Path]) -> list[Path]:
-    """Return the cells of a sweep in the order of its file, anything else by its name; set-aside folders last."""
+    """Return the cells of a sweep in the order of its file, anything else by its name."""
     try:
         cells = list(json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))["cells"])
     except (OSError, ValueError, LookupError, TypeError):
@@ -126,25 +127,39 @@ def _in_order(path: Path, configs: Iterable[Path]) -> list[Path]:
     return sorted(configs, key=lambda config: (places.get(config.parent.name, len(places)), config))
 
 
-def _run(plan: Plan, folder: Path, jobs: int, again: Sequence[Any], out: Console, err: Console) -> pd.DataFrame:
-    folder.mkdir(parents=True, exist_ok=True)
-    content = {"file": plan.path.name, "title": plan.about.title, "cells": {c.key: c.title for c in plan.cells}}
-    (folder / DESCRIPTION).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    try:
-        run_sweep(plan, folder, jobs=jobs, again=command_again(again), out=out, err=err)
-    finally:
-        runs = runs_frame(Folder(folder_of(folder, cell)) for cell in plan.cells)
-        if not runs.empty:
-            out.print(_rich(as_texts(compared(runs)), plan.about.title or plan.path.stem))
-            write_tables(compared(runs), folder, "results")
-    out.print(f"Cells and tables: {folder}; a report: {command_again(['thornbed', 'report', folder])}", soft_wrap=True)
-    return runs
+def _run(plan: Plan, folder: Path, jobs: int, again: Sequence[Any], out: Console, err: Console) -> None:
+    """Run a plan and print its tables, of what is done also where cells are broken or the user interrupts."""
+    with alone(folder):
+        content = {"file": plan.path.name, "title": plan.about.title, "cells": {c.key: c.title for c in plan.cells}}
+        part = folder / f"{DESCRIPTION}.part"
+        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        part.replace(folder / DESCRIPTION)
+        try:
+            run_sweep(plan, folder, jobs=jobs, again=command_again(again), out=out, err=err)
+        finally:
+            _tell(plan, folder, out)
+    said = f"Cells and tables: {folder}; a report: {command_again(['thornbed', 'report', folder])}"
+    out.print(said, markup=False, highlight=False, soft_wrap=True)
+
+
+def _tell(plan: Plan, folder: Path, out: Console) -> None:
+    """Write and print the table of finished cells, and the paper's numbers beside ours where there are any."""
+    runs = runs_frame(Folder(folder_of(folder, cell)) for cell in plan.cells)
+    if runs.empty:
+        return
+    write_tables(compared(runs), folder, "results")
+    out.print(_rich(as_texts(compared(runs)), plan.about.title or plan.path.stem))
+    if plan.published:
+        table = beside_published(plan, runs)
+        write_tables(table, folder, "published")
+        out.print(_rich(as_texts(table), f"{plan.about.title}: {plan.about.source}"))
+        out.print(f"Tables: published.csv, .json and .tex in {folder}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _overrides(seeds: str | None, data_dir: str | None) -> dict[str, Any]:
     values: dict[str, Any] = {} if data_dir is None else {"data_dir": data_dir}
     if seeds is not None:
-        if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", seeds):
+        if not re.fullmatch(r"\s*\d{1,19}\s*(,\s*\d{1,19}\s*)*", seeds):
             raise BadSettings(f"--seeds takes whole numbers joined by commas, such as 0,1,2, not {seeds!r}")
         values["seed"] = [int(seed) for seed in seeds.split(",")]
     return values
@@ -156,7 +171,7 @@ def _typed(jobs: int, seeds: str | None, output: Path | None, data_dir: str | No
 
 
 def _rich(texts: pd.DataFrame, title: str) -> Table:
-    table = Table(title=title)
+    table = Table(title=escape(title))
     for name in (name for name in map(str, texts) if name != "loss"):  # the files have it; a terminal is narrow
         number = bool(texts[name].str.fullmatch(r"[-+–±0-9. ]+").all())
         justify: Literal["left", "right"] = "right" if number else "left"
@@ -175,7 +190,7 @@ def _show_run(folder: Folder, out: Console) -> None:
         loss = "–" if line["loss"] is None else f"{line['loss']:.4f}"
         table.add_row(str(line["round"]), *rates, loss, str(len(line.get("dropped", ()))))
     out.print(table)
-    out.print(folder.settings().command(), soft_wrap=True, highlight=False)
+    out.print(folder.settings().command(), soft_wrap=True, markup=False, highlight=False)
 
 
 def _title(folders: Sequence[Path]) -> str:

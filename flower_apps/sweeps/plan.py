@@ -14,16 +14,18 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from flower_apps import plugins
 from flower_apps.config import BadSettings, Resolved, Settings, settings_from
 from flower_apps.records import FREE
-from flower_apps.resolving import resolve
+from flower_apps.resolving import SPECS, resolve
 
 # A sweep chooses the folders; where the data lie is of the machine, and said on the command line or fixed.
 NOT_SWEPT = ("output", "resume", "data_dir", "superlink", "root_certificates")
+FILLED_IN = ("output", "resume", "origin")
 # Two runs that differ in these alone give the same result.
 WHEREABOUTS = tuple(name for name in FREE if name != "rounds")
 
@@ -45,7 +47,7 @@ class Published(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     where: Mapping[str, Any]
-    metric: str
+    metric: Literal["accuracy", "loss", "attack_success_rate"]
     value: Annotated[float, Field(allow_inf_nan=False)]
     source: str = ""
 
@@ -84,10 +86,13 @@ def read_plan(path: Path, *, scale: str | None = None, overrides: Mapping[str, A
             raise BadSettings(f"{path} has no scale {scale!r}; it has {', '.join(scales) or 'none'}")
         content |= scales[scale]
     values = {name.replace("-", "_"): value for name, value in content.items()}
+    if len(values) < len(content):
+        raise BadSettings(f"{path}: a key is there twice, with a dash and with an underscore")
     values |= overrides or {}
-    for name, value in values.items():
-        if name not in Settings.model_fields or name in ("output", "resume"):
-            names = ", ".join(each for each in Settings.model_fields if each not in ("output", "resume"))
+    every = {name.replace("-", "_"): value for each in scales.values() for name, value in each.items()}
+    for name, value in {**every, **values}.items():
+        if name not in Settings.model_fields or name in FILLED_IN:
+            names = ", ".join(each for each in Settings.model_fields if each not in FILLED_IN)
             raise BadSettings(f"{path}: there is no key {name}; there are {names}, and tables about, scale, published")
         if isinstance(value, list) and not value:
             raise BadSettings(f"{path}: {name} is an empty list; give it a value, or several")
@@ -103,7 +108,7 @@ def read_plan(path: Path, *, scale: str | None = None, overrides: Mapping[str, A
 def _toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"it is no TOML: {error}"
         raise BadSettings(
             f"{path} cannot be read ({reason}); it takes lines such as strategy = ['fedavg', 'krum']"
@@ -122,7 +127,9 @@ def _tables(path: Path, content: dict[str, Any]) -> tuple[About, list[Published]
         numbers = [Published.model_validate(number) for number in published]
     except ValidationError as error:
         fault = error.errors()[0]
-        raise BadSettings(f"{path}: {fault['msg']} at {'.'.join(map(str, fault['loc']))} of {error.title}") from None
+        raise BadSettings(
+            f"{path}: {fault['msg']} at {'.'.join(map(str, fault['loc'])) or 'the table'} of {error.title}"
+        ) from None
     return about, numbers, scales
 
 
@@ -150,6 +157,12 @@ def _named(varied: Mapping[str, Any]) -> str:
 def key_of(settings: Resolved) -> str:
     """Return the hash that names a cell's folder: twelve digits of the SHA-256 of all settings that matter."""
     content = {name: value for name, value in settings.model_dump().items() if name not in WHEREABOUTS}
+    for name in SPECS:  # in whatever order options are written
+        content[name] = [
+            [spec.name, sorted(map(str, spec.options.items()))] for spec in plugins.parse_sum(content[name])
+        ]
+    content["malicious"] = sorted(settings.malicious)  # named or counted
+    del content["malicious_ids"], content["num_malicious"]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -162,6 +175,9 @@ def _check_published(plan: Plan) -> None:
     """Refuse a number that belongs to no cell: a misspelt name would otherwise leave a gap in the table."""
     for number in plan.published:
         unknown = [name for name in number.where if name.replace("-", "_") not in Settings.model_fields]
-        if unknown or not any(matches(number, cell.settings) for cell in plan.cells):
-            reason = f"there is no setting {unknown[0]}" if unknown else "no cell is like that"
+        cells = [] if unknown else [cell for cell in plan.cells if matches(number, cell.settings)]
+        kinds = {key_of(cell.settings.model_copy(update={"seed": 0})) for cell in cells}
+        if len(kinds) != 1:
+            reason = "no cell is like that" if not cells else "its cells differ in more than their seed"
+            reason = f"there is no setting {unknown[0]}" if unknown else reason
             raise BadSettings(f"{plan.path}: published number {number.value:g} for {dict(number.where)}: {reason}")

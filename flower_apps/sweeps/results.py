@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # What a run is, in the order of the columns; the other settings follow where runs differ in them.
 FIRST = ("task", "model", "strategy", "attack", "defense", "num_malicious", "partition")
+FORMS = {"seconds": "{:.1f}", "difference": "{:+.3f}"}
 METRICS = ("accuracy", "loss", "attack_success_rate")
 
 
@@ -53,6 +54,7 @@ def compared(runs: pd.DataFrame) -> pd.DataFrame:
     if runs.empty:
         return runs
     settings = [name for name in Settings.model_fields if name not in (*WHEREABOUTS, "seed")]
+    runs = runs.drop_duplicates([*settings, "seed"])  # a copy of a run is no further seed
     groups = runs.groupby(settings, sort=False, dropna=False)
     parts: list[pd.Series[Any]] = [groups.size().rename("seeds")]
     for metric in (name for name in METRICS if name in runs and runs[name].notna().any()):
@@ -74,7 +76,7 @@ def as_texts(table: pd.DataFrame) -> pd.DataFrame:
             continue
         deviation = table.get("std" if name == "ours" else f"{name}_std", pd.Series(float("nan"), index=table.index))
         if pd.api.types.is_float_dtype(table[name]):
-            form = "{:.1f}" if name == "seconds" else "{:+.3f}" if name == "difference" else "{:.3f}"
+            form = FORMS.get(name, "{:g}" if name in Settings.model_fields else "{:.3f}")
             texts[name.replace("_", " ")] = [_text(form, *pair) for pair in zip(table[name], deviation)]
         else:
             texts[name.replace("_", " ")] = table[name].astype(str)

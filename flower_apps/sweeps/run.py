@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,8 +18,8 @@ from rich.table import Column
 
 from flower_apps import build, launch
 from flower_apps.config import BadSettings, Interrupted, RunFailed
-from flower_apps.records import CONFIG, Folder, alone
-from flower_apps.resolving import resolve
+from flower_apps.records import CONFIG, SUMMARY, Folder
+from flower_apps.resolving import check_address, resolve
 from flower_apps.sweeps.estimate import Estimate, seconds_of
 from flower_apps.sweeps.plan import Cell, Plan, key_of
 from flower_apps.sweeps.workers import Report, Worker
@@ -34,33 +35,34 @@ def folder_of(output: Path, cell: Cell) -> Path:
 def run_sweep(plan: Plan, output: Path, *, jobs: int, again: str, out: Console, err: Console) -> None:
     """Run the cells that are not done yet, at most `jobs` at a time; `again` is the command that goes on.
 
-    Raises BadSettings before anything starts where a cell cannot be run, RunFailed at the end where cells are broken,
-    and Interrupted; what is finished stays in each case.
+    The caller holds the folder's lock. Raises BadSettings before anything starts where a cell cannot be run, RunFailed
+    at the end where cells are broken, and Interrupted; what is finished stays in each case.
     """
-    with alone(output):
-        todo = _todo(plan, output, out)
-        if not todo:
-            out.print(f"All {len(plan.cells)} cells are done.")
-            return
+    todo = _todo(plan, output, out)
+    if not todo:
+        out.print(f"All {len(plan.cells)} cells are done.")
+        return
+    workers: list[Worker] = []
+    try:
         # Workers import everything while the cells are checked here.
         count = min(jobs, len(todo))
         threads = max(1, (os.cpu_count() or 1) // count)
-        workers = [Worker(threads, output / LOG) for _ in range(count)]
-        try:
-            seconds = _checked(plan, todo, err)
-            estimate = Estimate(seconds.values(), jobs)
-            out.print(
-                f"{len(plan.cells)} cells, {len(plan.cells) - len(todo)} of them done; about "
-                f"{spoken(estimate.seconds_left)} to go with {count} {'job' if count == 1 else 'jobs'}.",
-                highlight=False,
-            )
-            broken = _Sweep(plan, output, todo, seconds, estimate, err).go(workers)
-        except KeyboardInterrupt:
-            done = sum(_done(folder_of(output, cell)) for cell in plan.cells)
-            raise Interrupted(
-                f"interrupted; {done} of {len(plan.cells)} cells are done in {output}; go on with: {again}"
-            ) from None
-        finally:
+        workers += [Worker(threads, output / LOG) for _ in range(count)]
+        seconds = _checked(plan, todo, err)
+        estimate = Estimate(seconds.values(), jobs)
+        out.print(
+            f"{len(plan.cells)} cells, {len(plan.cells) - len(todo)} of them done; about "
+            f"{spoken(estimate.seconds_left)} to go with {count} {'job' if count == 1 else 'jobs'}.",
+            highlight=False,
+        )
+        broken = _Sweep(plan, output, todo, seconds, estimate, err).go(workers)
+    except KeyboardInterrupt:
+        done = sum((folder_of(output, cell) / SUMMARY).exists() for cell in plan.cells)
+        raise Interrupted(
+            f"interrupted; {done} of {len(plan.cells)} cells are done in {output}; go on with: {again}"
+        ) from None
+    finally:
+        with _undisturbed():
             for worker in workers:
                 worker.end()
     if broken:
@@ -77,24 +79,40 @@ def _todo(plan: Plan, output: Path, out: Console) -> list[Cell]:
     todo = []
     for cell in plan.cells:
         folder = Folder(folder_of(output, cell))
-        if (folder.path / CONFIG).exists():
+        if folder.path.exists():
             try:
-                if key_of(resolve(folder.settings())) != cell.key:
-                    raise BadSettings(f"{folder.path} holds another run than its name says")
-                folder.check()
-                if _done(folder.path):
+                if _done(cell, folder):
                     continue
             except ValueError as error:
                 aside = _free_name(folder.path)
                 folder.path.rename(aside)
-                said = f"{error}: the folder is kept as {aside.name}, and its cell is run anew."
+                reason = str(error).removesuffix("; name another --output").removesuffix("; name another folder")
+                said = f"{reason}: it is kept as {aside.name}, and its cell is run anew."
                 out.print(said, markup=False, highlight=False, soft_wrap=True)
         todo.append(cell)
     return todo
 
 
-def _done(path: Path) -> bool:
-    return Folder(path).summary() is not None
+def _done(cell: Cell, folder: Folder) -> bool:
+    """Return whether a cell is finished; raises BadSettings where its folder holds what no run can go on from."""
+    settings = cell.settings.model_copy(update={"output": str(folder.path)})
+    if not (folder.path / CONFIG).exists():
+        with folder.opened(settings):
+            return False
+    if key_of(resolve(folder.settings())) != cell.key:
+        raise BadSettings(f"{folder.path} holds another run than its name says")
+    with folder.opened(settings.model_copy(update={"resume": True})):
+        return folder.summary() is not None
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let another Ctrl-C wait: it would end the tidying, and the sentence that says how to go on."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _free_name(path: Path) -> Path:
@@ -109,9 +127,10 @@ def _checked(plan: Plan, todo: Sequence[Cell], err: Console) -> dict[str, float]
         for number, cell in enumerate(todo, 1):
             status.update(f"Checking cell {number} of {len(todo)}")
             try:
+                check_address(cell.settings)
                 build.check(cell.settings)
                 seconds[cell.key] = seconds_of(cell.settings)
-            except (ValueError, OSError) as error:
+            except (ValueError, OSError, RuntimeError) as error:
                 raise BadSettings(f"{plan.path}: the cell ({cell.title}): {' '.join(str(error).split())}") from None
     return seconds
 

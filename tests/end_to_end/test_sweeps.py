@@ -95,12 +95,14 @@ def test_what_was_finished_is_kept_when_a_sweep_ends_early(thornbed, tmp_path, s
         time.sleep(0.02)
     workers = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(sign)
+    time.sleep(0.1)
+    process.send_signal(sign)
     _, error = process.communicate(timeout=30)
     assert process.returncode == (130 if sign == signal.SIGINT else -9)
     if sign == signal.SIGINT:
         assert "Traceback" not in error
         assert "of 4 cells are done" in error
-        assert f"go on with: thornbed sweep {sweep_file} --jobs 2 --output {output}" in error
+        assert f"go on with: thornbed sweep {sweep_file} --jobs 2 --output {output}" in error  # pressed twice
     _, alive = psutil.wait_procs(workers, timeout=20)
     assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
     done = {path.parent: path.stat().st_mtime_ns for path in output.glob("cells/*/summary.json")}
@@ -149,20 +151,21 @@ def test_a_worker_that_dies_breaks_its_cell_only(thornbed, tmp_path, sweep_file,
 
 
 def test_damaged_cells_are_set_aside_and_run_anew(thornbed, tmp_path, sweep_file):
-    sweep_file.write_text('model = "mlp(hidden=(8,))"\nnum-clients = 3\nrounds = 1\nseed = [0, 1, 2, 3]\n')
+    sweep_file.write_text('model = "mlp(hidden=(8,))"\nnum-clients = 3\nrounds = 1\nseed = [0, 1, 2, 3, 4]\n')
     output = tmp_path / "out"
     assert thornbed("sweep", sweep_file, "--output", output).code == 0
     *damaged, whole = cells(output)
     before = [(cell / "model.safetensors").read_bytes() for cell in damaged]
     time_of_whole = (whole / "summary.json").stat().st_mtime_ns
-    names = ("config.json", "metrics.jsonl", "summary.json")
+    names = ("config.json", "metrics.jsonl", "summary.json", "summary.json")
     for cell, name in zip(damaged, names):
         (cell / name).write_text("{\njunk")
+    (damaged[3] / "config.json").unlink()  # and one without its settings
     typed = thornbed("sweep", sweep_file, "--output", output)
     assert typed.code == 0, typed.err
-    assert "4 cells, 1 of them done" in typed.out
+    assert "5 cells, 1 of them done" in typed.out
     for cell, name, model in zip(damaged, names, before):
-        assert f"{name} is damaged" in typed.out
+        assert f"{name} is damaged" in typed.out or "without its config.json" in typed.out
         assert f"is kept as {cell.name}.damaged-1, and its cell is run anew" in " ".join(typed.out.split())
         assert (cell / "model.safetensors").read_bytes() == model
         assert (cell.with_name(f"{cell.name}.damaged-1") / name).read_text() == "{\njunk"
@@ -207,6 +210,7 @@ def test_a_preset_runs_its_table(thornbed, tmp_path, monkeypatch):
         (["show", "none"], "none is no folder"),
         (["show", "."], ". holds no run"),
         (["report", "none"], "none is no folder"),
+        (["sweep", "mine.toml", "--output", "mine.toml"], "mine.toml is a file; name a folder"),
     ],
 )
 def test_bad_input_gets_one_sentence_and_code_2(thornbed, tmp_path, sweep_file, words, sentence):
@@ -215,6 +219,17 @@ def test_bad_input_gets_one_sentence_and_code_2(thornbed, tmp_path, sweep_file, 
     assert sentence in typed.sentence
     assert typed.err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["mine.toml"]
+
+
+def test_a_busy_folder_is_left_as_it_is(thornbed, tmp_path, sweep_file, monkeypatch):
+    from flower_apps.records import alone
+
+    monkeypatch.setattr("flower_apps.records.LOCK_SECONDS", 0.1)
+    with alone(tmp_path / "out"):
+        typed = thornbed("sweep", sweep_file, "--output", tmp_path / "out")
+    assert typed.code == 2
+    assert "is being written by another process" in typed.sentence
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
 
 def test_a_cell_that_cannot_run_is_refused_before_the_first_one_starts(thornbed, tmp_path, sweep_file):

@@ -92,6 +92,7 @@ def test_records_without_their_config_are_not_mixed_with(tmp_path, name):
         ("summary.json", b"3"),
         ("summary.json", b"{}"),
         ("summary.json", b'{"settings": {}, "metrics": {}, "seconds": 1}'),
+        ("metrics.jsonl", json.dumps({**LINE, "accuracy": "high"}).encode()),
         ("checkpoint.safetensors", b""),
     ],
 )

@@ -324,6 +324,13 @@ def test_runs_that_differ_in_their_seed_alone_share_a_row_and_a_curve(tmp_path: 
     assert "Share that the defense cut away" in page.text
 
 
+def test_a_run_on_its_way_is_no_end(tmp_path: Path) -> None:
+    paths = seeds_of(tmp_path, "median", "sign_flip", [0.2, 0.4])
+    late = make_run(tmp_path / "late", strategy="median", attack="sign_flip", seed=9, rate=1.0, done=1)
+    rows = [row for row in report(tmp_path, [*paths, late.path]).rows if len(row) == 11][1:]
+    assert [(row[0], row[5]) for row in rows] == [("1 2 of 3 seeds unfinished", "0.300 ± 0.141")]
+
+
 def test_the_same_seed_twice_is_no_repetition(tmp_path: Path) -> None:
     page = report(tmp_path, [make_run(tmp_path / name, strategy="median", seed=4).path for name in "ab"])
     assert [row[0] for row in page.rows if len(row) == 11][1:] == ["1 a", "2 b"]
@@ -348,10 +355,12 @@ def test_defenses_stand_against_attacks(tmp_path: Path) -> None:
 def test_a_defense_that_never_acted_is_flagged(tmp_path: Path) -> None:
     kept_all = {"selected": [0, 1, 2]}  # one of four replies was dropped
     idle = make_run(tmp_path / "idle", strategy="multi_krum", defense=kept_all)
-    mute = make_run(tmp_path / "mute", strategy="median")
+    half = {"selected": [1], "clients_clipped_share": 0.0, "clients_noise_share": 0.0}
+    mute = make_run(tmp_path / "mute", strategy="krum", defense=half)  # the one on the clients did nothing
+    make_run(tmp_path / "silent", strategy="median", defense={"scores": [1.0]})  # its figures do not say
     busy = make_run(tmp_path / "busy", strategy="krum", defense={"selected": [1]})
     mean = make_run(tmp_path / "mean")
-    page = report(tmp_path, [run.path for run in (idle, mute, busy, mean)])
+    page = report(tmp_path, [*(run.path for run in (idle, mute, busy, mean)), tmp_path / "silent"])
     rows = [row for row in page.rows if len(row) == 11][1:]
     flagged = {row[0].split()[1] for row in rows if "never acted" in row[6]}
     assert flagged == {"idle", "mute"}

@@ -49,6 +49,17 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row(folders):
     assert "num_clients" not in table
 
 
+def test_a_copy_of_a_run_is_no_further_seed(folders):
+    table = compared(runs_frame([*folders, *folders]))
+    assert list(table["seeds"]) == [3, 1]
+    assert table["accuracy_std"][0] == pytest.approx(0.1)
+
+
+def test_small_settings_are_told_apart(tmp_path):
+    made = [run(tmp_path / str(rate), 0.5, learning_rate=rate) for rate in (1e-4, 4e-4)]
+    assert as_texts(compared(runs_frame(made)))["learning rate"].tolist() == ["0.0001", "0.0004"]
+
+
 def test_texts_for_people(folders):
     texts = as_texts(compared(runs_frame(folders)))
     assert texts["accuracy"].tolist() == ["0.600 ± 0.100", "0.250"]

@@ -51,6 +51,10 @@ def test_the_hash_is_of_what_matters(plan_of):
     assert all(len(key) == 12 for key in keys)
     assert [cell.key for cell in plan_of(FILE + 'device = "cpu"\ndata-dir = "elsewhere"\n').cells] == keys
     assert [cell.key for cell in plan_of(FILE.replace('"median"', '"median( )"')).cells] == keys
+    with pytest.raises(BadSettings, match="two cells are the same run"):
+        plan_of('strategy = ["invariant(tau=0.2, alpha=0.3)", "invariant(alpha=0.3, tau=0.2)"]')
+    with pytest.raises(BadSettings, match="two cells are the same run"):
+        plan_of('num-clients = 6\nattack = "sign_flip"\nmalicious-ids = ["5", ""]\n')
     assert not set(keys) & {cell.key for cell in plan_of(FILE + "learning-rate = 0.5\n").cells}
     assert not set(keys) & {cell.key for cell in plan_of(FILE.replace("rounds = 2", "rounds = 3")).cells}
     [alone] = plan_of('task = "digits"\nrounds = 2\n').cells
@@ -68,9 +72,9 @@ def test_scales_and_overrides_replace_values(plan_of):
 
 
 def test_published_numbers_find_their_cells(plan_of):
-    text = FILE + '[[published]]\nwhere = {strategy = "median"}\nmetric = "accuracy"\nvalue = 0.9\nsource = "Table 1"\n'
+    text = FILE + '[[published]]\nwhere = {strategy = "median", attack = "none"}\nmetric = "accuracy"\nvalue = 1\n'
     plan = plan_of(text)
-    assert [matches(plan.published[0], cell.settings) for cell in plan.cells] == [False] * 4 + [True] * 4
+    assert [matches(plan.published[0], cell.settings) for cell in plan.cells] == [False] * 4 + [True] * 2 + [False] * 2
 
 
 @pytest.mark.parametrize(
@@ -91,6 +95,19 @@ def test_published_numbers_find_their_cells(plan_of):
         ("rounds = 0", "--rounds takes a whole number (at least 1), not 0"),
         ("data-dir = ['a', 'b']", "data_dir takes one value, not a list"),
         ("engine = 'deployment'", "a sweep runs inline or in simulation"),
+        ("num-clients = 3\nnum_clients = 5", "a key is there twice"),
+        ("origin = '{}'", "there is no key origin"),
+        ("[scale.cpu]\nroundz = 3", "there is no key roundz"),
+        ("seed = " + "[" * 5000, "it is no TOML"),
+        ("about = 5", "at the table of About"),
+        (
+            "[[published]]\nwhere = {task = 'digits'}\nmetric = 'acuracy'\nvalue = 1",
+            "Input should be 'accuracy', 'loss'",
+        ),
+        (
+            "rounds = [1, 2]\n[[published]]\nwhere = {task = 'digits'}\nmetric = 'loss'\nvalue = 1",
+            "its cells differ in more than their seed",
+        ),
         ("scale = 3", "scale takes tables of settings"),
         ("[about]\ntitel = 'x'", "Extra inputs are not permitted at titel of About"),
         ("[[published]]\nvalue = 1.0", "Field required at where of Published"),
