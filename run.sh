@@ -46,7 +46,8 @@ case "${1:-}" in
     ruff check .
     ruff format --check .
     mypy
-    exec python -m pytest "$@"
+    # Two processes: Flower's engines wait more than they work. A file stays in one of them.
+    exec python -m pytest -n 2 --dist loadfile "$@"
     ;;
   "")
     install ""

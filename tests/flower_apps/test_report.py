@@ -272,9 +272,13 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 def test_the_page_does_not_scroll_sideways(tmp_path: Path) -> None:
     long = "w" * 120
     runs = [make_run(tmp_path / name, attack=long).path for name in ("short", long, "a-b-" * 40)]
+    # With a heatmap, and a row of several seeds.
+    runs += [make_run(tmp_path / f"other{seed}", strategy=long, attack="b" + long, seed=seed).path for seed in (0, 1)]
+    runs += [make_run(tmp_path / f"third{place}", attack=f"{place}{long}").path for place in range(4)]
     (runs[0] / "trigger.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (2000).to_bytes(4) + (90).to_bytes(4))
     (tmp_path / ("damaged" * 20)).mkdir()
     page = report(tmp_path, [*runs, tmp_path / ("damaged" * 20)], title=long)
+    assert "Defense against attack" in page.text
     (tmp_path / "report.html").write_text(page.source.replace("<details", "<details open"))
     # Headless Chromium has a smallest window of about 500 pixels; a frame can be narrower.
     (tmp_path / "frames.html").write_text(
