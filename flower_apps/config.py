@@ -61,7 +61,8 @@ class Settings(BaseModel):
     ] = AUTO
     malicious_ids: Annotated[str, _flag(WHO, "Malicious clients by number, such as 3,7 (instead of a count).")] = ""
     min_replies: Annotated[
-        Count | Auto, _flag(WHO, "Usable replies below which a run stops; by default half of a round.")
+        Count | Auto,
+        _flag(WHO, "Usable replies below which a run stops; by default half a round, or what the rule needs."),
     ] = AUTO
     rounds: Annotated[Count | Auto, _flag(HOW, "Rounds of training.")] = AUTO
     local_epochs: Annotated[Positive | Auto, _flag(HOW, "Passes over its data that a client makes in a round.")] = AUTO
