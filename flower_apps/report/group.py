@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from flower_apps.config import Settings
 from flower_apps.report.run import Numbered, Run
 from flower_apps.sweeps.plan import WHEREABOUTS
 
+CELL = re.compile(r"[0-9a-f]{12}")  # the folder of a sweep's cell: a hash says nothing to a reader
 Points = list[tuple[float, float | None]]
 APART = [name for name in Settings.model_fields if name not in (*WHEREABOUTS, "seed")]
 
@@ -95,12 +97,14 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
 
 
 def _names(groups: Sequence[Sequence[Run]]) -> list[str]:
-    """Return the name of a lone run, and for several what tells their settings from those of other groups."""
+    """Return a lone run's own name, and for seeds and cells what tells their settings from those of other groups."""
     varied = [name for name in APART if len({members[0].settings.get(name) for members in groups}) > 1]
     told = [", ".join(members[0].settings.get(name, "") for name in varied) for members in groups]
     counts = Counter(told)
     return [
-        text if len(members) > 1 and text and counts[text] == 1 else members[0].name
+        text
+        if text and counts[text] == 1 and (len(members) > 1 or CELL.fullmatch(members[0].name))
+        else members[0].name
         for text, members in zip(told, groups)
     ]
 
