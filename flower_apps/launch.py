@@ -58,11 +58,12 @@ def run(settings: Resolved, out: Console, err: Console) -> None:
     if summary is not None:
         out.print(_result(settings, summary))
         if summary.get("defense_acted") == 0:
-            out.print(f"Beware: {settings.strategy} changed nothing in any round; see 'defense' in metrics.jsonl.")
+            said = f"Beware: {settings.strategy} changed nothing in any round; see 'defense' in metrics.jsonl."
+            out.print(said, markup=False)
         if summary["replies_dropped"]:
             out.print(f"{summary['replies_dropped']} replies were dropped; metrics.jsonl says which and why.")
     where = f" (on the machine of the SuperLink {settings.superlink})" if settings.engine == "deployment" else ""
-    out.print(f"Records: {settings.output}{where}", highlight=False, soft_wrap=True)
+    out.print(f"Records: {settings.output}{where}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _result(settings: Resolved, summary: Mapping[str, Any]) -> Table:

@@ -204,6 +204,7 @@ class Folder:
                 raise ValueError("it is no summary of a run")
             if not all(value is None or isinstance(value, int | float) for value in numbers):
                 raise ValueError("it is no summary of a run")
+            settings_from(dict(summary["settings"]))
         except (ValueError, TypeError, RecursionError, OSError) as error:
             raise BadSettings(f"{path} is damaged ({error}); name another --output") from None
         return summary

@@ -51,7 +51,6 @@ def reproduce(
     _run(plan, folder, jobs, again, out, err)
     if not plan.published:
         out.print("There are no published numbers beside which to put these.")
-    out.print(f"Tables: published.csv, .json and .tex in {folder}", markup=False, highlight=False, soft_wrap=True)
 
 
 def list_presets(out: Console) -> None:

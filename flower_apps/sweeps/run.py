@@ -17,8 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column
 
 from flower_apps import build, launch
-from flower_apps.config import BadSettings, Interrupted, RunFailed
-from flower_apps.records import CONFIG, SUMMARY, Folder
+from flower_apps.config import BadSettings, Interrupted, Resolved, RunFailed
+from flower_apps.records import CONFIG, FREE, SUMMARY, Folder
 from flower_apps.resolving import check_address, resolve
 from flower_apps.sweeps.estimate import Estimate, seconds_of
 from flower_apps.sweeps.plan import Cell, Plan, key_of
@@ -95,14 +95,19 @@ def _todo(plan: Plan, output: Path, out: Console) -> list[Cell]:
 
 def _done(cell: Cell, folder: Folder) -> bool:
     """Return whether a cell is finished; raises BadSettings where its folder holds what no run can go on from."""
-    settings = cell.settings.model_copy(update={"output": str(folder.path)})
-    if not (folder.path / CONFIG).exists():
-        with folder.opened(settings):
-            return False
-    if key_of(resolve(folder.settings())) != cell.key:
+    settings = _settings(cell, folder)
+    if key_of(settings) != cell.key:
         raise BadSettings(f"{folder.path} holds another run than its name says")
-    with folder.opened(settings.model_copy(update={"resume": True})):
+    with folder.opened(settings):
         return folder.summary() is not None
+
+
+def _settings(cell: Cell, folder: Folder) -> Resolved:
+    """Return what a cell is run with, as its folder has it where it was begun: one run can be spelled in two ways."""
+    known = (folder.path / CONFIG).exists()
+    free = {name: getattr(cell.settings, name) for name in FREE}
+    begun = resolve(folder.settings()).model_copy(update=free) if known else cell.settings
+    return begun.model_copy(update={"output": str(folder.path), "resume": known})
 
 
 @contextmanager
@@ -181,8 +186,7 @@ class _Sweep:
         if self.todo:
             cell = self.todo.pop(0)
             task = bars.add_task(cell.title or cell.key, total=cell.settings.rounds, figures="")
-            folder = folder_of(self.output, cell)
-            worker.start(cell.settings.model_copy(update={"output": str(folder)}).model_dump())
+            worker.start(_settings(cell, Folder(folder_of(self.output, cell))).model_dump())
             self.running[worker] = (cell, task, time.perf_counter())
 
     def _hear(self, worker: Worker, report: Report, bars: Progress, overall: TaskID) -> None:

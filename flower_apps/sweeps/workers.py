@@ -94,7 +94,6 @@ def _run_cells(connection: Connection, threads: int, log: str) -> None:
 
     from flower_apps import launch
     from flower_apps.config import BadSettings, Resolved, RunFailed
-    from flower_apps.records import CONFIG
 
     torch.set_num_threads(threads)
     while True:
@@ -103,9 +102,7 @@ def _run_cells(connection: Connection, threads: int, log: str) -> None:
         except (EOFError, OSError):
             return
         try:
-            known = (Path(settings.output) / CONFIG).exists()
-            prepared = launch.prepare(settings.model_copy(update={"resume": known}))
-            launch.start(prepared, lambda line: connection.send(Report("round", line)))
+            launch.start(launch.prepare(settings), lambda line: connection.send(Report("round", line)))
             report = Report("done")
         except (BadSettings, RunFailed) as error:
             report = Report("broken", sentence=str(error))

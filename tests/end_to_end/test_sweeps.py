@@ -173,6 +173,22 @@ def test_damaged_cells_are_set_aside_and_run_anew(thornbed, tmp_path, sweep_file
     assert (whole / "summary.json").stat().st_mtime_ns == time_of_whole
 
 
+def test_a_run_that_is_spelled_anew_is_the_same_cell(thornbed, tmp_path, sweep_file):
+    base = 'model = "mlp(hidden=(8,))"\nnum-clients = 4\nrounds = {rounds}\nattack = "sign_flip"\n'
+    one = base + 'malicious-ids = "3"\nstrategy = "invariant(tau=0.2, alpha=0.25)"\n'
+    other = base + 'num-malicious = 1\nstrategy = "invariant(alpha=0.25, tau=0.2)"\n'
+    sweep_file.write_text(one.format(rounds=2))
+    assert thornbed("sweep", sweep_file, "--output", tmp_path / "out").code == 0
+    sweep_file.write_text(other.format(rounds=2))
+    assert "All 1 cells are done." in thornbed("sweep", sweep_file, "--output", tmp_path / "out").out
+    [cell] = cells(tmp_path / "out")
+    (cell / "summary.json").unlink()  # what a kill before the end leaves: it goes on as it was begun
+    typed = thornbed("sweep", sweep_file, "--output", tmp_path / "out")
+    assert typed.code == 0, typed.err
+    assert (cell / "summary.json").exists()
+    assert cells(tmp_path / "out") == [cell]
+
+
 def test_a_preset_runs_its_table(thornbed, tmp_path, monkeypatch):
     from flower_apps.sweeps import presets
 
@@ -192,6 +208,12 @@ def test_a_preset_runs_its_table(thornbed, tmp_path, monkeypatch):
     assert row["difference"] == pytest.approx(row["ours"] - 0.9)
     assert "Table 1" in typed.out
     assert "paper/table1" in thornbed("reproduce", "--list").out
+    # Without numbers of a paper no table of them is spoken of.
+    path = tmp_path / "presets" / "paper" / "table1.toml"
+    path.write_text(path.read_text().partition("[[published]]")[0])
+    typed = thornbed("reproduce", "paper/table1", "--output", tmp_path / "out")
+    assert "There are no published numbers" in typed.out
+    assert "published.csv" not in typed.out
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from flower_apps.config import BadSettings, settings_from
-from flower_apps.records import Folder, alone
+from flower_apps.records import SUMMARIZED, Folder, alone
 from flower_apps.resolving import resolve
 
+GOOD = {"accuracy": 0.1, "loss": 2.3}
 LINE = {"round": 0, "accuracy": 0.1, "loss": 2.3, "attack_success_rate": None, "seconds": 0.5}
 
 
@@ -91,6 +92,7 @@ def test_records_without_their_config_are_not_mixed_with(tmp_path, name):
         ("summary.json", b""),
         ("summary.json", b"3"),
         ("summary.json", b"{}"),
+        ("summary.json", json.dumps({**dict.fromkeys(SUMMARIZED, 1), "metrics": GOOD, "settings": "none"}).encode()),
         ("summary.json", b'{"settings": {}, "metrics": {}, "seconds": 1}'),
         ("metrics.jsonl", json.dumps({**LINE, "accuracy": "high"}).encode()),
         ("checkpoint.safetensors", b""),

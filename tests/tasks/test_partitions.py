@@ -105,17 +105,15 @@ def test_an_impossible_alpha_is_refused(alpha):
         dirichlet(np.zeros(10, dtype=np.int64), 2, 0, alpha=alpha)
 
 
-def test_options_below_one_are_refused():
-    labels = np.zeros(10, dtype=np.int64)
-    with pytest.raises(ValueError, match="dirichlet needs min_size >= 1: min_size = 0"):
-        dirichlet(labels, 2, 0, min_size=0)
-    with pytest.raises(ValueError, match="shards needs shards_per_client >= 1: shards_per_client = 0"):
-        shards(labels, 2, 0, shards_per_client=0)
-
-
-def test_too_many_rows_asked_for_are_refused():
-    labels = np.zeros(10, dtype=np.int64)
-    with pytest.raises(ValueError, match="shards needs 4 rows for each of 3 partitions, 12 in all: there are 10"):
-        shards(labels, 3, 0, shards_per_client=4)
-    with pytest.raises(ValueError, match="dirichlet needs 4 rows for each of 3 partitions, 12 in all: there are 10"):
-        dirichlet(labels, 3, 0, min_size=4)
+@pytest.mark.parametrize(
+    ("partition", "num_partitions", "options", "sentence"),
+    [
+        (dirichlet, 2, {"min_size": 0}, "dirichlet needs min_size >= 1: min_size = 0"),
+        (shards, 2, {"shards_per_client": 0}, "shards needs shards_per_client >= 1: shards_per_client = 0"),
+        (shards, 3, {"shards_per_client": 4}, "shards needs 4 rows for each of 3 partitions, 12 in all: there are 10"),
+        (dirichlet, 3, {"min_size": 4}, "dirichlet needs 4 rows for each of 3 partitions, 12 in all: there are 10"),
+    ],
+)
+def test_options_that_ten_rows_cannot_meet_are_refused(partition, num_partitions, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        partition(np.zeros(10, dtype=np.int64), num_partitions, 0, **options)
