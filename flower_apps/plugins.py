@@ -30,6 +30,7 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
     "partition": ("tasks/partitions",),
     "strategy": ("defenses/aggregation", "strategies"),
     "attack": ("attacks/data", "attacks/training", "attacks/group", "attacks/update"),
+    "curious": ("attacks/inversion",),
     "defense": ("defenses/perturbation", "defenses/hardening"),
     "optimizer": ("clients/optimizers",),
     "engine": ("flower_apps/engines",),
@@ -171,10 +172,11 @@ def describe(kind: str, name: str) -> Plugin:
     module = inspect.getmodule(plugin)
     text = inspect.cleandoc((module.__doc__ if module else None) or "")
     source = re.search(r"^(?:Paper|Source): (.+?)(?:\n\s*\n|\Z)", text, flags=re.MULTILINE | re.DOTALL)
+    hints = _hints(plugin)
     options = tuple(
         Option(
             parameter.name,
-            _annotation(parameter.annotation),
+            _annotation(parameter.annotation, hints.get(parameter.name)),
             None if parameter.default is parameter.empty else _shown(parameter.default),
         )
         for parameter in _parameters(plugin).values()
@@ -198,8 +200,9 @@ def _parameters(plugin: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 def _checked(spec: Spec, plugin: Callable[..., Any], base: Path | None) -> dict[str, Any]:
     parameters = _parameters(plugin)
-    taken = ", ".join(f"{name}: {_annotation(p.annotation)}" for name, p in parameters.items()) or "none"
-    hints = typing.get_type_hints(inspect.getattr_static(plugin, "__init__") if isinstance(plugin, type) else plugin)
+    hints = _hints(plugin)
+    shown = {name: _annotation(parameter.annotation, hints.get(name)) for name, parameter in parameters.items()}
+    taken = ", ".join(f"{name}: {annotation}" for name, annotation in shown.items()) or "none"
     options: dict[str, Any] = {}
     for name, value in spec.options.items():
         if name not in parameters:
@@ -211,8 +214,7 @@ def _checked(spec: Spec, plugin: Callable[..., Any], base: Path | None) -> dict[
             else:
                 options[name] = TypeAdapter(hint).validate_python(value, strict=True)
         except ValidationError:
-            annotation = _annotation(parameters[name].annotation)
-            raise BadSpec(f"{spec.name} takes {name}: {annotation}, not {value!r}") from None
+            raise BadSpec(f"{spec.name} takes {name}: {shown[name]}, not {value!r}") from None
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in options:
             raise BadSpec(f"{spec.name} needs the option {name}; it takes {taken}")
@@ -226,7 +228,14 @@ def _is_path(hint: Any) -> bool:
     return hint is Path or Path in typing.get_args(hint)
 
 
-def _annotation(annotation: Any) -> str:
+def _hints(plugin: Callable[..., Any]) -> dict[str, Any]:
+    return typing.get_type_hints(inspect.getattr_static(plugin, "__init__") if isinstance(plugin, type) else plugin)
+
+
+def _annotation(annotation: Any, hint: Any) -> str:
+    """Return a type as it is written, and in place of a name for several values, which says nothing, the values."""
+    if typing.get_origin(hint) is typing.Literal and (not isinstance(annotation, str) or annotation.isidentifier()):
+        return f"Literal[{', '.join(map(repr, typing.get_args(hint)))}]"
     if isinstance(annotation, str):
         return annotation
     return getattr(annotation, "__name__", str(annotation)) if not typing.get_args(annotation) else str(annotation)

@@ -95,6 +95,13 @@ def test_options_are_described_as_python_writes_them():
     assert Option("alpha", "float", "0.25") in options
 
 
+def test_a_name_for_several_values_is_described_by_them():
+    options = plugins.describe("curious", "agic").options
+    assert Option("decay", "Literal['none', 'step', 'cosine']", "'none'") in options
+    with pytest.raises(plugins.BadSpec, match=r"agic takes decay: Literal\['none', 'step', 'cosine'\], not 'line'"):
+        plugins.load("curious", "agic(decay='line')")
+
+
 def test_the_names_that_others_rely_on_are_there():
     names = {kind: set(plugins.available(kind)) for kind in plugins.FOLDERS}
     assert {"digits", "mnist", "fashion_mnist", "cifar10"} <= names["task"]
@@ -104,6 +111,7 @@ def test_the_names_that_others_rely_on_are_there():
     assert rules <= names["strategy"]
     attacks = {"label_flip", "sign_flip", "gaussian", "scaling", "pixel_trigger", "edge_case"}
     assert attacks <= names["attack"]
+    assert {"agic", "inverting_gradients", "dlg_adam"} <= names["curious"]
     assert names["engine"] == {"inline", "simulation", "deployment"}
 
 

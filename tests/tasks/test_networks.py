@@ -15,6 +15,7 @@ from tasks.models.lstm import lstm
 from tasks.models.mlp import mlp
 from tasks.models.resnet18 import resnet18
 from tasks.models.resnet20 import resnet20
+from tasks.models.resnet50 import resnet50
 from tasks.sources.torchvision_shim import declare_missing_operators
 
 
@@ -55,6 +56,14 @@ def test_resnet20_and_its_wide_version_of_gradient_inversion():
     kernels = [module.kernel_size for module in convolutions(wide)]
     assert len(kernels) == 21
     assert kernels.count((1, 1)) == 2
+
+
+def test_resnet50_has_the_size_that_the_literature_gives_and_takes_grey_images():
+    network = resnet50((3, 224, 224), 1000)
+    assert size(network) == 25_557_032
+    assert len(convolutions(network)) == 53
+    grey = resnet50((1, 40, 40), 10, width=4).eval()
+    assert grey(torch.rand(1, 1, 40, 40)).shape == (1, 10)
 
 
 @pytest.mark.parametrize(("side", "first_features"), [(32, 32), (64, 64), (65, 17), (224, 56)])
