@@ -92,7 +92,7 @@ def test_a_papers_numbers_are_shown_as_ours_of_their_metric(tmp_path):
     texts = as_texts(beside_published(Plan, runs))
     assert texts["ours"].tolist() == ["21.50", "0.500"]
     assert texts["difference"].tolist() == ["+19.50", "-1.500"]
-    with pytest.raises(ValueError, match="Input should be 'accuracy', .*'seconds_per_step'"):
+    with pytest.raises(ValueError, match=r"Input should be 'accuracy', .*'seconds_per_step'"):
         Published(where={}, metric="psnrr", value=1.0)
 
 
