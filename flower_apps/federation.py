@@ -17,6 +17,7 @@ from clients.local_training import evaluate
 from defenses.acted import did_something
 from flower_apps import build
 from flower_apps.config import Resolved
+from flower_apps.metrics import named
 from flower_apps.records import Folder
 from flower_apps.roles import attack as attack_of
 from flower_apps.roles import defense
@@ -156,7 +157,7 @@ class _Run:
         lines = self.folder.lines()
         acted = [line["defense_acted"] for line in lines if line.get("defense_acted") is not None]
         return {
-            "metrics": {name: self.last[name] for name in ("accuracy", "loss", "attack_success_rate")},
+            "metrics": {name: self.last[name] for name in named([self.last])},
             "rounds": self.last["round"],
             "seconds": seconds,
             "seconds_training": sum(line.get("seconds_training", 0.0) for line in lines),

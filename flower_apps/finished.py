@@ -36,7 +36,7 @@ class FinishedRun:
     ----------
     name : what tells it from the other runs but its seed, in a few words.
     settings : what it was run with.
-    metrics : accuracy, loss and attack_success_rate of its last round; None where not measured.
+    metrics : by their names in `flower_apps.metrics`, as its summary has them; None where not measured.
     folder : where its records lie; nothing is written there.
     """
 

@@ -16,6 +16,7 @@ from rich.table import Column, Table
 from flower_apps import build, plugins, threat
 from flower_apps.config import NONE, BadSettings, Interrupted, Resolved, RunFailed, Settings
 from flower_apps.federation import OnRound, default_output
+from flower_apps.metrics import METRICS, named, rates_first
 from flower_apps.provenance import origin
 from flower_apps.records import Folder
 from flower_apps.resolving import check_address, resolve
@@ -74,9 +75,7 @@ def _result(settings: Resolved, summary: Mapping[str, Any]) -> Table:
         "strategy": settings.strategy,
         "attack": settings.attack,
         "malicious clients": f"{len(summary['malicious'])} of {settings.num_clients}",
-        "accuracy": shown(metrics["accuracy"]),
-        "attack success rate": shown(metrics["attack_success_rate"]),
-        "loss": "not finite" if metrics["loss"] is None else f"{metrics['loss']:.4f}",
+        **{METRICS[name].words: METRICS[name].shown(metrics[name]) for name in rates_first(named([metrics]))},
         "seconds": f"{summary['seconds']:.1f}",
     }
     table = Table(show_header=False)
@@ -131,9 +130,5 @@ def title(settings: Resolved) -> str:
 
 def figures(line: Mapping[str, Any]) -> str:
     """Return a round's figures for the progress bar."""
-    return f"acc {shown(line['accuracy'])}  asr {shown(line['attack_success_rate'])}"
-
-
-def shown(rate: float | None) -> str:
-    """Return a rate in [0, 1] with three digits, a dash where it was not measured."""
-    return "-" if rate is None else f"{rate:.3f}"
+    known = ((METRICS[name], line[name]) for name in named([line]))
+    return "  ".join(f"{metric.short} {metric.shown(value)}" for metric, value in known if metric.short)

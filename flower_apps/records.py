@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from flower_apps.config import BadSettings, Busy, Settings, settings_from
+from flower_apps.metrics import named
 from flower_apps.provenance import versions
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
@@ -207,7 +208,7 @@ class Folder:
         try:
             summary = dict(json.loads(path.read_text(encoding="utf-8")))
             numbers = [summary.get("seconds"), *dict(summary.get("metrics", {})).values()]
-            if not {"settings", *SUMMARIZED} <= set(summary) or not {"accuracy", "loss"} <= set(summary["metrics"]):
+            if not {"settings", *SUMMARIZED} <= set(summary) or not named([summary["metrics"]]):
                 raise ValueError("it is no summary of a run")
             if not all(value is None or isinstance(value, int | float) for value in numbers):
                 raise ValueError("it is no summary of a run")
@@ -247,11 +248,8 @@ def _is_round(line: object) -> bool:
         and isinstance(line.get("round"), int)
         and all(isinstance(value, int | float) for key, value in line.items() if key.startswith("seconds"))
         and "seconds" in line
-        and {"accuracy", "loss", "attack_success_rate"} <= set(line)
-        and all(
-            line[name] is None or isinstance(line[name], int | float)
-            for name in ("accuracy", "loss", "attack_success_rate")
-        )
+        and bool(named([line]))
+        and all(line[name] is None or isinstance(line[name], int | float) for name in named([line]))
         and isinstance(line.get("dropped", []), list)
     )
 

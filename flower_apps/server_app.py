@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from logging import ERROR, INFO
 from typing import Any
 
@@ -16,6 +16,7 @@ from flower_apps import build
 from flower_apps.config import BadSettings, settings_from
 from flower_apps.federation import conduct
 from flower_apps.flower_cli import ROUND, STOPPED, SUMMARY
+from flower_apps.metrics import named
 from flower_apps.resolving import resolve
 
 app = ServerApp()
@@ -45,8 +46,8 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def _say_round(line: Mapping[str, Any]) -> None:
-    _say(ROUND, line, ("round", "accuracy", "loss", "attack_success_rate"))
+    _say(ROUND, line, ("round", *named([line])))
 
 
-def _say(mark: str, content: Mapping[str, Any], keys: tuple[str, ...]) -> None:
+def _say(mark: str, content: Mapping[str, Any], keys: Iterable[str]) -> None:
     log(INFO, "%s%s", mark, json.dumps({key: content[key] for key in keys}))

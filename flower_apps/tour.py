@@ -12,6 +12,7 @@ from rich.table import Table
 
 from flower_apps import launch
 from flower_apps.config import BadSettings, Resolved, RunFailed, settings_from
+from flower_apps.metrics import METRICS
 from flower_apps.records import Folder, alone
 
 MARK = ".thornbed-tour"
@@ -107,10 +108,10 @@ def _differences(inline: Folder, simulated: Folder) -> str:
 
 def _table(settings: Mapping[str, Resolved], summaries: Mapping[str, Mapping[str, Any]]) -> Table:
     table = Table("run", title="digits, 20 clients, non-IID")
-    for name in ("accuracy", "attack success rate", "seconds"):
-        table.add_column(name, justify="right")
+    shown = {name: METRICS[name] for name in ("accuracy", "attack_success_rate")}
+    for words in (*(metric.words for metric in shown.values()), "seconds"):
+        table.add_column(words, justify="right")
     for name, summary in summaries.items():
-        metrics = summary["metrics"]
-        row = [WORDS[name], launch.shown(metrics["accuracy"]), launch.shown(metrics["attack_success_rate"])]
-        table.add_row(*row, f"{summary['seconds']:.1f}")
+        row = [metric.shown(summary["metrics"][measure]) for measure, metric in shown.items()]
+        table.add_row(WORDS[name], *row, f"{summary['seconds']:.1f}")
     return table

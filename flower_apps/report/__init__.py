@@ -10,17 +10,18 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from flower_apps.metrics import METRICS, columns
 from flower_apps.plots import panel
 from flower_apps.report.figures import Shown
 from flower_apps.report.group import Group, Points, grouped, heatmap, names_of
 from flower_apps.report.run import DASHES, Run, acted, read_run
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
-METRICS = (("accuracy", "Accuracy"), ("attack_success_rate", "Attack success rate"))
 
 
 def write_report(folders: Sequence[Path], target: Path, title: str, figures: Sequence[Shown] = ()) -> None:
@@ -50,10 +51,6 @@ def write_report(folders: Sequence[Path], target: Path, title: str, figures: Seq
     for run in runs:
         if run.picture:
             pictures.setdefault(run.picture, []).append(run)
-    reads: list[tuple[str, Callable[[Run], Points]]] = [
-        (heading, partial(Run.points, metric=metric)) for metric, heading in METRICS
-    ]
-    reads.append(("Share that the defense cut away", Run.cut))
     script = (TEMPLATES / "script.js.jinja").read_text(encoding="utf-8")
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -66,14 +63,15 @@ def write_report(folders: Sequence[Path], target: Path, title: str, figures: Seq
         title=title,
         runs=runs,
         groups=groups,
+        metrics={name: METRICS[name] for name in columns(run.metrics for run in runs)},
         figures=[(figure, _data(figure.picture), _size(figure.picture)) for figure in figures],
         states=Counter(run.state for run in runs),
         parts=parts,
         heatmaps=[
             table
             for task, members in parts.items()
-            for metric, heading in METRICS
-            if (table := heatmap(members, metric, f"{heading}{suffix(task)}")) is not None
+            for name in _rates(run.metrics for group in members for run in group.runs)
+            if (table := heatmap(members, name, f"{METRICS[name].heading}{suffix(task)}")) is not None
         ],
         panels={
             task: [
@@ -82,7 +80,7 @@ def write_report(folders: Sequence[Path], target: Path, title: str, figures: Seq
                     {group.number: group.points(read) for group in members},
                     bands={group.number: group.band(read) for group in members},
                 )
-                for heading, read in reads
+                for heading, read in _curves(members)
             ]
             for task, members in parts.items()
         },
@@ -95,6 +93,19 @@ def write_report(folders: Sequence[Path], target: Path, title: str, figures: Seq
     # Names of folders and texts of records may hold halves of characters, which no encoding has.
     part.write_text(text, encoding="utf-8", errors="replace")
     part.replace(target)
+
+
+def _rates(contents: Iterable[Mapping[str, Any]]) -> list[str]:
+    return [name for name in columns(contents) if METRICS[name].rate]
+
+
+def _curves(groups: Sequence[Group]) -> list[tuple[str, Callable[[Run], Points]]]:
+    """Return what has a curve over the rounds, with its title and how a run tells it."""
+    lines = (line for group in groups for run in group.runs for line in run.lines)
+    return [
+        *((METRICS[name].heading, partial(Run.points, metric=name)) for name in _rates(lines)),
+        ("Share that the defense cut away", Run.cut),
+    ]
 
 
 def _data(picture: bytes) -> str:

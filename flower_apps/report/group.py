@@ -50,7 +50,7 @@ class Group(Numbered):
 
     def metric(self, name: str) -> tuple[float | None, float | None]:
         """Return the mean of a metric and its standard deviation (of the sample); None where there is none."""
-        values = [value for run in self.told if (value := run.metric(name)) is not None]
+        values = [value for run in self.told if (value := run.metrics.get(name)) is not None]
         return statistics.fmean(values) if values else None, statistics.stdev(values) if len(values) > 1 else None
 
     def points(self, read: Callable[[Run], Points]) -> Points:

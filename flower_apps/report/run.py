@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from defenses.acted import did_something
+from flower_apps.metrics import named
 from flower_apps.plots import TRIGGER
 from flower_apps.records import CONFIG, METRICS, SUMMARY, Folder
 
@@ -78,10 +79,11 @@ class Run(Numbered):
         """Return the last round's line; empty before the first."""
         return self.lines[-1] if self.lines else {}
 
-    def metric(self, name: str) -> float | None:
-        """Return a metric of the finished run, or of the last round while it is not; None: not measured."""
+    @cached_property
+    def metrics(self) -> dict[str, float | None]:
+        """Return the metrics of the finished run, or of the last round while it is not; None: not measured."""
         source = self.last if self.summary is None else _mapping(self.summary.get("metrics"))
-        return _number(source.get(name))
+        return {name: _number(source[name]) for name in named([source])}
 
     def points(self, metric: str) -> list[tuple[float, float | None]]:
         """Return a rate by round, (round, rate), held to [0, 1]; None where it was not measured."""

@@ -14,6 +14,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from flower_apps.config import BadSettings, Settings
+from flower_apps.metrics import METRICS, USUAL, named, rates_first
 from flower_apps.records import CONFIG, Folder, alone
 from flower_apps.report.figures import figures_below
 from flower_apps.sweeps import presets
@@ -24,6 +25,9 @@ from flower_apps.sweeps.run import command_again, folder_of, run_sweep, spoken
 
 if TYPE_CHECKING:
     import pandas as pd
+
+# Also one with its deviation, and what stands for none.
+NUMBER = re.compile(r"[-+–±0-9. ]+|[0-9.]+e[-+][0-9]+( ± [0-9.]+e[-+][0-9]+)?")
 
 
 def sweep(
@@ -167,7 +171,8 @@ def _tell(plan: Plan, folder: Path, out: Console) -> None:
     if plan.published:
         table = beside_published(plan, runs)
         write_tables(table, folder, "published")
-        texts = as_texts(table.assign(metric=table["metric"].str.replace("_", " "))).drop(columns="source")
+        texts = as_texts(table).drop(columns="source")
+        texts["metric"] = [METRICS[name].words for name in table["metric"]]
         out.print(_rich(texts, f"{plan.about.title}: {plan.about.source}", out))
         out.print(f"Tables: published.csv, .json and .tex in {folder}", markup=False, highlight=False, soft_wrap=True)
 
@@ -187,34 +192,41 @@ def _typed(jobs: int, seeds: str | None, output: Path | None, data_dir: str | No
 
 
 def _rich(texts: pd.DataFrame, title: str, out: Console) -> Table:
-    """Return a table as wide as the terminal; where that has no room for a column each, settings share one."""
-    texts = texts.drop(columns="loss", errors="ignore")  # the files have it; a terminal is narrow
+    """Return a table as wide as the terminal; where that has no room for a column each, settings share one, and where
+    it still has none, metrics share another.
+    """
+    # The files have them; a terminal is narrow.
+    texts = texts.drop(columns=[metric.head for metric in METRICS.values() if not metric.column], errors="ignore")
     settings = [name for name in map(str, texts) if name.replace(" ", "_") in Settings.model_fields]
     if "task" in texts:  # what is another for every task, its model or its batch size, the files have too
         others = (name for name in settings if name not in ("task", "strategy", "attack"))
         follows = [name for name in others if (texts.groupby("task")[name].nunique() == 1).all()]
         texts, settings = texts.drop(columns=follows), [name for name in settings if name not in follows]
     table = _columns(texts, title)
-    needed = Measurement.get(out, out.options.update(width=10**4), table).minimum
-    if needed <= out.width or not settings:
-        return table
-    shared = texts[settings].apply(lambda row: "\n".join(_said(*pair) for pair in row.items()), axis=1)
-    rest = texts.drop(columns=settings)
-    rest.insert(0, "run", shared)
-    return _columns(rest, title)
+    results = [metric.head for metric in METRICS.values() if metric.head in texts]
+    for head, names in (("run", settings), ("results", results)):
+        needed = Measurement.get(out, out.options.update(width=10**4), table).minimum
+        if needed > out.width and names:
+            shared = texts[names].apply(lambda row: "\n".join(_said(*pair) for pair in row.items()), axis=1)
+            place = list(texts).index(names[0])
+            texts = texts.drop(columns=names)
+            texts.insert(place, head, shared)
+            table = _columns(texts, title)
+    return table
 
 
 def _said(name: str, value: str) -> str:
-    return f"{name} {value}" if value.replace(".", "").isdigit() else value
+    return f"{name} {value}" if NUMBER.fullmatch(value) else value
 
 
 def _columns(texts: pd.DataFrame, title: str) -> Table:
     table = Table(title=escape(title), show_lines="run" in texts)
     for name in map(str, texts):
-        number = bool(texts[name].str.fullmatch(r"[-+–±0-9. ]+").all())
+        number = bool(texts[name].str.fullmatch(NUMBER).all())
         justify: Literal["left", "right"] = "right" if number else "left"
         header = name.replace("attack success", "attack\nsuccess")
-        table.add_column(header, overflow="fold", no_wrap=number, justify=justify, min_width=0 if number else 10)
+        least = int(texts[name].str.len().max()) if number else 10
+        table.add_column(header, overflow="fold", no_wrap=number, justify=justify, min_width=least)
     for row in texts.itertuples(index=False):
         table.add_row(*map(escape, row))
     return table
@@ -222,11 +234,12 @@ def _columns(texts: pd.DataFrame, title: str) -> Table:
 
 def _show_run(folder: Folder, out: Console) -> None:
     folder.check()
-    table = Table("round", "accuracy", "attack success rate", "loss", "dropped", title="last rounds")
-    for line in folder.lines()[-10:]:
-        rates = ["–" if line[name] is None else f"{line[name]:.3f}" for name in ("accuracy", "attack_success_rate")]
-        loss = "–" if line["loss"] is None else f"{line['loss']:.4f}"
-        table.add_row(str(line["round"]), *rates, loss, str(len(line.get("dropped", ()))))
+    lines = folder.lines()[-10:]
+    metrics = {name: METRICS[name] for name in rates_first(named(lines) or (*USUAL, "loss"))}
+    table = Table("round", *(metric.words for metric in metrics.values()), "dropped", title="last rounds")
+    for line in lines:
+        numbers = ["–" if line.get(name) is None else metric.shown(line[name]) for name, metric in metrics.items()]
+        table.add_row(str(line["round"]), *numbers, str(len(line.get("dropped", ()))))
     out.print(table)
     out.print(folder.settings().command(), soft_wrap=True, markup=False, highlight=False)
 

@@ -16,13 +16,15 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from flower_apps import plugins
 from flower_apps.config import BadSettings, Resolved, Settings, settings_from
 from flower_apps.figures import Figure
+from flower_apps.metrics import METRICS
 from flower_apps.records import FREE
 from flower_apps.resolving import SPECS, resolve
 
@@ -46,13 +48,19 @@ class About(BaseModel):
     figure: str = ""
 
 
+def _metric(name: str) -> str:
+    if name not in METRICS:
+        raise PydanticCustomError("metric", "Input should be {names}", {"names": ", ".join(map(repr, METRICS))})
+    return name
+
+
 class Published(BaseModel):
     """One number of a paper: the cells it belongs to, the metric, the number, and where it stands."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     where: Mapping[str, Any]
-    metric: Literal["accuracy", "loss", "attack_success_rate"]
+    metric: Annotated[str, AfterValidator(_metric)]
     value: Annotated[float, Field(allow_inf_nan=False)]
     source: str = ""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flower_apps.config import BadSettings, Settings, settings_from
+from flower_apps.metrics import METRICS, named
 from flower_apps.records import Folder
 from flower_apps.sweeps.plan import WHEREABOUTS, Plan, Published, matches
 
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 
 # What a run is, in the order of the columns; the other settings follow where runs differ in them.
 FIRST = ("task", "model", "strategy", "attack", "defense", "num_malicious", "partition")
-FORMS = {"seconds": "{:.1f}", "difference": "{:+.3f}"}
-METRICS = ("accuracy", "loss", "attack_success_rate")
+FORMS = {"seconds": "{:.1f}", **{name: metric.form for name, metric in METRICS.items()}}
 
 
 def runs_frame(folders: Iterable[Folder]) -> pd.DataFrame:
@@ -29,7 +29,8 @@ def runs_frame(folders: Iterable[Folder]) -> pd.DataFrame:
         if (summary := folder.summary()) is None:
             continue
         settings = settings_from(summary["settings"]).model_dump()
-        rows.append({**settings, **summary["metrics"], "seconds": summary["seconds"], "folder": str(folder.path)})
+        metrics = {name: summary["metrics"][name] for name in named([summary["metrics"]])}
+        rows.append({**settings, **metrics, "seconds": summary["seconds"], "folder": str(folder.path)})
     return pd.DataFrame(rows)
 
 
@@ -67,7 +68,10 @@ def compared(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_texts(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of texts for people: a metric and its deviation as one, "0.969 ± 0.004", a dash for no number."""
+    """Return a table of texts for people: a metric and its deviation as one, "0.969 ± 0.004", a dash for no number.
+
+    Where a table has a column `metric`, a row's numbers are shown as those of its metric are.
+    """
     import pandas as pd
 
     texts = pd.DataFrame(index=table.index)
@@ -75,18 +79,22 @@ def as_texts(table: pd.DataFrame) -> pd.DataFrame:
         if name.endswith("_std") or name == "std":
             continue
         deviation = table.get("std" if name == "ours" else f"{name}_std", pd.Series(float("nan"), index=table.index))
+        head = METRICS[name].head if name in METRICS else name.replace("_", " ")
         if pd.api.types.is_float_dtype(table[name]):
             form = FORMS.get(name, "{:g}" if name in Settings.model_fields else "{:.3f}")
-            texts[name.replace("_", " ")] = [_text(form, *pair) for pair in zip(table[name], deviation)]
+            forms = [FORMS[metric] for metric in table["metric"]] if "metric" in table else [form] * len(table)
+            if name == "difference":
+                forms = [form.replace("{:", "{:+") for form in forms]
+            texts[head] = [_text(*row) for row in zip(forms, table[name], deviation)]
         else:
-            texts[name.replace("_", " ")] = table[name].astype(str)
+            texts[head] = table[name].astype(str)
     return texts
 
 
 def _text(form: str, value: float, deviation: float) -> str:
     if math.isnan(value):
         return "–"
-    return form.format(value) + ("" if math.isnan(deviation) else f" ± {deviation:.3f}")
+    return form.format(value) + ("" if math.isnan(deviation) else f" ± {form.format(deviation)}")
 
 
 def write_tables(table: pd.DataFrame, folder: Path, name: str) -> list[Path]:
