@@ -46,6 +46,11 @@ class Benign(Role):
         return samples
 
     @property
+    def edits_samples(self) -> bool:
+        """Whether there is a hardening."""
+        return bool(self.hardenings)
+
+    @property
     def edits_update(self) -> bool:
         """Whether there is a perturbation."""
         return bool(self.perturbations)

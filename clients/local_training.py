@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -37,11 +38,12 @@ def train(
     generator: torch.Generator,
     device: torch.device | str = "cpu",
     objective: Objective | None = None,
+    skipped: int = 0,
 ) -> float:
     """Train the model in place, on the device, and return the mean cross-entropy over the samples seen.
 
     An `objective` is minimised in place of the cross-entropy, which is returned all the same. Steps and batches are
-    those of `batches`. A sample's loss is that of the step that used it, before the step.
+    those of `taken`. A sample's loss is that of the step that used it, before the step.
     The order of the samples, and what layers draw (dropout), come from the generator alone; torch's global generators
     are as they were afterwards. They are borrowed meanwhile, so two threads must not train at once.
 
@@ -53,15 +55,16 @@ def train(
     size < 1 or epochs that are not finite and > 0.
     """
     device = torch.device(device)
-    steps = batches(len(samples), batch_size=batch_size, epochs=epochs, generator=generator)
+    seed = _drawn_seed(generator)
+    steps = batches(len(samples), batch_size=batch_size, epochs=epochs, generator=generator, skipped=skipped)
     model.to(device)
     x, y = samples.decoded().x.to(device), samples.y.to(device)
     stepper = optimizer(model.parameters())
     losses, sizes = [], []
     moving = list(model.parameters()) if objective is not None else []
     start = [parameter.detach().clone() for parameter in moving]
-    with _mode(model, training=True), _borrowed_randomness(generator, device):
-        if batch_size == 1 or len(samples) == 1:
+    with _mode(model, training=True), _borrowed_randomness(seed, device):
+        if uses_running_statistics(len(samples), batch_size):
             for layer in model.modules():
                 if isinstance(layer, BatchNorm):
                     layer.eval()
@@ -83,28 +86,55 @@ def train(
     return float(torch.stack(losses).to("cpu", torch.float64) @ seen / seen.sum())
 
 
-def batches(num_samples: int, *, batch_size: int, epochs: float, generator: torch.Generator) -> Iterator[Tensor]:
-    """Return the rows of each step, (b,) int64, in a new order for each epoch.
+def uses_running_statistics(num_samples: int, batch_size: int) -> bool:
+    """Return whether batch norm uses its running statistics in training: where every batch is one sample."""
+    return batch_size == 1 or num_samples == 1
+
+
+def taken(
+    num_samples: int, *, batch_size: int, epochs: float, generator: torch.Generator, skipped: int = 0
+) -> list[Tensor]:
+    """Return the rows (b,) int64 of each step that `train` takes with these arguments and such a generator."""
+    _drawn_seed(generator)
+    return list(batches(num_samples, batch_size=batch_size, epochs=epochs, generator=generator, skipped=skipped))
+
+
+def batches(
+    num_samples: int, *, batch_size: int, epochs: float, generator: torch.Generator, skipped: int = 0
+) -> Iterator[Tensor]:
+    """Return the rows of each step, (b,) int64, in a new order for each epoch, without the first `skipped` of them.
 
     A short last batch is kept; one of a single sample joins the batch before it (which then has batch_size + 1), so
     that no sample is lost and batch norm always sees two. `epochs` may be a fraction: of the last epoch that share of
     the batches, rounded up, so at least one. It is read as the decimal it was written as: 0.07 of a hundred batches is
-    seven, although 0.07 * 100 > 7 in floating point.
+    seven, although 0.07 * 100 > 7 in floating point. Skipped steps do not count as taken; after the last of an epoch
+    comes the first of another, in an order of its own.
 
     Raises ValueError at once without samples, for batch_size < 1, and for epochs that are not finite and > 0.
     """
+    sizes = step_sizes(num_samples, batch_size)
+    steps = num_steps(num_samples, batch_size, epochs)
+    return islice(_rows(sizes, skipped + steps, generator), skipped, None)
+
+
+def num_steps(num_samples: int, batch_size: int, epochs: float) -> int:
+    """Return how many steps a client takes in a round; see `batches`."""
+    if not 0 < epochs < math.inf:
+        raise ValueError(f"local training needs finite epochs > 0: epochs = {epochs}")
+    return math.ceil(Fraction(str(epochs)) * len(step_sizes(num_samples, batch_size)))
+
+
+def step_sizes(num_samples: int, batch_size: int) -> list[int]:
+    """Return the number of samples in each step of one epoch; see `batches`."""
     if num_samples == 0:
         raise ValueError("local training needs at least one sample: samples = 0")
     if batch_size < 1:
         raise ValueError(f"local training needs batch_size >= 1: batch_size = {batch_size}")
-    if not 0 < epochs < math.inf:
-        raise ValueError(f"local training needs finite epochs > 0: epochs = {epochs}")
     full, rest = divmod(num_samples, batch_size)
     sizes = [batch_size] * full + ([rest] if rest else [])
     if rest == 1 and full > 0:
         sizes[-2:] = [batch_size + 1]
-    steps = math.ceil(Fraction(str(epochs)) * len(sizes))
-    return _rows(sizes, steps, generator)
+    return sizes
 
 
 def evaluate(
@@ -183,13 +213,17 @@ def _mode(model: nn.Module, *, training: bool) -> Iterator[None]:
                 layer.training = mode
 
 
+def _drawn_seed(generator: torch.Generator) -> int:
+    """Draw the seed of what layers draw; it comes before the orders of the epochs."""
+    return int(torch.randint(2**63 - 1, (), generator=generator))
+
+
 @contextmanager
-def _borrowed_randomness(generator: torch.Generator, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generators from the given one, and put them back afterwards; for layers that know no other.
+def _borrowed_randomness(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generators, and put them back afterwards; for layers that know no other.
 
     Seeds the CPU's and, on CUDA, that of the device in use; torch.manual_seed would touch every other device too.
     """
-    seed = int(torch.randint(2**63 - 1, (), generator=generator))
     accelerators = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=accelerators):
         torch.default_generator.manual_seed(seed)

@@ -28,6 +28,11 @@ class Role:
         return None
 
     @property
+    def edits_samples(self) -> bool:
+        """Whether `prepare` may return anything but the samples."""
+        return type(self).prepare is not Role.prepare
+
+    @property
     def edits_objective(self) -> bool:
         """Whether `objective` may return anything but the cross-entropy."""
         return type(self).objective is not Role.objective
@@ -74,6 +79,11 @@ class Roles(Role):
     def group(self) -> Group | None:
         """The group of the first part that has one."""
         return next((part.group for part in self.parts if part.group is not None), None)
+
+    @property
+    def edits_samples(self) -> bool:
+        """Whether any part does."""
+        return any(part.edits_samples for part in self.parts)
 
     @property
     def edits_objective(self) -> bool:

@@ -17,6 +17,7 @@ from attacks.update import Sight, outgoing
 from defenses.server import Rule, Server, aggregate
 from flower_apps import plugins
 from flower_apps.config import AUTO, NONE, BadSettings, Resolved
+from flower_apps.inversions import attack_of
 from flower_apps.loggers import Logger, missing_package
 from flower_apps.roles import attack, channel_folder, defense
 from flower_apps.threat import check_threat
@@ -109,11 +110,11 @@ def optimizer(settings: Resolved) -> Callable[[Any], torch.optim.Optimizer]:
     return lambda parameters: cast(torch.optim.Optimizer, make(parameters, settings.learning_rate))
 
 
-def strategy(settings: Resolved, root_training: RootTraining | None = None) -> FedAvg:
-    """Build the strategy of resolved settings; `root_training` is for rules that ask for trusted data."""
+def cohort(settings: Resolved) -> NumberedClients:
+    """Return who takes part in the rounds of resolved settings."""
     # Real machines may be away when a run begins; in a simulation a missing client is a wrong number somewhere.
     needed = settings.min_replies if settings.engine == "deployment" else settings.num_clients
-    cohort = NumberedClients(
+    return NumberedClients(
         settings.num_clients,
         settings.clients_per_round,
         seed=settings.seed,
@@ -121,7 +122,11 @@ def strategy(settings: Resolved, root_training: RootTraining | None = None) -> F
         min_clients=needed,
         wait_seconds=settings.node_timeout,
     )
-    built = strategy_of(settings.strategy, cohort, settings.min_replies)
+
+
+def strategy(settings: Resolved, root_training: RootTraining | None = None) -> FedAvg:
+    """Build the strategy of resolved settings; `root_training` is for rules that ask for trusted data."""
+    built = strategy_of(settings.strategy, cohort(settings), settings.min_replies)
     built.seed, built.root_training = settings.seed, root_training
     return built
 
@@ -190,6 +195,8 @@ def check(settings: Resolved, *, data: bool = True) -> None:
     for perturbation in defended.perturbations:
         perturbation(made[0], generator(settings.seed, "check"))
     check_threat(settings)
+    if settings.curious != NONE:
+        attack_of(settings.curious)
     _check_loggers(settings)
     optimizer(settings)([nn.Parameter(torch.zeros(1))])
     built = attack(settings.attack, settings.data_dir)
@@ -199,6 +206,10 @@ def check(settings: Resolved, *, data: bool = True) -> None:
         return
     device(settings)
     task = load_task(settings.task, settings.data_dir)
+    if (settings.curious != NONE or settings.record) and len(task.sample_shape) != 3:
+        raise BadSettings(
+            f"--curious and --record are for images: a sample of --task {settings.task} has shape {task.sample_shape}"
+        )
     if (fault := refusal(rule, settings.clients_per_round, partial(root_samples, settings))) is not None:
         raise BadSettings(fault)
     for hardening in defended.hardenings:

@@ -196,6 +196,32 @@ def reproduce(
 
 
 @app.command()
+def invert(
+    recordings: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Recordings, or folders of them: --record makes some.")
+    ],
+    attack: Annotated[str, typer.Option("--with", metavar="TEXT", help="Inversion, such as 'agic(steps=500)'.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for what comes out; by default a new one below runs/.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Model in place of the one that the recordings name.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Everything random follows from it.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto takes a GPU where there is one.")] = AUTO,
+) -> None:
+    """Reconstruct images from recorded updates: of a run with --record, or of your own Flower app (docs/inversion.md).
+
+    [bold]Example[/bold]
+
+    thornbed invert recordings --with "agic(steps=1000, beta=5.0)"
+    """
+    from flower_apps import invert_command
+
+    invert_command.run(recordings, attack, output, model, seed, device, out, err)
+
+
+@app.command()
 def show(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a run, or of a sweep.")]) -> None:
     """Show a run or a sweep in the terminal."""
     from flower_apps.sweeps import command

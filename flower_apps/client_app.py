@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from attacks.update import Sight
 from clients.channel import Channel
-from clients.local_training import Objective, evaluate, one_thread, train
+from clients.local_training import Objective, evaluate, num_steps, one_thread, taken, train
 from clients.role import Role
 from defenses.acted import listening
 from flower_apps import build
-from flower_apps.config import Resolved, settings_from
+from flower_apps.config import BadSettings, Resolved, settings_from
 from flower_apps.resolving import resolve
 from flower_apps.roles import accomplices, channel_folder, is_attacked
 from flower_apps.roles import role as role_of
@@ -87,6 +87,20 @@ def training_data(settings: Resolved, role: Role, own: Samples, who: int | str) 
     return role.data(own, generator(settings.seed, "data", who))
 
 
+def used_samples(settings: Resolved, client: int, server_round: int) -> Samples:
+    """Return the samples that a client's update of a round comes from, each once, in the order of their first use.
+
+    For whoever measures what an update gives away; raises BadSettings where the client trains on samples that are made
+    while it trains, or that it shares with others.
+    """
+    role = role_of(settings, client, {}, attacked=is_attacked(settings, server_round))
+    if role.group is not None or role.edits_samples:
+        raise BadSettings(f"client {client} trains on samples that are not its own alone")
+    samples = training_data(settings, role, build.client_samples(settings, client), client)
+    rows = torch.cat(taken(len(samples), **_course(settings, server_round, client, len(samples))))
+    return samples.select(torch.tensor(list(dict.fromkeys(rows.tolist())))).decoded()
+
+
 def _train(
     settings: Resolved, server_round: int, who: int | str, samples: Samples, objective: Objective | None
 ) -> float:
@@ -95,12 +109,24 @@ def _train(
         _network(settings),
         samples,
         optimizer=build.optimizer(settings),
-        batch_size=settings.batch_size,
-        epochs=settings.local_epochs,
-        generator=generator(settings.seed, "train", server_round, who),
         device=build.device(settings),
         objective=objective,
+        **_course(settings, server_round, who, len(samples)),
     )
+
+
+def _course(settings: Resolved, server_round: int, who: int | str, num_samples: int) -> dict[str, Any]:
+    """Return which samples a client takes in a round, and in which order, as arguments of `train`."""
+    course: dict[str, Any] = {"batch_size": settings.batch_size, "epochs": settings.local_epochs}
+    if not settings.continue_epochs:
+        return {**course, "generator": generator(settings.seed, "train", server_round, who)}
+    # One order for the whole run, of which every round takes the next steps.
+    steps = num_steps(num_samples, settings.batch_size, settings.local_epochs)
+    return {
+        **course,
+        "generator": generator(settings.seed, "train", who),
+        "skipped": (server_round - 1) * steps,
+    }
 
 
 def _who(role: Role, client: int) -> int | str:

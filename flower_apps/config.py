@@ -56,6 +56,9 @@ class Settings(BaseModel):
     strategy: Annotated[str, _flag(WHAT, "Aggregation rule or strategy, such as 'invariant(tau=0.2)'.")] = "fedavg"
     attack: Annotated[str, _flag(WHAT, "Attack of the malicious clients, parts joined by +, or none.")] = "none"
     defense: Annotated[str, _flag(WHAT, "Defense on the honest clients, parts joined by +, or none.")] = "none"
+    curious: Annotated[str, _flag(WHAT, "What a curious server inverts updates with, such as 'agic(steps=500)'.")] = (
+        NONE
+    )
     partition: Annotated[str, _flag(WHO, "How the data are divided, such as 'dirichlet(alpha=0.5)'.")] = AUTO
     num_clients: Annotated[Count | Auto, _flag(WHO, "Number of clients.")] = AUTO
     clients_per_round: Annotated[Count | Auto, _flag(WHO, "Clients drawn in a round.")] = AUTO
@@ -71,12 +74,21 @@ class Settings(BaseModel):
         float,
         _flag(WHO, "Share of rounds, evenly spread, that malicious clients attack; 1 is all of them.", gt=0, le=1),
     ] = 1.0
+    curious_clients: Annotated[
+        str, _flag(WHO, "Clients that a curious server reads, such as 0,3, or all; by default the first of a round.")
+    ] = AUTO
+    curious_every: Annotated[
+        Count | Auto, _flag(WHO, "Rounds that it reads: 1, 1 + N, 1 + 2 N, ...; by default the first alone.")
+    ] = AUTO
     min_replies: Annotated[
         Count | Auto,
         _flag(WHO, "Usable replies below which a run stops; by default half a round, or what the rule needs."),
     ] = AUTO
     rounds: Annotated[Count | Auto, _flag(HOW, "Rounds of training.")] = AUTO
     local_epochs: Annotated[Positive | Auto, _flag(HOW, "Passes over its data that a client makes in a round.")] = AUTO
+    continue_epochs: Annotated[
+        bool, _flag(HOW, "Rounds of less than an epoch go on in it where the one before ended, not at random.")
+    ] = False
     batch_size: Annotated[Count | Auto, _flag(HOW, "Samples in a local batch.")] = AUTO
     learning_rate: Annotated[Positive | Auto, _flag(HOW, "Learning rate of the local optimiser.")] = AUTO
     optimizer: Annotated[str, _flag(HOW, "Local optimiser, such as 'sgd(momentum=0.9)'.")] = AUTO
@@ -85,6 +97,7 @@ class Settings(BaseModel):
     device: Annotated[str, _flag(WHERE, "cpu, cuda, cuda:1, mps; auto takes a GPU where there is one.")] = AUTO
     data_dir: Annotated[str, _flag(WHERE, "Folder with data: NAME.npz, or torchvision's downloads.")] = ""
     output: Annotated[str, _flag(WHERE, "Folder for the records; by default a new one below runs/.")] = ""
+    record: Annotated[str, _flag(WHERE, "Folder that keeps what a curious server reads, for thornbed invert.")] = ""
     resume: Annotated[bool, _flag(WHERE, "Go on from the checkpoint in the output folder.")] = False
     logger: Annotated[str, _flag(WHERE, "Also show rounds in tensorboard, wandb, both (+), or none.")] = NONE
     superlink: Annotated[str, _flag(WHERE, "HOST:PORT of a running SuperLink (deployment).")] = ""
@@ -123,6 +136,11 @@ class Settings(BaseModel):
             raise ValueError("takes client numbers joined by commas, such as 3,7")
         return ",".join(str(number) for number in sorted({int(part) for part in parts}))
 
+    @field_validator("curious_clients", mode="after")
+    @classmethod
+    def _read(cls, value: str) -> str:
+        return value if value in (AUTO, "all") else cls._numbers(value)
+
     @property
     def named_malicious(self) -> tuple[int, ...]:
         """The malicious clients that were named one by one."""
@@ -137,8 +155,9 @@ class Settings(BaseModel):
         defaults = Settings()
         words = ["thornbed", "run"]
         for name, value in self.model_dump().items():
-            if value != getattr(defaults, name) and name not in ("output", "resume", "origin"):
-                words += [f"--{name.replace('_', '-')}", str(value)]
+            if value != getattr(defaults, name) and name not in ("output", "record", "resume", "origin"):
+                flag = f"--{name.replace('_', '-')}"
+                words += [flag] if value is True else [flag, str(value)]
         return shlex.join(words)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,13 +18,16 @@ from flwr.serverapp.strategy import Strategy
 from clients.local_training import evaluate
 from defenses.acted import did_something
 from flower_apps import build
-from flower_apps.config import Resolved
+from flower_apps.config import NONE, BadSettings, Resolved, RunFailed
+from flower_apps.inversion_files import write_inversions
+from flower_apps.inversions import invert
 from flower_apps.metrics import named
 from flower_apps.records import Folder
 from flower_apps.roles import attack as attack_of
 from flower_apps.roles import defense
 from flower_apps.threat import threat_model
 from flower_apps.trusted import root_training
+from flower_apps.watching import check_recordings, recordings_folder, recordings_of, watched, watches
 from protocol.vector import to_arrays, to_tensors
 from strategies import NumberedClients, Resumed
 
@@ -59,6 +64,7 @@ class _Run:
 
     def __init__(self, settings: Resolved, folder: Folder, on_round: OnRound | None) -> None:
         self.settings, self.folder, self.on_round = settings, folder, on_round
+        check_recordings(settings)
         self.task = build.load_task(settings.task, settings.data_dir)
         self.device = build.device(settings)
         self.network = build.model(settings, self.task)
@@ -83,7 +89,12 @@ class _Run:
         if bundle := grid.run.fab_hash:  # Flower ran a bundle: this is which one
             facts["flower_bundle"] = bundle
         self.folder.write_config(self.settings, facts)
-        strategy: Strategy = Resumed(self.strategy, done) if done else self.strategy
+        strategy: Strategy = self.strategy
+        if watches(self.settings):
+            assert isinstance(self.strategy.cohort, NumberedClients)  # as build.strategy has it
+            strategy = watched(strategy, self.settings, self.strategy.cohort)
+        if done:
+            strategy = Resumed(strategy, done)
         self._round_started = started
         result = strategy.start(
             grid,
@@ -93,12 +104,34 @@ class _Run:
             evaluate_fn=lambda server_round, arrays: self.finish_round(server_round + done, arrays),
         )
         final = to_tensors(result.arrays) if result.arrays else dict(tensors)
+        self.folder.save_model(final)
         summary = self._summary(earlier + time.perf_counter() - started)
         from flower_apps.plots import write_pictures
 
         write_pictures(self.folder.path, self.task, self.attack)
-        self.folder.finish(self.settings, final, summary)
+        if self.settings.curious != NONE:
+            summary["metrics"] |= self._inverted()
+        self.folder.finish(self.settings, summary)
         return {"settings": self.settings.model_dump(), **summary}
+
+    def _inverted(self) -> dict[str, float | None]:
+        """Invert what was read in the rounds, and return how near that comes; what was read is kept where it fails."""
+        folder = recordings_folder(self.settings)
+        spec, paths = self.settings.curious, recordings_of(self.settings)
+        try:
+            if not paths:
+                raise BadSettings(f"no reply that could be read came from the clients chosen ({folder})")
+            inversions = invert(paths, spec, seed=self.settings.seed, device=self.device)
+        except BadSettings as error:
+            again = f"thornbed run --resume --output {shlex.quote(str(self.folder.path))} --curious {shlex.quote(spec)}"
+            raise RunFailed(
+                f"the training is done and kept, and its updates cannot be inverted: {error}; once the cause is gone: "
+                f"{again}"
+            ) from error
+        write_inversions(self.folder.path, inversions)
+        if not self.settings.record:
+            shutil.rmtree(folder)
+        return inversions.metrics()
 
     def finish_round(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         """Test the model, write the round's line, then its checkpoint."""

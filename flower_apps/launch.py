@@ -16,6 +16,7 @@ from rich.table import Column, Table
 from flower_apps import build, plugins, threat
 from flower_apps.config import NONE, BadSettings, Interrupted, Resolved, RunFailed, Settings
 from flower_apps.federation import OnRound, default_output
+from flower_apps.inversion_files import beware_of
 from flower_apps.metrics import METRICS, named, rates_first
 from flower_apps.provenance import origin
 from flower_apps.records import Folder
@@ -33,7 +34,11 @@ def prepare(settings: Settings) -> Resolved:
         check_address(resolved)
         # In deployment the data and the records lie on other machines, whose own server app checks them.
         here = resolved.engine != "deployment"
-        paths = {"output": resolved.output or default_output(resolved), "data_dir": resolved.data_dir}
+        paths = {
+            "output": resolved.output or default_output(resolved),
+            "record": resolved.record,
+            "data_dir": resolved.data_dir,
+        }
         if here:
             paths = {name: str(Path(path).expanduser().resolve()) for name, path in paths.items() if path}
         if certificates := resolved.root_certificates:
@@ -55,17 +60,27 @@ def run(settings: Resolved, out: Console, err: Console) -> None:
     with progress(err) as bar:
         task = bar.add_task(title(settings), total=settings.rounds, figures="")
         with interruptible(settings):
-            summary = start(settings, lambda line: bar.update(task, completed=line["round"], figures=figures(line)))
+            summary = start(
+                settings, lambda line: bar.update(task, completed=line["round"], figures=_doing(settings, line))
+            )
     if summary is not None:
         out.print(_result(settings, summary))
         if summary.get("defense_acted") == 0:
             defenses = " and ".join(name for name in (settings.strategy, settings.defense) if name != NONE)
             said = f"Beware: {defenses} changed nothing in any round; see 'defense' in metrics.jsonl."
             out.print(said, markup=False)
+        for sentence in beware_of(Path(settings.output)):
+            out.print(f"Beware: {sentence}.", markup=False, highlight=False, soft_wrap=True)
         if summary["replies_dropped"]:
             out.print(f"{summary['replies_dropped']} replies were dropped; metrics.jsonl says which and why.")
     where = f" (on the machine of the SuperLink {settings.superlink})" if settings.engine == "deployment" else ""
     out.print(f"Records: {settings.output}{where}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _doing(settings: Resolved, line: Mapping[str, Any]) -> str:
+    """Return a round's figures, and after the last one what a curious server does then, which takes its time."""
+    inverting = settings.curious != NONE and line["round"] == settings.rounds
+    return figures(line) + ("  inverting updates" if inverting else "")
 
 
 def _result(settings: Resolved, summary: Mapping[str, Any]) -> Table:

@@ -37,6 +37,8 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
     "logger": ("flower_apps/loggers",),
     "figure": ("flower_apps/figures",),
 }
+# What a plug-in is, where its flag is called otherwise.
+SPOKEN: Mapping[str, str] = {"curious": "inversion"}
 
 
 class BadSpec(ValueError):
@@ -149,7 +151,7 @@ def find(kind: str, name: str) -> Callable[..., Any]:
     if name not in names:
         close = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {close[0]}? There are: " if close else "there are: "
-        raise BadSpec(f"there is no {kind} called {name}; {hint}{', '.join(sorted(names))}")
+        raise BadSpec(f"there is no {SPOKEN.get(kind, kind)} called {name}; {hint}{', '.join(sorted(names))}")
     module = importlib.import_module(f"{names[name].replace('/', '.')}.{name}")
     attribute = next(key for key in vars(module) if _same_name(key, name) and callable(getattr(module, key)))
     return typing.cast(Callable[..., Any], getattr(module, attribute))

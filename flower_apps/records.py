@@ -16,12 +16,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from flower_apps.config import BadSettings, Busy, Settings, settings_from
 from flower_apps.metrics import named
 from flower_apps.provenance import versions
+from protocol.tensor_files import save_tensors
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 CHECKPOINT, MODEL = "checkpoint.safetensors", "model.safetensors"
@@ -33,6 +33,7 @@ LOCK_SECONDS = 5.0
 # These say where and how a run is made, not what it computes: a run may go on with others.
 FREE = (
     "output",
+    "record",
     "resume",
     "origin",
     "logger",
@@ -119,7 +120,7 @@ class Folder:
                 "who is malicious, so such a run stays in its engine"
             )
         for name, value in settings.model_dump().items():
-            if name not in FREE and name != "engine" and value != getattr(before, name):
+            if name not in (*FREE, "engine", "curious") and value != getattr(before, name):
                 raise BadSettings(
                     f"--{name.replace('_', '-')} is {value!r} and was {getattr(before, name)!r} in {self.path}; a run "
                     "goes on with the settings it began with"
@@ -164,7 +165,7 @@ class Folder:
     def checkpoint(self, tensors: Mapping[str, Tensor], rounds_done: int, memory: Mapping[str, Tensor]) -> None:
         """Replace the checkpoint by the model after `rounds_done` rounds and what the rule remembers of them."""
         kept = {MEMORY + name: tensor for name, tensor in memory.items()}
-        _save(self.path / CHECKPOINT, {**tensors, **kept}, {"rounds_done": str(rounds_done)})
+        save_tensors(self.path / CHECKPOINT, {**tensors, **kept}, {"rounds_done": str(rounds_done)})
 
     def rounds_done(self) -> int | None:
         """Return how many rounds the checkpoint has behind it; None without a checkpoint."""
@@ -194,9 +195,12 @@ class Folder:
             raise BadSettings(f"{self.path / CHECKPOINT} holds another model than the run's; name another --output")
         return {name: tensors[name] for name in model}, memory
 
-    def finish(self, settings: Settings, tensors: Mapping[str, Tensor], summary: Mapping[str, Any]) -> None:
-        """Write the final model, then summary.json, which says that the run is complete."""
-        _save(self.path / MODEL, tensors, {})
+    def save_model(self, tensors: Mapping[str, Tensor]) -> None:
+        """Write the final model."""
+        save_tensors(self.path / MODEL, tensors)
+
+    def finish(self, settings: Settings, summary: Mapping[str, Any]) -> None:
+        """Write summary.json, which says that the run is complete."""
         content = {"settings": _kept(settings), **summary, "versions": versions(settings)}
         _write(self.path / SUMMARY, _json(content, indent=2) + "\n")
 
@@ -277,16 +281,3 @@ def _write(path: Path, text: str) -> None:
     part = path.with_suffix(path.suffix + ".part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)
-
-
-def _save(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    part = path.with_suffix(path.suffix + ".part")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata)
-    part.chmod(0o666 & ~_umask())  # safetensors makes files that only their owner can read
-    part.replace(path)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -12,7 +12,7 @@ from flower_apps.config import AUTO, ENGINES, NONE, BadSettings, Resolved, Setti
 from strategies import NumberedClients
 from tasks import Defaults
 
-SPECS = ("task", "model", "strategy", "defense", "partition", "optimizer", "attack")
+SPECS = ("task", "model", "strategy", "defense", "partition", "optimizer", "attack", "curious")
 
 
 def resolve(settings: Settings) -> Resolved:
@@ -52,6 +52,7 @@ def resolve(settings: Settings) -> Resolved:
         filled[name] = " + ".join(map(str, plugins.parse_sum(filled.get(name, getattr(settings, name)))))
     resolved = Resolved(**{**settings.model_dump(), **filled})
     _check_attackers(resolved)
+    _check_curious(resolved)
     return resolved
 
 
@@ -96,6 +97,30 @@ def _check_attackers(settings: Resolved) -> None:
             )
     if settings.attack_share != 1 and settings.attack == NONE:
         raise BadSettings(f"--attack-share {settings.attack_share:g} has no --attack; name one")
+
+
+def _check_curious(settings: Resolved) -> None:
+    """Refuse a choice of replies that nobody reads, and one that chooses none."""
+    clients, every = settings.curious_clients, settings.curious_every
+    if settings.curious == NONE and not settings.record:
+        if clients != AUTO or every != AUTO:
+            flag = "--curious-clients" if clients != AUTO else "--curious-every"
+            raise BadSettings(f"{flag} has no --curious and no --record; name what is done with the replies")
+        return
+    if clients in (AUTO, "all"):
+        return
+    numbers = {int(client) for client in clients.split(",") if client}
+    if not numbers or max(numbers) >= settings.num_clients:
+        raise BadSettings(
+            f"--curious-clients takes numbers of clients, 0 to {settings.num_clients - 1}, not {clients!r}"
+        )
+    cohort = build.cohort(settings)
+    rounds = [1] if every == AUTO else range(1, settings.rounds + 1, every)
+    if not any(numbers & set(cohort.drawn(number)) for number in rounds):
+        raise BadSettings(
+            f"--curious-clients {clients} take part in none of the rounds that are read ({len(rounds)} of "
+            f"{settings.rounds}); in the first there are {', '.join(map(str, cohort.drawn(1)))}"
+        )
 
 
 def _num_malicious(settings: Settings, num_clients: int, share: float) -> int:

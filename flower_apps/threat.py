@@ -46,6 +46,7 @@ def threat_model(settings: Settings, malicious: int) -> dict[str, Any]:
         "malicious": malicious,
         "num_clients": settings.num_clients,
         "needs": {spec.name: sorted(needs(spec.name)) for spec in parts},
+        "curious": settings.curious,
         # A defense that is told the number of attackers knows more than it would in the field.
         "defense_was_told": {
             name: value for name, value in strategy.options.items() if name == ORACLE and value is not None
@@ -63,6 +64,10 @@ def spoken(model: Mapping[str, Any], engine: str) -> str:
             count = 'nodes with role="malicious" attack'
         knows = "; ".join(f"{name} must know {' and '.join(what)}" for name, what in model["needs"].items())
         text = f"{count}; {knows}"
+    if model.get("curious", NONE) != NONE:
+        text += (
+            f"; the server is curious: it keeps to the protocol and inverts what clients send with {model['curious']}"
+        )
     told = "".join(f"; the defense is told {name} = {value}" for name, value in model["defense_was_told"].items())
     return f"Threat model: {text}{told}."
 

@@ -103,9 +103,18 @@ class NumberedClients:
         known = (identity for identity in self._identities.values() if identity is not None)
         return dict(sorted((identity.partition_id, identity.role) for identity in known))
 
+    def client_of(self, node_id: int) -> int | None:
+        """Return the client that a node holds; None for one that has not identified itself."""
+        identity = self._identities.get(node_id)
+        return None if identity is None else identity.partition_id
+
     def draw(self, server_round: int, grid: Grid) -> Sequence[Member]:
         """Return the `clients_per_round` members of this round, by ascending client number."""
         nodes = self._nodes(server_round, grid)
+        return [Member(client, nodes.get(client)) for client in self.drawn(server_round)]
+
+    def drawn(self, server_round: int) -> list[int]:
+        """Return the clients of a round, ascending, whoever of them is there then."""
         order = torch.randperm(self.num_clients, generator=generator(self.seed, "cohort", server_round)).tolist()
         if self.fixed is None:
             drawn = order[: self.clients_per_round]
@@ -113,7 +122,7 @@ class NumberedClients:
             clients, count = self.fixed
             drawn = [client for client in order if client in clients][:count]
             drawn += [client for client in order if client not in clients][: self.clients_per_round - count]
-        return [Member(client, nodes.get(client)) for client in sorted(drawn)]
+        return sorted(drawn)
 
     def _nodes(self, server_round: int, grid: Grid) -> dict[int, int]:
         """Return the node that holds each client, after asking those not yet known."""

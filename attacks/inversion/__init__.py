@@ -133,6 +133,8 @@ class Reconstruction:
     together : inversions that shared each step, restarts counted.
     snapshots : (k, n, C, H, W), in [0, 1], the iterates after `snapshot_steps` steps.
     failure : why the attack ended before its last step, as a sentence; None where it did not.
+    samples : of attacks that put updates together, which sample of the client each image (n,) is taken for: images of
+        one client with the same number are taken for the same sample. Empty of attacks that do not.
     """
 
     images: Tensor
@@ -144,6 +146,7 @@ class Reconstruction:
     snapshots: Tensor
     snapshot_steps: tuple[int, ...]
     failure: str | None = None
+    samples: tuple[int, ...] = ()
 
 
 def gradient_of_update(

@@ -8,7 +8,7 @@ update of n images that shares one with each of n others takes part in n searche
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -125,3 +125,12 @@ def per_observation(
             )
         )
     return gathered
+
+
+def with_samples(found: Sequence[Reconstruction], samples: Sequence[Sequence[Place | None]]) -> list[Reconstruction]:
+    """Return the reconstructions with the number of the sample that each of their images is taken for."""
+    number = {place: k for k, sample in enumerate(samples) for place in sample if place is not None}
+    return [
+        replace(each, samples=tuple(number[update, image] for image in range(len(each.images))))
+        for update, each in enumerate(found)
+    ]

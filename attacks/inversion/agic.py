@@ -17,7 +17,7 @@ import torch
 
 from attacks import Knowledge
 from attacks.inversion import LocalSteps, Observation, Reconstruction
-from attacks.inversion._epochs import by_client, in_order, joint_problems, per_observation
+from attacks.inversion._epochs import by_client, in_order, joint_problems, per_observation, with_samples
 from attacks.inversion._labels import Labels, infer_labels
 from attacks.inversion._layers import NormWeight, Shape, layer_weights
 from attacks.inversion._matching import Place, chains
@@ -26,7 +26,7 @@ from attacks.inversion._search import Decay, Search, Start, search
 
 NEEDS = frozenset({Knowledge.SERVER_MODEL, Knowledge.HONEST_UPDATES})
 
-Epochs = Literal["alone", "matched", "ordered"]
+Epochs = Literal["alone", "paired", "matched", "ordered"]
 
 
 def agic(
@@ -66,7 +66,8 @@ def agic(
     box : after every step images are brought back into [0, 1].
     start : "normal" noise around the mean, "uniform" noise in [0, 1], or "zero", the mean itself.
     restarts : searches from as many starts; the one with the smallest loss counts.
-    labels : "known" to the server, or inferred, "idlg" for one sample, "gradinversion" for distinct labels.
+    labels : "known" to the server, or inferred: "idlg" for one sample, "gradinversion" for distinct labels, "counts"
+        for such as repeat.
     local_steps : several are read as "one_batch" (Equation 4), or "simulated" in every step of the search. Inferred
         labels are sorted, so simulation goes through them in this order, which need not be the client's.
     shape, beta : the weights of convolutions from 1 for the first to beta for the last; beta=1 weighs all alike. The
@@ -77,7 +78,8 @@ def agic(
     epochs : updates of one client in several epochs are read "alone"; "matched", by what `matching_steps` of the search
         give of each alone, averaged over squares of `pooling` pixels, among updates that have a label in common
         (`label_filter`); or "ordered", where the k-th updates of all epochs hold the same samples. The updates of a
-        client that were seen in one epoch only are read alone.
+        client that were seen in one epoch only are read alone. "paired" stops after the matching: the images are those
+        of the `matching_steps`, each alone, and `samples` say which are taken for the same.
     gamma : the weight of updates that are not of a sample's first epoch (Equation 5).
     parallel : so many inversions are computed together; it changes the time and the memory, no result beyond rounding.
     snapshots : iterates that are kept on the way.
@@ -115,14 +117,18 @@ def agic(
             samples += in_order(observations, inferred, of_client)
     else:
         quick = replace(settings, steps=matching_steps, snapshots=0)
+        if epochs == "paired":
+            quick = replace(quick, snapshots=snapshots)
         first_look = search(singles, objective, quick, generator)
         for of_client in clients:
             looks = [[first_look[update] for update in epoch] for epoch in of_client]
             found = chains(looks, pooling=pooling, label_filter=label_filter)
             samples += [_named(chain, of_client) for chain in found]
+        if epochs == "paired":
+            return with_samples(first_look, samples)
     joints = joint_problems(observations, inferred, samples, weigh, gamma)
     results = search([joint.problem for joint in joints], objective, settings, generator)
-    return per_observation(observations, joints, results)
+    return with_samples(per_observation(observations, joints, results), samples)
 
 
 def _named(chain: Sequence[Place | None], epochs: Sequence[Sequence[int]]) -> list[Place | None]:

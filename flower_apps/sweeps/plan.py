@@ -30,8 +30,8 @@ from flower_apps.resolving import SPECS, resolve
 
 DESCRIPTION = "sweep.json"  # what a sweep's folder says of itself
 # A sweep chooses the folders; where the data lie is of the machine, and said on the command line or fixed.
-NOT_SWEPT = ("output", "resume", "data_dir", "superlink", "root_certificates")
-FILLED_IN = ("output", "resume", "origin")
+NOT_SWEPT = ("output", "record", "resume", "data_dir", "superlink", "root_certificates")
+FILLED_IN = ("output", "record", "resume", "origin")
 # Two runs that differ in these alone give the same result.
 WHEREABOUTS = tuple(name for name in FREE if name != "rounds")
 
@@ -235,13 +235,21 @@ def _named(varied: Mapping[str, Any]) -> str:
 
 def key_of(settings: Resolved) -> str:
     """Return the hash that names a cell's folder: twelve digits of the SHA-256 of all settings that matter."""
-    content = {name: value for name, value in settings.model_dump().items() if name not in WHEREABOUTS}
+    # What is as it always was is left out, so that a setting which is new leaves the names of older cells as they are.
+    default = Settings()
+    content = {
+        name: value
+        for name, value in settings.model_dump().items()
+        if name not in WHEREABOUTS and value != getattr(default, name)
+    }
     for name in SPECS:  # in whatever order options are written
-        content[name] = [
-            [spec.name, sorted(map(str, spec.options.items()))] for spec in plugins.parse_sum(content[name])
-        ]
+        if name in content:
+            content[name] = [
+                [spec.name, sorted(map(str, spec.options.items()))] for spec in plugins.parse_sum(content[name])
+            ]
     content["malicious"] = sorted(settings.malicious)  # named or counted
-    del content["malicious_ids"], content["num_malicious"]
+    for name in ("malicious_ids", "num_malicious"):
+        content.pop(name, None)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -6,7 +6,7 @@ Paper: Xu, Hong, Huang, Chen, Decouchant, "AGIC: Approximate Gradient Inversion 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -41,16 +41,26 @@ class Curious(Wrapper):
     inner : any Flower strategy of the message API.
     observer : called with each `Sighting`, in the order of arrival; an error it raises ends the run.
     every : look at every so many rounds only, counted from round 1.
+    choose : given the round and the nodes that sent a model, ascending, returns those whose reply is looked at; by
+        default all. What is not looked at is not copied.
 
     Error replies and replies without one readable array record show nothing and are passed on like the others.
     """
 
-    def __init__(self, inner: Strategy, observer: Callable[[Sighting], None], *, every: int = 1) -> None:
+    def __init__(
+        self,
+        inner: Strategy,
+        observer: Callable[[Sighting], None],
+        *,
+        every: int = 1,
+        choose: Callable[[int, Sequence[int]], Collection[int]] = lambda server_round, nodes: nodes,
+    ) -> None:
         if every < 1:
             raise ValueError(f"every is at least 1: it is {every}")
         super().__init__(inner)
         self.observer = observer
         self.every = every
+        self.choose = choose
         self._sent = ArrayRecord()
 
     def configure_train(
@@ -66,18 +76,22 @@ class Curious(Wrapper):
         """Show the replies to the observer, then hand them on untouched."""
         replies = list(replies)
         if (server_round - 1) % self.every == 0:
-            for reply in replies:
-                if (sighting := self._sighting(server_round, reply)) is not None:
+            models = {reply.metadata.src_node_id: reply for reply in replies if self._shows_a_model(reply)}
+            chosen = self.choose(server_round, sorted(models))
+            for node, reply in models.items():
+                if node in chosen and (sighting := self._sighting(server_round, reply)) is not None:
                     self.observer(sighting)
         return self.inner.aggregate_train(server_round, replies)
 
-    def _sighting(self, server_round: int, reply: Message) -> Sighting | None:
+    def _shows_a_model(self, reply: Message) -> bool:
+        """Tell whether a reply has a model like the one sent; of others the strategy inside says what is wrong."""
         if reply.has_error() or len(reply.content.array_records) != 1:
-            return None
+            return False
         received = next(iter(reply.content.array_records.values()))
-        # What does not fit the model that was sent shows nothing; the strategy inside counts it with its reason.
-        if Layout.of(self._sent).mismatch(received) is not None:
-            return None
+        return Layout.of(self._sent).mismatch(received) is None
+
+    def _sighting(self, server_round: int, reply: Message) -> Sighting | None:
+        received = next(iter(reply.content.array_records.values()))
         try:
             tensors = to_tensors(received)
         except ValueError:

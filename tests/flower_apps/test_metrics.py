@@ -5,7 +5,6 @@ import re
 
 import pandas as pd
 import pytest
-import torch
 from rich.console import Console
 
 from flower_apps import launch
@@ -30,7 +29,7 @@ def finished(path, metrics, lines=(), **values):
     for number, line in enumerate(lines):
         folder.append({"round": number, "seconds": 1.0, **line})
     rest = {**dict.fromkeys(SUMMARIZED), "seconds": 1.0, "malicious": [], "replies_dropped": 0}
-    folder.finish(settings, {"w": torch.zeros(1)}, {**rest, "metrics": metrics})
+    folder.finish(settings, {**rest, "metrics": metrics})
     return folder
 
 

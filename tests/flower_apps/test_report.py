@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from flower_apps.config import Settings
 from flower_apps.plots import write_pictures
@@ -40,7 +39,7 @@ def make_run(path: Path, *, done: int = 3, rate: float | None = 0.25, defense: A
     if done == 3:
         metrics = {"accuracy": 0.6, "loss": 1.0, "attack_success_rate": rate}
         summary = {"metrics": metrics, "rounds": 3, "seconds": 1234.5, "malicious": [3], "defense_was_told": {}}
-        folder.finish(run, {"w": torch.zeros(1)}, summary)
+        folder.finish(run, summary)
     return folder
 
 

@@ -5,7 +5,6 @@ import math
 
 import pandas as pd
 import pytest
-import torch
 from rich.console import Console
 
 from flower_apps.config import settings_from
@@ -24,7 +23,6 @@ def run(path, accuracy, success=None, **values):
     metrics = {"accuracy": accuracy, "loss": 1.0, "attack_success_rate": success}
     folder.finish(
         settings,
-        {"w": torch.zeros(1)},
         {**summary, "metrics": metrics, "rounds": 2, "seconds": 4.0, "replies_dropped": 0},
     )
     return folder

@@ -165,7 +165,7 @@ def test_a_client_seen_once_is_read_alone_and_all_such_are_refused(network, obse
     [
         ({"shape": "cubic"}, "shape out of linear, exponential, logarithmic: shape = cubic"),
         ({"batch_norm": "all"}, "batch_norm out of mean, preceding, none: batch_norm = all"),
-        ({"epochs": "two"}, "epochs out of alone, matched, ordered: epochs = two"),
+        ({"epochs": "two"}, "epochs out of alone, paired, matched, ordered: epochs = two"),
         ({"local_steps": "all"}, "local_steps out of one_batch, simulated: local_steps = all"),
         ({"beta": 0.0}, "finite beta > 0: beta = 0.0"),
         ({"gamma": float("nan")}, "finite gamma > 0: gamma = nan"),

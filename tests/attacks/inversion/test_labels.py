@@ -43,13 +43,36 @@ def test_gradinversion_takes_the_rows_with_the_smallest_minimum(network, observe
     assert infer_labels("it", seen, "gradinversion").tolist() == [1, 4]
 
 
+def test_idlg_reads_the_bias_where_features_are_dead(network, observe, images) -> None:
+    seen = observe(network(), images(1), torch.tensor([3]))
+    seen.gradient["6.weight"].zero_()
+    assert infer_labels("it", seen, "idlg").tolist() == [3]
+
+
 def test_idlg_takes_the_row_without_a_positive_product(network, observe, images) -> None:
     seen = observe(network(), images(1), torch.tensor([0]))
     rows = torch.zeros(5, 72, dtype=torch.float64)
+    del seen.gradient["6.bias"]  # which would tell without the rows
     # row 1 has the most negative sum of products, -8.5 - 2.95 - 0.2 + 0.5; row 3 is the one with none above 0
     rows[:, :2] = torch.tensor([[3.0, 1.0], [-3.0, 0.5], [1.0, 0.1], [-0.1, -1.0], [0.0, 1.0]])
     seen.gradient["6.weight"].copy_(rows)
     assert infer_labels("it", seen, "idlg").tolist() == [3]
+
+
+def test_counts_finds_labels_that_repeat(network, observe, images, generator) -> None:
+    for seed in range(5):
+        model = network(seed, num_classes=10)
+        nn.init.normal_(model[-1].weight, std=0.01, generator=generator)
+        labels = torch.randint(10, (16,), generator=generator)
+        found = infer_labels("it", observe(model, images(16, seed=seed), labels), "counts")
+        assert found.tolist() == sorted(labels.tolist())
+
+
+def test_counts_gives_as_many_labels_as_there_are_samples(network, observe, images) -> None:
+    seen = observe(network(), images(3), torch.tensor([0, 1, 2]))
+    for bias in ([-9.0, -9, 0, 0, 0], [9.0, 9, 9, 9, 9], [-0.4, 0.1, 0.1, 0.1, 0.1]):
+        seen.gradient["6.bias"].copy_(torch.tensor(bias))
+        assert len(infer_labels("it", seen, "counts")) == 3
 
 
 def test_known_labels_keep_their_order(network, observe, images) -> None:
@@ -68,8 +91,11 @@ def test_what_cannot_be_inferred_is_refused(network, observe, images) -> None:
         infer_labels("it", many, "idlg")
     with pytest.raises(ValueError, match="labels that differ: num_samples = 6, num_classes = 5"):
         infer_labels("it", many, "gradinversion")
-    with pytest.raises(ValueError, match="it needs labels out of known, idlg, gradinversion: labels = guess"):
+    with pytest.raises(ValueError, match="it needs labels out of known, idlg, gradinversion, counts: labels = guess"):
         infer_labels("it", many, "guess")
+    blunt = nn.Sequential(nn.Flatten(), nn.Linear(72, 5, bias=False)).to(torch.float64)
+    with pytest.raises(ValueError, match="reads the bias of the last layer, and this one has none"):
+        infer_labels("it", observe(blunt, images(6), torch.tensor([0, 1, 2, 3, 4, 0])), "counts")
     headless = nn.Sequential(nn.Conv2d(2, 5, 6), nn.Flatten()).to(torch.float64)
     with pytest.raises(ValueError, match="last fully connected layer with 5 outputs, which this model lacks"):
         infer_labels("it", observe(headless, images(1), torch.tensor([0])), "idlg")

@@ -1,0 +1,77 @@
+"""What inversions leave in a folder: inversions.json, the images as safetensors, and two pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flower_apps.inversion_pictures import write_inversion_pictures
+from flower_apps.inversions import Inversions, Inverted
+from protocol.tensor_files import save_tensors
+from tasks.metrics.images import lpips_missing
+
+RESULTS, IMAGES = "inversions.json", "inversions.safetensors"
+
+
+def write_inversions(folder: Path, inversions: Inversions) -> dict[str, Any]:
+    """Write everything, each file whole or not at all; return what inversions.json says."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "curious": inversions.spec,
+        "metrics": inversions.metrics(),
+        "seconds": inversions.seconds,
+        "peak_memory_mib": inversions.peak_memory_mib,
+        "warnings": list(inversions.warnings),
+        "beware": inversions.beware(),
+        "lpips_missing": lpips_missing(),
+        "inversions": [_told(result) for result in inversions.results],
+    }
+    tensors: dict[str, Tensor] = {}
+    for number, result in enumerate(inversions.results):
+        found = result.reconstruction
+        tensors[f"{number}/images"] = result.images
+        tensors[f"{number}/snapshots"] = found.snapshots[:, result.order]
+        tensors[f"{number}/snapshot_steps"] = torch.tensor(found.snapshot_steps, dtype=torch.int64)
+        if result.originals is not None:
+            tensors[f"{number}/originals"] = result.originals[0]
+    save_tensors(folder / IMAGES, tensors)
+    part = folder / f"{RESULTS}.part"
+    part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    part.replace(folder / RESULTS)
+    write_inversion_pictures(folder)
+    return content
+
+
+def beware_of(folder: Path) -> list[str]:
+    """Return what a reader of the inversions in a folder has to know, a sentence each; nothing where there are none."""
+    try:
+        return [str(sentence) for sentence in json.loads((folder / RESULTS).read_text(encoding="utf-8"))["beware"]]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+
+
+def _told(result: Inverted) -> dict[str, Any]:
+    facts, found = result.recording.facts, result.reconstruction
+    losses = found.losses[found.losses.isfinite()]
+    return {
+        "recording": result.path.name,
+        "round": facts.round,
+        "client": facts.client,
+        "num_samples": facts.num_samples,
+        "local_steps": facts.local_steps,
+        "learning_rate": facts.learning_rate,
+        "labels": found.labels[result.order].tolist(),
+        "true_labels": None if result.originals is None else result.originals[1].tolist(),
+        "unscored": None if result.originals is not None else "what the client trained on is not known here",
+        **result.scores(),
+        "loss": float(losses.min()) if len(losses) else None,
+        "best_step": found.best_step,
+        "steps": len(found.losses) - 1,
+        "seconds_per_step": found.seconds_per_step,
+        "together": found.together,
+        "failure": found.failure,
+    }

@@ -1,0 +1,117 @@
+"""A curious server at work: which replies it reads, and what it keeps of them until the last round is over.
+
+It changes nothing and slows no round by more than writing a file takes; what it makes of the files comes afterwards
+(flower_apps/inversions.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from logging import WARNING
+from pathlib import Path
+from typing import cast
+
+from flwr.common.logger import log
+from flwr.serverapp.strategy import Strategy
+
+from clients.local_training import num_steps, step_sizes, uses_running_statistics
+from flower_apps import build, plugins
+from flower_apps.client_app import used_samples
+from flower_apps.config import AUTO, NONE, BadSettings, Resolved
+from protocol.recordings import Facts, recordings_in, save_originals, save_update
+from strategies import Curious, NumberedClients, Sighting
+
+FOLDER = "recordings"  # below a run's output, while nobody names another
+NAME = re.compile(r"round-\d+-client-\d+\.safetensors")
+
+
+def watches(settings: Resolved) -> bool:
+    """Tell whether the server of a run is curious: it inverts updates, or records them."""
+    return settings.curious != NONE or bool(settings.record)
+
+
+def recordings_folder(settings: Resolved) -> Path:
+    """Return where a run's recordings lie."""
+    return Path(settings.record or Path(settings.output) / FOLDER).expanduser()
+
+
+def recordings_of(settings: Resolved) -> list[Path]:
+    """Return the recordings that a run has made, by round and client."""
+    return [path for path in recordings_in(recordings_folder(settings)) if NAME.fullmatch(path.name)]
+
+
+def check_recordings(settings: Resolved) -> None:
+    """Refuse a folder that holds recordings of something else; raises BadSettings."""
+    if settings.record and not settings.resume and recordings_in(recordings_folder(settings)):
+        raise BadSettings(f"--record {settings.record} holds recordings already; name another folder")
+
+
+def watched(inner: Strategy, settings: Resolved, cohort: NumberedClients) -> Strategy:
+    """Return a strategy that also records the replies that the settings choose, and otherwise is `inner`."""
+    watch = _Watch(settings, cohort)
+    every = 1 if settings.curious_every == AUTO else settings.curious_every
+    return Curious(inner, watch.keep, every=every, choose=watch.choose)
+
+
+class _Watch:
+    def __init__(self, settings: Resolved, cohort: NumberedClients) -> None:
+        self.settings, self.cohort = settings, cohort
+        self.folder = recordings_folder(settings)
+
+    def choose(self, server_round: int, nodes: Sequence[int]) -> Collection[int]:
+        """Return the nodes whose replies are read in a round."""
+        if self.settings.curious_every == AUTO and server_round != 1:
+            return ()
+        client_of = {node: client for node in nodes if (client := self.cohort.client_of(node)) is not None}
+        clients = self.settings.curious_clients
+        if clients == "all":
+            return client_of
+        if clients == AUTO:
+            return sorted(client_of, key=lambda node: client_of[node])[:1]
+        wanted = {int(client) for client in clients.split(",")}
+        return [node for node, client in client_of.items() if client in wanted]
+
+    def keep(self, seen: Sighting) -> None:
+        """Write what was seen, and beside it, where this machine can tell, what the client trained on."""
+        client = self.cohort.client_of(seen.node_id)
+        if client is None or not seen.num_examples or not 1 <= seen.num_examples < 2**31:
+            return
+        path = self.folder / f"round-{seen.server_round:04}-client-{client:04}.safetensors"
+        facts = observed_facts(self.settings, int(seen.num_examples), seen.server_round, client)
+        save_update(path, seen.sent, seen.received, **facts.model_dump())
+        if self.settings.engine == "deployment":
+            return  # its data lie on the client's machine
+        try:
+            used = used_samples(self.settings, client, seen.server_round)
+        except BadSettings as reason:
+            log(WARNING, "What client %s trained on is not kept: %s", client, reason)
+            return
+        save_originals(path, used.x, used.y)
+
+
+def observed_facts(settings: Resolved, num_examples: int, server_round: int, client: int) -> Facts:
+    """Return what the server knows of the work of a client that holds `num_examples`: it is the server that asked."""
+    task = build.load_task(settings.task, settings.data_dir)
+    sizes = step_sizes(num_examples, settings.batch_size)
+    steps = num_steps(num_examples, settings.batch_size, settings.local_epochs)
+    each = min(settings.local_epochs, 1.0)
+    optimizer = plugins.parse(settings.optimizer)
+    # The first step of momentum is that of plain SGD; of later ones the update tells a direction alone.
+    first = steps == 1 and set(optimizer.options) == {"momentum"}
+    plain = optimizer.name == "sgd" and (not optimizer.options or first)
+    return Facts(
+        model=settings.model,
+        sample_shape=cast(tuple[int, int, int], task.sample_shape),  # of an image: build.check has seen to it
+        num_classes=task.num_classes,
+        mean=task.mean,
+        std=task.std,
+        num_samples=sum(sizes[:steps]),
+        learning_rate=settings.learning_rate if plain else None,
+        local_steps=steps,
+        batch_size=max(sizes) if steps > 1 else None,
+        batch_norm="evaluation" if uses_running_statistics(num_examples, settings.batch_size) else "training",
+        round=server_round,
+        client=client,
+        epoch=int((server_round - 1) * each) + 1,
+    )
