@@ -26,9 +26,9 @@ def sequence_shape(model: str, sample_shape: tuple[int, ...]) -> tuple[int, int]
 
 
 def check_norm(model: str, norm: str) -> None:
-    """Raise ValueError unless `norm` is "batch" or "none"."""
-    if norm not in ("batch", "none"):
-        raise ValueError(f'{model} takes norm "batch" or "none": norm = {norm!r}')
+    """Raise ValueError unless `norm` is "batch", "frozen" or "none"."""
+    if norm not in ("batch", "frozen", "none"):
+        raise ValueError(f'{model} takes norm "batch", "frozen" or "none": norm = {norm!r}')
 
 
 def check_width(model: str, option: str, width: int) -> None:

@@ -1,4 +1,4 @@
-"""Residual networks of two-convolution blocks, with batch norm or without any normalisation.
+"""Residual networks of two-convolution blocks, with batch norm, frozen or not, or without any normalisation.
 
 Paper: K. He, X. Zhang, S. Ren and J. Sun, "Deep Residual Learning for Image Recognition", CVPR 2016. Parts carry
 torchvision's names (conv1, bn1, layer1.0.conv1, ..., fc), so weights of its resnet18 load into ours.
@@ -22,6 +22,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from tasks.models._normalisation import normalisation
 
 
 class Scale(nn.Module):
@@ -47,7 +49,7 @@ class Block(nn.Module):
         self.conv1 = convolution(in_channels, channels, kernel=3, stride=stride, norm=norm)
         self.bn1 = normalisation(channels, norm)
         self.conv2 = convolution(channels, channels, kernel=3, stride=1, norm=norm)
-        self.bn2 = normalisation(channels, norm) if norm == "batch" else Scale(branch_scale)
+        self.bn2 = Scale(branch_scale) if norm == "none" else normalisation(channels, norm)
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or in_channels != channels:
             shortcut = convolution(in_channels, channels, kernel=1, stride=stride, norm=norm)
@@ -102,7 +104,7 @@ class ResidualNetwork(nn.Module):
             if isinstance(module, nn.Conv2d):
                 # Of the two modes only fan_in keeps the size of the signal where a layer has more channels than the one
                 # before, as the first has; behind batch norm that size means nothing.
-                mode: Literal["fan_in", "fan_out"] = "fan_out" if norm == "batch" else "fan_in"
+                mode: Literal["fan_in", "fan_out"] = "fan_in" if norm == "none" else "fan_out"
                 nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
@@ -118,8 +120,3 @@ class ResidualNetwork(nn.Module):
 def convolution(in_channels: int, channels: int, *, kernel: int, stride: int, norm: str) -> nn.Conv2d:
     """Return a convolution that keeps the size up to its stride; batch norm has a bias of its own, so it needs none."""
     return nn.Conv2d(in_channels, channels, kernel, stride, padding=kernel // 2, bias=norm == "none")
-
-
-def normalisation(channels: int, norm: str) -> nn.Module:
-    """Return the layer after a convolution."""
-    return nn.BatchNorm2d(channels) if norm == "batch" else nn.Identity()

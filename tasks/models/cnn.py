@@ -9,15 +9,19 @@ batch norm federated training then stands still for its first rounds.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Literal
 
 from torch import nn
 
+from tasks.models._normalisation import Norm, normalisation
 from tasks.models._preconditions import check_norm, check_width, image_shape
 
 
 def cnn(
-    sample_shape: tuple[int, ...], num_classes: int, *, norm: Literal["batch", "none"] = "none", width: int = 32
+    sample_shape: tuple[int, ...],
+    num_classes: int,
+    *,
+    norm: Norm = "none",
+    width: int = 32,
 ) -> nn.Module:
     """Return the network for images (C, H, W).
 
@@ -31,8 +35,8 @@ def cnn(
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number, channels in enumerate((width, 2 * width, 2 * width), start=1):
         layers[f"conv{number}"] = nn.Conv2d(in_channels, channels, 3, padding=1, bias=norm == "none")
-        if norm == "batch":
-            layers[f"norm{number}"] = nn.BatchNorm2d(channels)
+        if norm != "none":
+            layers[f"norm{number}"] = normalisation(channels, norm)
         layers[f"relu{number}"] = nn.ReLU()
         if min(height, image_width) > 4:
             layers[f"pool{number}"] = nn.MaxPool2d(2)

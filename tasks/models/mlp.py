@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import Literal
 
 from torch import nn
 
+from tasks.models._normalisation import FrozenNorm, Norm
 from tasks.models._preconditions import check_norm, check_width
 
 
@@ -20,7 +20,7 @@ def mlp(
     num_classes: int,
     *,
     hidden: tuple[int, ...] = (200, 200),
-    norm: Literal["batch", "none"] = "none",
+    norm: Norm = "none",
 ) -> nn.Module:
     """Return the network; `hidden` are the units of its hidden layers, none of them for a linear model.
 
@@ -32,8 +32,8 @@ def mlp(
     for number, units in enumerate(hidden, start=1):
         check_width("mlp", "every entry of hidden", units)
         layers[f"linear{number}"] = nn.Linear(features, units, bias=norm == "none")
-        if norm == "batch":
-            layers[f"norm{number}"] = nn.BatchNorm1d(units)
+        if norm != "none":
+            layers[f"norm{number}"] = nn.BatchNorm1d(units) if norm == "batch" else FrozenNorm(units)
         layers[f"relu{number}"] = nn.ReLU()
         features = units
     layers["logits"] = nn.Linear(features, num_classes)

@@ -6,10 +6,9 @@ Paper: K. He, X. Zhang, S. Ren and J. Sun, "Deep Residual Learning for Image Rec
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import nn
 
+from tasks.models._normalisation import Norm
 from tasks.models._preconditions import check_norm, check_width, image_shape
 from tasks.models._residual import ResidualNetwork
 
@@ -17,14 +16,19 @@ LARGEST_SMALL_SIDE = 64
 
 
 def resnet18(
-    sample_shape: tuple[int, ...], num_classes: int, *, norm: Literal["batch", "none"] = "batch", width: int = 64
+    sample_shape: tuple[int, ...],
+    num_classes: int,
+    *,
+    norm: Norm = "batch",
+    width: int = 64,
 ) -> nn.Module:
     """Return the network for images (C, H, W): 11.2 million parameters at ten classes.
 
     Four stages of two blocks with width, 2, 4 and 8 times width channels. Images of sides up to 64 enter through a 3x3
     convolution that keeps their size, larger ones through a 7x7 convolution and a pooling that divide it by four.
-    With norm="batch", a training batch needs two images where sides are at most 8: the last stage then sees one pixel.
-    Raises ValueError for samples that are no images and for options out of range.
+    norm="frozen" is batch norm that stays with the statistics it has. With norm="batch", a training batch needs two
+    images where sides are at most 8: the last stage then sees one pixel. Raises ValueError for samples that are no
+    images and for options out of range.
     """
     shape = image_shape("resnet18", sample_shape)
     check_norm("resnet18", norm)

@@ -7,22 +7,26 @@ H. Dröge and M. Moeller, "Inverting Gradients - How easy is it to break privacy
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import nn
 
+from tasks.models._normalisation import Norm
 from tasks.models._preconditions import check_norm, check_width, image_shape
 from tasks.models._residual import ResidualNetwork
 
 
 def resnet20(
-    sample_shape: tuple[int, ...], num_classes: int, *, norm: Literal["batch", "none"] = "batch", width: int = 16
+    sample_shape: tuple[int, ...],
+    num_classes: int,
+    *,
+    norm: Norm = "batch",
+    width: int = 16,
 ) -> nn.Module:
     """Return the network for images (C, H, W): 0.27 million parameters at ten classes, 4.3 million at width=64.
 
     Three stages of three blocks with width, 2 and 4 times width channels, 21 convolutions with the two of the
-    shortcuts. With norm="batch", a training batch needs two images where sides are at most 4. Raises ValueError for
-    samples that are no images and for options out of range.
+    shortcuts. norm="frozen" is batch norm that stays with the statistics it has. With norm="batch", a training batch
+    needs two images where sides are at most 4. Raises ValueError for samples that are no images and for options out of
+    range.
     """
     shape = image_shape("resnet20", sample_shape)
     check_norm("resnet20", norm)

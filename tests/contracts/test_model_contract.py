@@ -78,7 +78,7 @@ def build(
 def test_the_folder_is_not_empty() -> None:
     assert {"cnn", "lstm", "mlp", "resnet18", "resnet20", "resnet50"} <= set(NAMES)
     for name in ("cnn", "mlp", "resnet18", "resnet20"):
-        assert sorted(norms(name)) == ["batch", "none"]
+        assert sorted(norms(name)) == ["batch", "frozen", "none"]
     assert norms("resnet50") == ["batch"]
 
 
@@ -165,7 +165,7 @@ def test_weights_go_to_the_embedded_network_and_back(name: str) -> None:
     assert torch.equal(copy.deepcopy(wrapped)(ids), wrapped(ids))
 
 
-@every_network
+@pytest.mark.parametrize(("name", "norm"), [case for case in CASES if case[1] != "frozen"])  # that is for trained ones
 def test_a_few_steps_learn_a_few_digits(name: str, norm: str) -> None:
     task = digits(None, num_train=64)
     few = task.samples("train")

@@ -103,6 +103,20 @@ def test_without_batch_norm_the_signal_stays_of_one_size_whatever_the_depth():
     assert all(0.3 < value < 10 for value in sizes), sizes
 
 
+def test_frozen_batch_norm_is_batch_norm_in_evaluation_mode_whatever_its_own():
+    x = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for make in (cnn, mlp, resnet20):
+        usual, frozen = make((3, 32, 32), 10, norm="batch"), make((3, 32, 32), 10, norm="frozen")
+        for layer in usual.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                for values in (layer.weight, layer.running_mean, layer.running_var):
+                    nn.init.uniform_(values, 0.5, 1.5)
+        frozen.load_state_dict(usual.state_dict())
+        before = {name: tensor.clone() for name, tensor in frozen.state_dict().items()}
+        torch.testing.assert_close(frozen.train()(x), usual.eval()(x), rtol=1e-4, atol=1e-4)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in frozen.state_dict().items())
+
+
 def test_cnn_takes_images_of_any_side():
     for shape in ((1, 1, 1), (1, 5, 9), (3, 96, 64)):
         assert cnn(shape, 4)(torch.rand(2, *shape)).shape == (2, 4)
