@@ -1,0 +1,139 @@
+"""How near a curious server comes, and how long it takes, against one number: local steps, the weight of late layers.
+
+Paper: J. Xu, C. Hong, J. Huang, L. Y. Chen, J. Decouchant, "AGIC: Approximate Gradient Inversion Attack on Federated
+Learning", SRDS 2022, Figures 8 and 9.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from flower_apps import plugins
+from flower_apps.config import NONE, Resolved, Settings
+from flower_apps.figures import Drawing
+from flower_apps.finished import FinishedRun
+from flower_apps.metrics import METRICS
+from flower_apps.page import DASHES, PALETTE, legend, named, page
+from flower_apps.sweeps.plan import WHEREABOUTS
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+SPOKEN = {"beta": "weight ratio β of the last convolution to the first", "batch_size": "images in a local step"}
+MARKS = ("o", "s", "^", "D", "v", "P")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InversionCurves:
+    """Draw a panel for each of `metrics`, a curve for cells that are alike but for `x` and their seed.
+
+    `x` is a setting, or an option of the inversion, that is a number in every cell.
+
+    The table has a row for each curve and value of x, with the mean of each metric, its standard deviation of the
+    sample (NaN for one seed), and the number of seeds.
+    """
+
+    x: str = "beta"
+    metrics: tuple[str, ...] = ("psnr",)
+
+    needs_cells: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.metrics if name not in METRICS]:
+            raise ValueError(f"inversion_curves knows no metric {unknown[0]}; there are {', '.join(METRICS)}")
+        if not self.metrics:
+            raise ValueError("inversion_curves needs one metric or more: metrics = ()")
+
+    def check(self, cells: Sequence[Resolved]) -> None:
+        """Raise ValueError where a cell has no inversion or no number x, or all have the same."""
+        if any(settings.curious == NONE for settings in cells):
+            raise ValueError("inversion_curves needs an inversion in every cell: curious = none")
+        values = {self._value(settings) for settings in cells}
+        if len(values) < 2:
+            raise ValueError(f"inversion_curves needs two values of {self.x} or more: values = {sorted(values)}")
+
+    def draw(self, runs: Sequence[FinishedRun]) -> Drawing:
+        """Return the curves of all runs."""
+        import pandas as pd
+
+        names = self._names([run.settings for run in runs])
+        rows = [
+            {"curve": name, self.x: self._value(run.settings), **{m: run.metrics.get(m) for m in self.metrics}}
+            for name, run in zip(names, runs, strict=True)
+        ]
+        frame = pd.DataFrame(rows).astype(dict.fromkeys(self.metrics, float))
+        groups = frame.groupby(["curve", self.x], sort=False)
+        columns: dict[str, Any] = {}
+        for name in self.metrics:
+            columns |= {name: groups[name].mean(), f"{name}_std": groups[name].std(ddof=1)}
+        table = pd.DataFrame({**columns, "seeds": groups.size()}).reset_index()
+        return Drawing(self._picture(table), {"": table})
+
+    def _picture(self, table: pd.DataFrame) -> Figure:
+        from matplotlib.lines import Line2D
+
+        titles = [METRICS[name].heading for name in self.metrics]
+        figure, [panels] = page([titles], panel=(4.0, 3.0))
+        keys = []
+        for number, curve in enumerate(dict.fromkeys(table["curve"])):
+            looks: dict[str, Any] = {
+                "color": PALETTE[number % len(PALETTE)],
+                "linestyle": DASHES[number % len(DASHES)],
+                "marker": MARKS[number % len(MARKS)],
+                "markersize": 4.5,
+                "linewidth": 1.8,
+            }
+            points = table[table["curve"] == curve].sort_values(self.x)
+            for axes, metric in zip(panels, self.metrics, strict=True):
+                axes.errorbar(
+                    points[self.x], points[metric], points[f"{metric}_std"].fillna(0.0), capsize=3, elinewidth=1, **looks
+                )
+            keys.append(Line2D([], [], label=curve, **looks))
+        for axes in panels:
+            values = sorted(set(table[self.x]))
+            if values[0] > 0 and values[-1] / values[0] >= 8:
+                axes.set_xscale("log", base=2)
+            axes.set_xticks(values, [f"{value:g}" for value in values])
+            axes.minorticks_off()
+            named(axes, x=SPOKEN.get(self.x, self.x.replace("_", " ")))
+        legend(figure, keys, columns=min(len(keys), 2))
+        return figure
+
+    def _names(self, cells: Sequence[Resolved]) -> list[str]:
+        """Return for each cell what tells its curve from others: the inversion, and whatever else differs."""
+        apart = [self._apart(settings) for settings in cells]
+        keys = dict.fromkeys(key for each in apart for key in each)
+        differing = [key for key in keys if len({each.get(key) for each in apart}) > 1]
+        return [
+            ", ".join([each["curious"], *(f"{key} {each[key]}" for key in differing if key in each and key != "curious")])
+            for each in apart
+        ]
+
+    def _apart(self, settings: Resolved) -> Mapping[str, str]:
+        spec = plugins.parse(settings.curious)
+        others = {
+            name: str(value)
+            for name, value in settings.model_dump().items()
+            if name not in (*WHEREABOUTS, "seed", "curious", self.x)
+        }
+        options = {name: repr(value) for name, value in spec.options.items() if name != self.x}
+        return {"curious": spec.name, **others, **options}
+
+    def _value(self, settings: Resolved) -> float:
+        spec = plugins.parse(settings.curious)
+        if self.x in Settings.model_fields:
+            value: Any = getattr(settings, self.x)
+        elif self.x in spec.options:
+            value = spec.options[self.x]
+        else:
+            defaults = {option.name: option.default for option in plugins.describe("curious", spec.name).options}
+            if self.x not in defaults:
+                raise ValueError(f"inversion_curves finds no setting and no option of {spec.name} called {self.x}")
+            value = ast.literal_eval(defaults[self.x] or "None")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"inversion_curves needs numbers: {self.x} = {value!r}")
+        return value
