@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flower_apps.plots import ACCURACY, ATTACK, INK, plain
+from flower_apps.plots import ACCURACY, ATTACK, plain
+from flower_apps.sheet import INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,6 @@ they are. matplotlib is imported inside the functions: the command line imports 
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from attacks.data import DataAttack
 from flower_apps.records import Folder
+from flower_apps.sheet import DPI, GAP, HEADING, INK, LINE, MARGIN, SIDE, Sheet, scale_of, wrapped
 from tasks import Samples, Task
 
 if TYPE_CHECKING:
@@ -30,10 +30,7 @@ NUM_PAIRS = 6
 # An attack may qualify for one class of a hundred only; beyond this many samples the search is given up.
 TRIES = 1000
 # Blue and vermilion of Okabe and Ito's palette: told apart by colour-blind readers, and by their line styles in print.
-ACCURACY, ATTACK, LOSS, INK, GRID = "#0072b2", "#d55e00", "#444444", "#222222", "#dddddd"
-# The layout of trigger.png in pixels: side of an image, gap between images, margin, height of a line of text.
-SIDE, GAP, MARGIN, LINE = 120, 16, 16, 17
-DPI = 100
+ACCURACY, ATTACK, LOSS, GRID = "#0072b2", "#d55e00", "#444444", "#dddddd"
 
 Pair = tuple[Tensor | None, int | None, Tensor, int]
 """A clean image (C, H, W) and its label, both None where there is none; its attacked image and the label wanted."""
@@ -235,42 +232,29 @@ def _same_pixels(pairs: Iterable[Pair]) -> bool:
 
 def _grid(pairs: Sequence[Pair], names: Sequence[str]) -> Figure:
     """Draw the pairs in columns, every image at a whole multiple of its pixels."""
-    from matplotlib.figure import Figure
-
     paired = pairs[0][0] is not None
     rows = [[(image, f"wanted: {_name(label, names)}") for _, _, image, label in pairs]]
     if paired:
         clean = [(image, label) for image, label, _, _ in pairs if image is not None]
         rows.insert(0, [(image, f"true: {_name(label, names)}") for image, label in clean])
     tall, wide = (max(image.shape[axis] for row in rows for image, _ in row) for axis in (1, 2))
-    scale = max(1, round(SIDE / max(tall, wide)))
+    scale = scale_of(tall, wide)
     tall, wide = max(tall * scale, 1), max(wide * scale, SIDE)
-    titles = [[textwrap.wrap(text, wide // 7)[:3] for _, text in row] for row in rows]
+    titles = [[wrapped(text, wide)[:3] for _, text in row] for row in rows]
     headers = [LINE * max(len(lines) for lines in row) + 5 for row in titles]
-    heading = textwrap.wrap(_heading(pairs, paired), len(pairs) * (wide + GAP) // 8)
+    heading = wrapped(_heading(pairs, paired), len(pairs) * (wide + GAP), HEADING)
     top = MARGIN + LINE * len(heading) + 8
     width = 2 * MARGIN + len(pairs) * wide + (len(pairs) - 1) * GAP
     height = top + sum(headers) + len(rows) * tall + (len(rows) - 1) * GAP + MARGIN
-    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
-    _text(figure, MARGIN, MARGIN, heading, 10)
+    sheet = Sheet()
+    sheet.text(MARGIN, MARGIN, heading, HEADING)
     for images, lines, header in zip(rows, titles, headers):
         for column, ((image, _), title) in enumerate(zip(images, lines)):
             left = MARGIN + column * (wide + GAP)
-            _text(figure, left, top + header - 5 - LINE * len(title), title, 9)
-            across, down = image.shape[2] * scale, image.shape[1] * scale
-            box = (left / width, 1 - (top + header + down) / height, across / width, down / height)
-            axes = figure.add_axes(box)
-            axes.imshow(_pixels(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
-            axes.set_axis_off()
+            sheet.text(left, top + header - 5 - LINE * len(title), title)
+            sheet.image(left, top + header, image, scale)
         top += header + tall + GAP
-    return figure
-
-
-def _text(figure: Figure, left: int, top: int, lines: Sequence[str], size: float) -> None:
-    width, height = (figure.get_size_inches() * DPI).round()
-    figure.text(
-        left / width, 1 - top / height, "\n".join(lines), fontsize=size, color=INK, va="top", parse_math=False
-    )  # fmt: skip
+    return sheet.figure(width, height)
 
 
 def _heading(pairs: Sequence[Pair], paired: bool) -> str:
@@ -283,9 +267,3 @@ def _heading(pairs: Sequence[Pair], paired: bool) -> str:
 
 def _name(label: int | None, names: Sequence[str]) -> str:
     return names[label] if label is not None and label < len(names) else str(label)
-
-
-def _pixels(image: Tensor) -> np.ndarray:
-    """Return an image (C, H, W) as (H, W, 3) for three channels, and as (H, W), their mean, for any other number."""
-    pixels = image.detach().float().clamp(0, 1).cpu()
-    return (pixels.permute(1, 2, 0) if len(pixels) == 3 else pixels.mean(dim=0)).numpy()

@@ -43,7 +43,7 @@ from flower_apps.config import Resolved
 from flower_apps.figures import Drawing
 from flower_apps.finished import FinishedRun
 from flower_apps.page import DASHES, PALETTE, legend, named, page
-from flower_apps.plots import INK
+from flower_apps.sheet import INK
 from protocol.randomness import generator
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from flower_apps.metrics import METRICS, columns
 from flower_apps.plots import panel
 from flower_apps.report.figures import Shown
 from flower_apps.report.group import Group, Points, grouped, heatmap, names_of
+from flower_apps.report.pictures import data, size
 from flower_apps.report.run import DASHES, Run, acted, read_run
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
@@ -64,7 +65,7 @@ def write_report(folders: Sequence[Path], target: Path, title: str, figures: Seq
         runs=runs,
         groups=groups,
         metrics={name: METRICS[name] for name in columns(run.metrics for run in runs)},
-        figures=[(figure, _data(figure.picture), _size(figure.picture)) for figure in figures],
+        figures=[(figure, data(figure.picture), size(figure.picture)) for figure in figures],
         states=Counter(run.state for run in runs),
         parts=parts,
         heatmaps=[
@@ -84,7 +85,7 @@ def write_report(folders: Sequence[Path], target: Path, title: str, figures: Seq
             ]
             for task, members in parts.items()
         },
-        pictures=[(_data(picture), _size(picture), owners) for picture, owners in pictures.items()],
+        pictures=[(data(picture), size(picture), owners) for picture, owners in pictures.items()],
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
@@ -106,15 +107,6 @@ def _curves(groups: Sequence[Group]) -> list[tuple[str, Callable[[Run], Points]]
         *((METRICS[name].heading, partial(Run.points, metric=name)) for name in _rates(lines)),
         ("Share that the defense cut away", Run.cut),
     ]
-
-
-def _data(picture: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(picture).decode()
-
-
-def _size(picture: bytes) -> tuple[int, int]:
-    """Return width and height as the PNG's header says."""
-    return int.from_bytes(picture[16:20]), int.from_bytes(picture[20:24])
 
 
 __all__ = ["DASHES", "TEMPLATES", "Run", "acted", "write_report"]

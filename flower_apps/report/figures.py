@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flower_apps import plugins
-from flower_apps.report.run import LARGEST_PICTURE, PNG
+from flower_apps.report.pictures import read_picture
 from flower_apps.sweeps.plan import DESCRIPTION
 
 
@@ -39,7 +39,7 @@ def _figures(description: Path) -> list[Shown]:
     found = []
     for name in known:
         path = description.parent / f"{name}.png"
-        if path.is_file() and path.stat().st_size <= LARGEST_PICTURE and (png := path.read_bytes()).startswith(PNG):
+        if png := read_picture(path):
             tables = [path.with_suffix(".csv"), *sorted(path.parent.glob(f"{name}-*.csv"))]
             found.append(Shown(path, png, title, tuple(table.name for table in tables if table.is_file())))
     return found

@@ -15,9 +15,9 @@ from defenses.acted import did_something
 from flower_apps.metrics import named
 from flower_apps.plots import TRIGGER
 from flower_apps.records import CONFIG, METRICS, SUMMARY, Folder
+from flower_apps.report.inversions import Seen, read_seen
+from flower_apps.report.pictures import read_picture
 
-PNG = b"\x89PNG\r\n\x1a\n"
-LARGEST_PICTURE = 4_000_000
 LAST_ROUNDS = 5
 # Six colours (in the style sheet) and six dashes: 36 runs before a pair of them repeats.
 NUM_COLORS, DASHES = 6, ("none", "7 4", "2 3", "10 3 2 3", "16 5", "5 2 1 2 1 2")
@@ -50,6 +50,8 @@ class Run(Numbered):
     lines: Sequence[Mapping[str, Any]] = ()
     summary: Mapping[str, Any] | None = None
     picture: bytes = b""
+    seen: Seen | None = None
+    """What was reconstructed of its clients' images; None where nobody tried."""
 
     @property
     def state(self) -> str:
@@ -236,15 +238,14 @@ def read_run(number: int, name: str, path: Path) -> Run:
         file = SUMMARY
         summary = _object(path / SUMMARY) if (path / SUMMARY).exists() else None
         file = TRIGGER
-        shown = (path / TRIGGER).is_file() and (path / TRIGGER).stat().st_size <= LARGEST_PICTURE
-        picture = (path / TRIGGER).read_bytes() if shown else b""
+        picture = read_picture(path / TRIGGER)
     except (OSError, ValueError, RecursionError) as error:
         reason = str(error.strerror if isinstance(error, OSError) else error)
         # What Folder says of a damaged line ends in advice for whoever starts a run.
         reason = reason.removeprefix(f"{path / file} is ").partition(";")[0]
         return Run(number=number, name=name, problem=f"{file} cannot be read: {reason}.")
-    picture = picture if picture.startswith(PNG) and len(picture) > 24 else b""
-    return Run(number=number, name=name, config=config, lines=lines, summary=summary, picture=picture)
+    seen = read_seen(path)
+    return Run(number=number, name=name, config=config, lines=lines, summary=summary, picture=picture, seen=seen)
 
 
 def _object(path: Path) -> dict[str, Any]:

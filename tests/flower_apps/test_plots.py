@@ -19,8 +19,9 @@ from PIL import Image
 from attacks.data.label_flip import LabelFlip
 from attacks.data.pixel_trigger import PixelTrigger
 from flower_apps import plots
-from flower_apps.plots import ACCURACY, ATTACK, GAP, LOSS, MARGIN, SIDE, apart, attacked_pairs, panel, write_pictures
+from flower_apps.plots import ACCURACY, ATTACK, LOSS, apart, attacked_pairs, panel, write_pictures
 from flower_apps.records import Folder
+from flower_apps.sheet import GAP, MARGIN, SIDE
 from tasks import Samples, Task
 
 COLORS = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0), (0, 200, 200), (200, 0, 200), (90, 30, 0), (0, 90, 30)]
