@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from flower_apps.inversion_pictures import write_inversion_pictures
+from flower_apps.inversion_records import INVERSIONS, TENSORS
 from flower_apps.inversions import Inversions, Inverted
 from protocol.tensor_files import save_tensors
 from tasks.metrics.images import lpips_missing
-
-RESULTS, IMAGES = "inversions.json", "inversions.safetensors"
 
 
 def write_inversions(folder: Path, inversions: Inversions) -> dict[str, Any]:
@@ -22,6 +21,7 @@ def write_inversions(folder: Path, inversions: Inversions) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "curious": inversions.spec,
+        "observed": _observed(inversions),
         "metrics": inversions.metrics(),
         "seconds": inversions.seconds,
         "peak_memory_mib": inversions.peak_memory_mib,
@@ -38,10 +38,10 @@ def write_inversions(folder: Path, inversions: Inversions) -> dict[str, Any]:
         tensors[f"{number}/snapshot_steps"] = torch.tensor(found.snapshot_steps, dtype=torch.int64)
         if result.originals is not None:
             tensors[f"{number}/originals"] = result.originals[0]
-    save_tensors(folder / IMAGES, tensors)
-    part = folder / f"{RESULTS}.part"
+    save_tensors(folder / TENSORS, tensors)
+    part = folder / f"{INVERSIONS}.part"
     part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    part.replace(folder / RESULTS)
+    part.replace(folder / INVERSIONS)
     write_inversion_pictures(folder)
     return content
 
@@ -49,9 +49,20 @@ def write_inversions(folder: Path, inversions: Inversions) -> dict[str, Any]:
 def beware_of(folder: Path) -> list[str]:
     """Return what a reader of the inversions in a folder has to know, a sentence each; nothing where there are none."""
     try:
-        return [str(sentence) for sentence in json.loads((folder / RESULTS).read_text(encoding="utf-8"))["beware"]]
+        return [str(sentence) for sentence in json.loads((folder / INVERSIONS).read_text(encoding="utf-8"))["beware"]]
     except (OSError, ValueError, LookupError, TypeError):
         return []
+
+
+def _observed(inversions: Inversions) -> str:
+    """Return which updates were inverted, in a few words."""
+    facts = [result.recording.facts for result in inversions.results]
+    parts = []
+    for name, numbers in (("round", [each.round for each in facts]), ("client", [each.client for each in facts])):
+        shown = [str(number) for number in sorted(set(numbers))]
+        listed = ", ".join(shown) if len(shown) <= 8 else f"{shown[0]} to {shown[-1]}, {len(shown)} of them"
+        parts.append(f"{name}{'s' * (len(shown) > 1)} {listed}")
+    return "; ".join(parts)
 
 
 def _told(result: Inverted) -> dict[str, Any]:

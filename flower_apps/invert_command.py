@@ -12,7 +12,8 @@ from rich.table import Table
 
 from flower_apps import build
 from flower_apps.config import BadSettings, Interrupted, settings_from
-from flower_apps.inversion_files import RESULTS, write_inversions
+from flower_apps.inversion_files import write_inversions
+from flower_apps.inversion_records import INVERSIONS
 from flower_apps.inversions import Inversions, invert
 from flower_apps.metrics import METRICS
 from flower_apps.records import alone
@@ -33,7 +34,7 @@ def run(
     """Invert recordings, print what came out, and write it; the arguments are those of the command line."""
     paths = _paths(recordings)
     folder = (output or Path("runs") / f"invert-{time.strftime('%Y%m%d-%H%M%S')}").expanduser().resolve()
-    if (folder / RESULTS).exists():
+    if (folder / INVERSIONS).exists():
         raise BadSettings(f"--output {folder} holds inversions already; name another folder")
     chosen = build.device(resolve(settings_from({"device": device})))
     with alone(folder):

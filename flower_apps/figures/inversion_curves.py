@@ -90,7 +90,12 @@ class InversionCurves:
             points = table[table["curve"] == curve].sort_values(self.x)
             for axes, metric in zip(panels, self.metrics, strict=True):
                 axes.errorbar(
-                    points[self.x], points[metric], points[f"{metric}_std"].fillna(0.0), capsize=3, elinewidth=1, **looks
+                    points[self.x],
+                    points[metric],
+                    points[f"{metric}_std"].fillna(0.0),
+                    capsize=3,
+                    elinewidth=1,
+                    **looks,
                 )
             keys.append(Line2D([], [], label=curve, **looks))
         for axes in panels:
@@ -109,7 +114,9 @@ class InversionCurves:
         keys = dict.fromkeys(key for each in apart for key in each)
         differing = [key for key in keys if len({each.get(key) for each in apart}) > 1]
         return [
-            ", ".join([each["curious"], *(f"{key} {each[key]}" for key in differing if key in each and key != "curious")])
+            ", ".join(
+                [each["curious"], *(f"{key} {each[key]}" for key in differing if key in each and key != "curious")]
+            )
             for each in apart
         ]
 

@@ -10,16 +10,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from flower_apps.config import NONE, Resolved, RunFailed
 from flower_apps.figures import Drawing
 from flower_apps.finished import FinishedRun
-from flower_apps.inversion_files import read_images
-from flower_apps.inversion_pictures import gallery
+from flower_apps.inversion_records import TENSORS, read_inversions
+from flower_apps.sheet import GAP, LINE, MARGIN, SIDE, Sheet, scale_of, wrapped
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Images (m, C, H, W) of a run, what they really were, and how near they come."""
+
+    images: Tensor
+    originals: Tensor
+    psnr: Sequence[float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,18 +60,51 @@ class InversionGallery:
         import pandas as pd
 
         first = [run for run in runs if run.settings.seed == runs[0].settings.seed]
-        originals: Tensor | None = None
-        rows: list[tuple[str, Tensor, list[float]]] = []
-        for run in first:
-            true, found, psnr = read_images(run.folder.path, self.num_images)
-            if originals is not None and not (true.shape == originals.shape and bool((true == originals).all())):
-                raise RunFailed("the cells have different originals; let them differ in --curious alone")
-            originals = true
-            rows.append((run.name, found, psnr))
-        assert originals is not None  # a sweep has a cell
-        table: pd.DataFrame = pd.DataFrame(
-            {"cell": name, "image": number, "psnr": value}
-            for name, _, psnr in rows
-            for number, value in enumerate(psnr)
+        found = [self._images(run) for run in first]
+        originals = found[0].originals
+        if any(not torch.equal(each.originals, originals) for each in found):
+            raise RunFailed("the cells have different originals; let them differ in --curious alone")
+        table = pd.DataFrame(
+            {"cell": run.name, "image": number, "psnr": value}
+            for run, each in zip(first, found, strict=True)
+            for number, value in enumerate(each.psnr)
         )
-        return Drawing(gallery(originals, rows), {"": table})
+        return Drawing(_picture(originals, [run.name for run in first], found), {"": table})
+
+    def _images(self, run: FinishedRun) -> _Row:
+        """Read the first images of a run, inversion after inversion."""
+        images, originals, psnr = [], [], []
+        try:
+            records = read_inversions(run.folder.path)
+            with safe_open(run.folder.path / TENSORS, framework="pt") as stored:
+                for number, each in enumerate(records.inversions):
+                    if each.psnr is None:
+                        raise ValueError(f"nobody knows what {each.name} really was")
+                    images.append(stored.get_tensor(f"{number}/images"))
+                    originals.append(stored.get_tensor(f"{number}/originals"))
+                    psnr += each.psnr
+                    if len(psnr) >= self.num_images:
+                        break
+        except (OSError, ValueError, SafetensorError) as error:
+            raise RunFailed(f"the inversions in {run.folder.path} cannot be shown: {error}") from None
+        count = self.num_images
+        return _Row(torch.cat(images)[:count], torch.cat(originals)[:count], psnr[:count])
+
+
+def _picture(originals: Tensor, names: Sequence[str], rows: Sequence[_Row]) -> Figure:
+    scale = scale_of(*originals.shape[2:])
+    tall, wide = (side * scale for side in originals.shape[2:])
+    step = max(wide, SIDE) + GAP
+    width = 2 * MARGIN + len(originals) * step - GAP
+    sheet, top = Sheet(), MARGIN
+    labelled = [("original", originals, None), *((name, row.images, row.psnr) for name, row in zip(names, rows))]
+    for name, images, psnr in labelled:
+        title = wrapped(name, width - 2 * MARGIN)
+        sheet.text(MARGIN, top, title)
+        top += LINE * len(title) + 4
+        for column, image in enumerate(images):
+            sheet.image(MARGIN + column * step, top, image, scale)
+            if psnr is not None and (value := psnr[column]) is not None:
+                sheet.text(MARGIN + column * step, top + tall + 4, [f"{value:.2f} dB"])
+        top += tall + GAP // 2 + (LINE if psnr is not None else 0) + GAP // 2
+    return sheet.figure(width, top - GAP // 2 + MARGIN // 2)

@@ -13,7 +13,14 @@ NAMES = sorted(plugins.available("figure"))
 
 
 def test_the_folder_is_not_empty() -> None:
-    assert {"loss_landscape", "update_histogram", "sensitivity", "theorem10"} <= set(NAMES)
+    assert {
+        "inversion_curves",
+        "inversion_gallery",
+        "loss_landscape",
+        "update_histogram",
+        "sensitivity",
+        "theorem10",
+    } <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -35,6 +35,7 @@ def test_it_is_recorded_and_spoken():
         "malicious": 4,
         "num_clients": 20,
         "needs": {"pixel_trigger": ["its own data"], "scaling": ["its own data", "the server's model"]},
+        "curious": "none",
         "defense_was_told": {"num_byzantine": 4},
     }
     assert threat.spoken(model, "inline") == (
