@@ -86,3 +86,19 @@ def test_the_imports_for_other_flower_apps_work():
 
     assert Curious(FedAvg(rule=krum), print).inner.rule is krum
     assert InvariantAggregation(tau=0.5).rule.keywords["tau"] == 0.5
+
+
+def test_the_recorder_that_the_page_adds_records(tmp_path, monkeypatch):
+    import torch
+
+    from protocol.recordings import load_update
+    from strategies import FedAvg, Sighting
+
+    monkeypatch.chdir(tmp_path)
+    [block] = blocks(ROOT / "docs" / "inversion.md", "python")
+    names = {"strategy": FedAvg()}
+    exec(compile(block, "inversion.md", "exec"), names)
+    models = [{"w": torch.zeros(2)}, {"w": torch.ones(2)}]
+    sighting = Sighting(server_round=3, node_id=7, sent=models[0], received=models[1], num_examples=8.0)
+    names["strategy"].observer(sighting)
+    assert load_update(tmp_path / "recordings" / "3-7.safetensors").received["w"].tolist() == [1.0, 1.0]

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import clients.local_training
-from clients.local_training import batches, evaluate, one_thread, train
+from clients.local_training import batches, evaluate, one_thread, taken, train
 from clients.optimizers.sgd import sgd
 from tasks import Samples
 
@@ -314,3 +314,23 @@ def test_infinite_logits_count_as_they_did_where_nothing_is_rejected() -> None:
 def test_a_confidence_that_is_no_probability_is_refused(least: float) -> None:
     with pytest.raises(ValueError, match=f"0 <= min_confidence <= 1: min_confidence = {least}"):
         evaluate(Says(), local(3), min_confidence=least)
+
+
+@pytest.mark.parametrize(("num_samples", "batch_size", "epochs"), [(9, 4, 2), (7, 1, 0.3), (12, 4, 0.3), (3, 5, 1)])
+def test_taken_are_the_rows_that_training_takes(num_samples: int, batch_size: int, epochs: float) -> None:
+    """A linear model without bias, fed unit vectors: the columns that move are the samples that were seen."""
+    samples = Samples(torch.eye(num_samples), torch.zeros(num_samples, dtype=torch.int64))
+    for skipped in (0, 1, 5):
+        model = nn.Linear(num_samples, 2, bias=False)
+        nn.init.zeros_(model.weight)
+        order = {"batch_size": batch_size, "epochs": epochs, "skipped": skipped}
+        train(model, samples, optimizer=lambda p: torch.optim.SGD(p, 0.1), generator=generator(), **order)
+        rows = torch.cat(taken(num_samples, generator=generator(), **order))
+        assert set(rows.tolist()) == set(model.weight[0].nonzero().flatten().tolist())
+
+
+def test_rounds_that_skip_what_was_taken_pass_over_all_samples() -> None:
+    rounds = [taken(10, batch_size=3, epochs=0.5, generator=generator(), skipped=2 * number) for number in range(4)]
+    assert [[len(rows) for rows in steps] for steps in rounds] == [[3, 3], [4, 3], [3, 4], [3, 3]]
+    first = torch.cat([rows for steps in rounds[:2] for rows in steps][:3])
+    assert sorted(first.tolist()) == list(range(10))

@@ -12,6 +12,7 @@ from flwr_datasets.partitioner import ShardPartitioner
 from tasks.partitions.dirichlet import dirichlet
 from tasks.partitions.iid import iid
 from tasks.partitions.shards import shards
+from tasks.partitions.stratified import stratified
 
 
 def class_counts(labels: np.ndarray, parts: list[np.ndarray]) -> np.ndarray:
@@ -117,3 +118,17 @@ def test_an_impossible_alpha_is_refused(alpha):
 def test_options_that_ten_rows_cannot_meet_are_refused(partition, num_partitions, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         partition(np.zeros(10, dtype=np.int64), num_partitions, 0, **options)
+
+
+def test_stratified_clients_have_every_label_once_where_there_are_as_many_as_clients() -> None:
+    labels = np.repeat(np.arange(10), 6)
+    parts = stratified(np.random.default_rng(0).permutation(labels), 6, 1)
+    assert [len(part) for part in parts] == [10] * 6
+    shuffled = np.random.default_rng(0).permutation(labels)
+    assert all(sorted(shuffled[part]) == list(range(10)) for part in parts)
+
+
+def test_stratified_shares_of_a_class_differ_by_one_at_most() -> None:
+    labels = np.random.default_rng(3).choice(4, size=103, p=[0.1, 0.2, 0.3, 0.4])
+    counts = np.array([np.bincount(labels[part], minlength=4) for part in stratified(labels, 7, 0)])
+    assert (counts.max(axis=0) - counts.min(axis=0) <= 1).all()

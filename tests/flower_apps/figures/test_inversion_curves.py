@@ -1,0 +1,77 @@
+"""A curve for cells that are alike but for x and their seed; the table is the summaries."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from flower_apps.figures.inversion_curves import InversionCurves
+from flower_apps.finished import FinishedRun
+from flower_apps.records import Folder
+from tests.flower_apps.figures.conftest import settings_of
+
+FIGURE = InversionCurves(x="beta", metrics=("psnr", "seconds_per_step"))
+
+
+def run(psnr, curious="agic(beta=5.0)", **changes):
+    metrics = {"accuracy": 0.1, "loss": 1.0, "psnr": psnr, "seconds_per_step": 0.5}
+    settings = settings_of(curious=curious, attack="none", **changes)
+    return FinishedRun(name="", settings=settings, metrics=metrics, folder=Folder(Path()))
+
+
+RUNS = [
+    run(10.0, "agic(beta=1.0)"),
+    run(12.0, "agic(beta=1.0)", seed=1),
+    run(20.0),
+    run(15.0, "agic(beta=1.0, relu_modifier=False)"),
+    run(None, "agic(relu_modifier=False)"),
+]
+
+
+def test_rows_are_the_summaries():
+    table = FIGURE.draw(RUNS).tables[""]
+    plain, without = "agic", "agic, relu_modifier False"
+    assert list(zip(table["curve"], table["beta"], table["seeds"])) == [
+        (plain, 1, 2), (plain, 5, 1), (without, 1, 1), (without, 50, 1),
+    ]  # fmt: skip
+    assert table["psnr"].tolist()[:3] == pytest.approx([11.0, 20.0, 15.0])
+    assert math.isnan(table["psnr"].iloc[3])
+    assert table["psnr_std"].iloc[0] == pytest.approx(math.sqrt(2))
+    assert table["seconds_per_step"].tolist() == [0.5] * 4
+
+
+def test_there_is_a_panel_for_each_metric_and_a_curve_for_each_kind_of_cell():
+    picture = FIGURE.draw(RUNS).picture
+    assert [axes.get_title(loc="left") for axes in picture.axes] == ["PSNR (dB)", "Seconds per step"]
+    assert all(len(axes.containers) == 2 for axes in picture.axes)
+    assert picture.axes[0].get_xscale() == "log"
+
+
+def test_x_may_be_a_setting():
+    runs = [run(9.0, batch_size=size) for size in (1, 2)]
+    table = InversionCurves(x="batch_size").draw(runs).tables[""]
+    assert table["batch_size"].tolist() == [1, 2]
+    assert set(table["curve"]) == {"agic"}
+
+
+@pytest.mark.parametrize(
+    ("figure", "cells", "sentence"),
+    [
+        (FIGURE, [settings_of()], "needs an inversion in every cell: curious = none"),
+        (FIGURE, [RUNS[0].settings], r"needs two values of beta or more: values = \[1.0\]"),
+        (FIGURE, [settings_of(curious="dlg_adam")], "no setting and no option of dlg_adam called beta"),
+        (InversionCurves(x="shape"), [settings_of(curious="agic")], "needs numbers: shape = 'linear'"),
+    ],
+)
+def test_cells_that_make_no_curve_are_refused(figure, cells, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        figure.check(cells)
+
+
+def test_unknown_metrics_are_refused():
+    with pytest.raises(ValueError, match="knows no metric sharpness; there are accuracy"):
+        InversionCurves(metrics=("sharpness",))
+    with pytest.raises(ValueError, match="one metric or more"):
+        InversionCurves(metrics=())

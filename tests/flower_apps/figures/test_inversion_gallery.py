@@ -1,0 +1,50 @@
+"""Rows of the same images, as inversions left them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from flower_apps.config import RunFailed
+from flower_apps.figures.inversion_gallery import InversionGallery
+from flower_apps.finished import FinishedRun
+from flower_apps.records import Folder
+from tests.flower_apps.figures.conftest import settings_of
+
+FIGURE = InversionGallery(num_images=3)
+
+
+@pytest.fixture
+def made(tmp_path, inverted):
+    def make(name, originals, seed=0, **record):
+        parts = [
+            {"images": part.clone().fill_(0.5), "originals": part, "psnr": [float(len(part))] * len(part), **record}
+            for part in originals.split(2)
+        ]
+        inverted(tmp_path / f"{name}{seed}", *parts)
+        settings = settings_of(curious="agic(steps=5)", attack="none", seed=seed)
+        return FinishedRun(name=name, settings=settings, metrics={}, folder=Folder(tmp_path / f"{name}{seed}"))
+
+    return make
+
+
+def test_the_first_images_of_the_first_seed_are_shown(made):
+    images = torch.rand(5, 3, 8, 8)
+    drawing = FIGURE.draw([made("one", images), made("other", images), made("one", torch.rand(5, 3, 8, 8), seed=1)])
+    table = drawing.tables[""]
+    assert table["cell"].tolist() == ["one"] * 3 + ["other"] * 3
+    assert table["psnr"].tolist() == [2.0, 2.0, 2.0] * 2
+    words = [text.get_text() for text in drawing.picture.texts]
+    assert words[:3] == ["original", "one", "2.00 dB"]
+    assert len(drawing.picture.images) == 9
+
+
+def test_other_images_or_none_are_refused(made):
+    with pytest.raises(RunFailed, match="the cells have different originals"):
+        FIGURE.draw([made("one", torch.rand(4, 1, 8, 8)), made("other", torch.rand(4, 1, 8, 8))])
+    with pytest.raises(RunFailed, match="cannot be shown: nobody knows what round 1, client 0 really was"):
+        FIGURE.draw([made("blind", torch.rand(4, 1, 8, 8), psnr=None)])
+    with pytest.raises(ValueError, match="needs an inversion in every cell"):
+        FIGURE.check([settings_of()])
+    with pytest.raises(ValueError, match="num_images = 0"):
+        InversionGallery(num_images=0)
