@@ -44,9 +44,8 @@ def read_seen(folder: Path) -> Seen | None:
         pictures = {name: read_picture(folder / name) for name in (GRID, STEPS)}
     except (OSError, ValueError) as error:
         reason = str(error.strerror if isinstance(error, OSError) else error)
-        return Seen(
-            problem=f"{INVERSIONS} cannot be read: {_short(reason.removeprefix(f'{path} ').removeprefix('is damaged: '))}."
-        )
+        reason = reason.removeprefix(f"{path} ").removeprefix("is damaged: ")
+        return Seen(problem=f"{INVERSIONS} cannot be read: {_short(reason)}.")
     words = {
         GRID: f"Images reconstructed by {records.curious}, below the originals where these are known.",
         STEPS: f"How {records.curious} came to them: snapshots from the first step to the last.",
