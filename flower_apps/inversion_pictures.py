@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Images in a row of the grid, fewer where they are large; rows of them as a rule; rows of the strip.
 IN_A_ROW, ROWS, IN_THE_STRIP = 8, 2, 4
 # Pixels for a row of images, and those that a heading always has.
-PAGE, LEAST = IN_A_ROW * (SIDE + 24), 4 * (SIDE + GAP)
+PAGE, LEAST = IN_A_ROW * (SIDE + 24), 5 * (SIDE + GAP)
 LARGEST_SIDE = 4096
 
 

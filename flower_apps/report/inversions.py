@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flower_apps.inversion_records import GRID, INVERSIONS, STEPS, Inversion, Inversions, read_inversions
 from flower_apps.metrics import METRICS
-from flower_apps.report.pictures import data, read_picture, size
+from flower_apps.report.pictures import LARGEST_PICTURE, data, read_picture, size
 
 MOST = 5  # warnings or failures that are told in full
 LONGEST = 2000  # characters of a text of others
@@ -44,12 +44,19 @@ def read_seen(folder: Path) -> Seen | None:
         pictures = {name: read_picture(folder / name) for name in (GRID, STEPS)}
     except (OSError, ValueError) as error:
         reason = str(error.strerror if isinstance(error, OSError) else error)
-        return Seen(problem=f"{INVERSIONS} cannot be read: {_short(reason.removeprefix(f'{path} '))}.")
+        reason = reason.removeprefix(f"{path} ").removeprefix("is damaged: ")
+        return Seen(problem=f"{INVERSIONS} cannot be read: {_short(reason)}.")
     words = {
         GRID: f"Images reconstructed by {records.curious}, below the originals where these are known.",
         STEPS: f"How {records.curious} came to them: snapshots from the first step to the last.",
     }
-    missing = [] if pictures[GRID] or not records.inversions else [f"There is no picture {GRID} that can be shown."]
+    missing = [
+        f"{name} is not shown: it is no PNG of at most {LARGEST_PICTURE:,} bytes."
+        for name, png in pictures.items()
+        if not png and (folder / name).exists()
+    ]
+    if records.inversions and not (folder / GRID).exists():
+        missing.append(f"There is no {GRID}.")
     return Seen(
         curious=_short(records.curious),
         caption=_caption(records),
@@ -67,7 +74,7 @@ def _caption(records: Inversions) -> str:
     if said:
         parts.append(f"mean {', '.join(said)}")
     if means["lpips"] is None and means["psnr"] is not None and records.lpips_missing:
-        parts.append(f"no LPIPS: {records.lpips_missing}")
+        parts.append(records.lpips_missing)
     parts += [
         f"no score: {why}" for why in _few(dict.fromkeys(each.unscored for each in records.inversions if each.unscored))
     ]
@@ -78,7 +85,7 @@ def _caption(records: Inversions) -> str:
 
 
 def _failures(inversions: Sequence[Inversion]) -> list[str]:
-    return [f"{each.name} ended early: {each.failure}" for each in inversions if each.failure is not None]
+    return [f"{each.name.capitalize()} ended early: {each.failure}" for each in inversions if each.failure is not None]
 
 
 def _few(texts: Sequence[str] | dict[str, None]) -> list[str]:

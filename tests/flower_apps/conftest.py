@@ -20,7 +20,8 @@ def inverted():
         for place, each in enumerate(inversions):
             stored = {name: value for name, value in each.items() if isinstance(value, torch.Tensor)}
             count = len(stored["images"])
-            tensors |= {f"{place}/{name}": value.contiguous() for name, value in stored.items()}
+            whole = {name: value.clone(memory_format=torch.contiguous_format) for name, value in stored.items()}
+            tensors |= {f"{place}/{name}": value for name, value in whole.items()}
             records.append({
                 "round": 1, "client": place, "num_samples": count, "local_steps": 1, "learning_rate": 1e-4,
                 "labels": [0] * count, "true_labels": [0] * count, "psnr": [20.0] * count, "ssim": [0.5] * count,

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from flower_apps.config import Settings
+from flower_apps.inversion_pictures import write_inversion_pictures
 from flower_apps.plots import write_pictures
 from flower_apps.records import Folder
 from flower_apps.report import DASHES, TEMPLATES, Run, acted, write_report
@@ -435,3 +436,89 @@ def test_a_click_on_a_heading_sorts(tmp_path: Path) -> None:
     assert json.loads(found[1]) == [
         ["first", "second", "third"], ["third", "first", "second"], ["first", "third", "second"],
     ]  # fmt: skip
+
+
+def seen_run(tmp_path: Path, inverted: Any, name: str, *inversions: dict[str, Any], **values: Any) -> Path:
+    """Make a run with finished inversions and their pictures."""
+    path = make_run(tmp_path / name).path
+    write_inversion_pictures(inverted(path, *inversions, **values))
+    return path
+
+
+def captions(page: Page) -> str:
+    section = page.text.partition("What a curious server reconstructs")[2]
+    return " ".join(section.partition("The command that repeats it")[0].split())
+
+
+def test_reconstructed_images_are_shown_with_what_they_came_from(tmp_path: Path, inverted: Any) -> None:
+    images, steps = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 200])
+    snapshots = {"snapshots": images.expand(2, -1, -1, -1, -1), "snapshot_steps": steps}
+    known = {"images": images, "originals": images, "psnr": [10.0, None], "ssim": [0.25, 0.75], **snapshots}
+    failed = {"images": images, "failure": "the loss was not finite", "psnr": [20.0, 30.0], "ssim": None}
+    scored = seen_run(tmp_path, inverted, "scored", known, failed, warnings=["Too large a learning rate."])
+    blind = {"images": images, "psnr": None, "ssim": None, "unscored": "nobody has the originals"}
+    unscored = seen_run(tmp_path, inverted, "unscored", blind, peak_memory_mib=None)
+    page = report(tmp_path, [scored, unscored, make_run(tmp_path / "plain").path])
+    assert captions(page).startswith(
+        "agic(steps=200) in scored: 4 images of 2 updates (rounds 1); mean PSNR 20.00 dB, SSIM 0.500; "
+        "LPIPS needs a file, which is not there; 12.3 s, at most 512 MiB "
+        "Too large a learning rate. Round 1, client 1 ended early: the loss was not finite "
+        "agic(steps=200) in unscored: 2 images of 1 update (rounds 1); no score: nobody has the originals; 12.3 s Runs"
+    )
+    shown = [{name: str(value) for name, value in found.items()} for tag, found in page.tags if tag == "img"]
+    assert [picture["alt"].partition(" ")[0] for picture in shown] == ["Images", "How", "Images"]
+    assert all(picture["src"].startswith("data:image/png;base64,") for picture in shown)
+    assert all(int(picture["width"]) > int(picture["height"]) > 100 for picture in shown)
+
+
+def test_runs_without_inversions_have_no_word_of_them(tmp_path: Path) -> None:
+    page = report(tmp_path, [make_run(tmp_path / "run").path])
+    assert "curious" not in page.text
+    assert "PSNR" not in page.text
+
+
+def test_of_many_warnings_and_failures_some_are_told(tmp_path: Path, inverted: Any) -> None:
+    failed = [{"images": torch.zeros(1, 1, 8, 8), "failure": "f" * 5000} for _ in range(12)]
+    page = report(tmp_path, [seen_run(tmp_path, inverted, "run", *failed, warnings=[f"warning {n}" for n in range(7)])])
+    assert "warning 4 and 2 more Round 1, client 0 ended early" in captions(page)
+    assert "client 4" in captions(page)
+    assert "client 5" not in captions(page)
+    assert "and 7 more" in captions(page)
+    assert max(map(len, captions(page).split())) < 2100
+
+
+def test_damaged_inversions_are_a_sentence_beside_a_whole_run(
+    tmp_path: Path, inverted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = {"images": torch.zeros(1, 1, 8, 8)}
+    for number, content in enumerate((b"", b"{", b"null", b"\xff", b"[" * 100_000, b'{"curious": 3}')):
+        (seen_run(tmp_path / "bad", inverted, f"bad{number}", image) / "inversions.json").write_bytes(content)
+    (make_run(tmp_path / "bad" / "folder").path / "inversions.json").mkdir()
+    bad = sorted((tmp_path / "bad").iterdir())
+    page = report(tmp_path, bad)
+    assert "damaged" not in {str(attributes.get("class")) for _, attributes in page.tags}
+    told = captions(page)
+    assert told.count("inversions.json cannot be read: ") == 7
+    assert told.count("inversions.json cannot be read: Invalid JSON: ") == 4
+    fake, missing = (seen_run(tmp_path / "odd", inverted, name, image) for name in ("fake", "missing"))
+    (fake / "inversions.png").write_text("<svg onload=alert(1)>")
+    (missing / "inversions.png").unlink()
+    told = captions(report(tmp_path, [fake, missing]))
+    assert "inversions.png is not shown: it is no PNG of at most 4,000,000 bytes." in told
+    assert "There is no inversions.png." in told
+    monkeypatch.setattr("flower_apps.report.pictures.LARGEST_PICTURE", 100)
+    large = report(tmp_path, [seen_run(tmp_path, inverted, "large", image)])
+    assert "img" not in {tag for tag, _ in large.tags}
+
+
+def test_nothing_of_an_inversion_becomes_markup(tmp_path: Path, inverted: Any) -> None:
+    def made(parent: str, text: str) -> Page:
+        image = {"images": torch.zeros(1, 1, 8, 8), "failure": text, "unscored": text, "psnr": None}
+        values = {"curious": text, "observed": text, "warnings": [text]}
+        return report(tmp_path / parent, [seen_run(tmp_path / parent, inverted, "run", image, **values)])
+
+    good, evil = made("good", "plain"), made("evil", EVIL)
+    assert Counter(tag for tag, _ in evil.tags) == Counter(tag for tag, _ in good.tags)
+    assert not [key for _, attributes in evil.tags for key in attributes if key.startswith("on")]
+    assert captions(evil).count(EVIL) == 5
+    assert str(7777 * 7777) not in evil.source
