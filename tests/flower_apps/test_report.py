@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from flower_apps.config import Settings
 from flower_apps.inversion_pictures import write_inversion_pictures
