@@ -53,23 +53,38 @@ def local_work(
     """Return the node's work after so many passes over its points, in an order drawn anew for each pass.
 
     alpha (n,): its duals, 0 at first. w (d,): the weights it was sent. curvature: sigma' K[l, l], sent with them.
-    passes >= 0: 0.5 is a straggler that reaches half of its points, 0 one that does nothing.
-    Raises ValueError for other shapes, and for a curvature or passes out of range.
+    passes >= 0: 0.5 is a straggler that reaches half of its points, 0 one that does nothing; infinitely many are, for
+    the squared loss, one linear system of d unknowns.
+    Raises ValueError for other shapes, for a curvature or passes out of range, and for the hinge's infinitely many.
     """
     n, d = points.x.shape
     if alpha.shape != (n,) or w.shape != (d,):
         raise ValueError(f"a node with {n} points of {d} features has n duals and d weights: {alpha.shape}, {w.shape}")
-    if not (0 < curvature < np.inf and 0 <= passes < np.inf):
+    if not (0 < curvature < np.inf and passes >= 0):
         raise ValueError(f"local work needs curvature > 0 and passes >= 0: {curvature = }, {passes = }")
-    after, moved = np.array(alpha, dtype=np.float64), np.array(w, dtype=np.float64)
+    if passes == np.inf and loss == "hinge":
+        raise ValueError("local work on the hinge needs a number of passes: passes = inf is for the squared loss")
     x = np.ascontiguousarray(points.x)
-    ascend(x, points.y, after, moved, curvature / n, loss == "hinge", _order(n, round(passes * n), generator))
+    if passes == np.inf:
+        after = _highest(points, alpha, w, curvature)
+    else:
+        after, moved = np.array(alpha, dtype=np.float64), np.array(w, dtype=np.float64)
+        ascend(x, points.y, after, moved, curvature / n, loss == "hinge", _order(n, round(passes * n), generator))
     return LocalWork(
         alpha=after,
         v=x.T @ after / n,
         loss=float(losses(loss, x, points.y, w).mean()),
         conjugate=float(conjugates(loss, alpha, points.y).mean()),
     )
+
+
+def _highest(points: Points, alpha: Array, w: Array, curvature: float) -> Array:
+    """Return the duals that no pass can raise: 2 (y - X w'), where w' = w + curvature (v - v of alpha) is theirs."""
+    n, d = points.x.shape
+    gram = points.x.T @ points.x * (2 * curvature / n)
+    pull = points.x.T @ (2 * points.y - alpha) * (curvature / n)
+    moved = np.linalg.solve(np.eye(d) + gram, w + pull)
+    return np.asarray(2 * (points.y - points.x @ moved), dtype=np.float64)
 
 
 def _order(n: int, steps: int, generator: torch.Generator) -> NDArray[np.int64]:

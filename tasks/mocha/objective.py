@@ -68,8 +68,8 @@ class Coupling:
     @cached_property
     def influence(self) -> Array:
         """K = A^-1 / 2, (m, m): K[t, s] is how far node s moves the weights of node t."""
-        inverse: Array = np.linalg.inv(self.penalty)
-        return (inverse + inverse.T) / 4
+        inverse = np.linalg.inv(self.penalty)
+        return np.asarray((inverse + inverse.T) / 4, dtype=np.float64)
 
     @cached_property
     def safety(self) -> float:

@@ -62,7 +62,7 @@ def solve(
     alpha = np.zeros(len(y)) if start is None else np.concatenate(list(start))
     if alpha.shape != y.shape:
         raise ValueError(f"there is a dual for each point: {len(y)} points, {len(alpha)} duals")
-    passes, every = 0, 1
+    passes = 0
     while True:
         alphas = tuple(np.split(alpha, ends[1:-1]))
         weights = coupling.weights(summed_duals(points, alphas))
@@ -71,10 +71,9 @@ def solve(
             return Solution(weights, alphas, coupling, above, below, passes)
         # The sums are made anew at each look at the gap, so rounding does not pile up.
         rows = np.ascontiguousarray(weights.T)
-        for _ in range(min(every, max_passes - passes)):
+        for _ in range(min(max(1, passes // 4), max_passes - passes)):
             _sweep(x, y, ends, alpha, rows, coupling.influence, loss == "hinge", _within(ends, generator))
             passes += 1
-        every = min(2 * every, 64)
 
 
 def solve_squared(points: Sequence[Points], coupling: Coupling, *, max_size: int = 5000) -> Solution:

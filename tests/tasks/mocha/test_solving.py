@@ -145,6 +145,20 @@ def test_local_work_raises_each_dual_to_its_maximum(generator):
     assert origin.alpha[0] == -1.0
 
 
+def test_infinitely_many_passes_are_what_many_passes_come_to(federation, generator):
+    (points,) = federation("squared", m=1, n=20)
+    start, w = generator_duals(points), np.array([0.5, -1.0, 2.0])
+    many, all_ = (local_work(points, start, w, 0.7, "squared", generator, passes=passes) for passes in (2000.0, np.inf))
+    np.testing.assert_allclose(all_.alpha, many.alpha, atol=1e-8)
+    np.testing.assert_allclose(all_.v, many.v, atol=1e-8)
+    with pytest.raises(ValueError, match="passes = inf is for the squared loss"):
+        local_work(federation("hinge", m=1)[0], np.zeros(12), w, 0.7, "hinge", generator, passes=np.inf)
+
+
+def generator_duals(points: Points) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=len(points))
+
+
 def test_a_straggler_reaches_the_part_it_says(federation, generator):
     points = federation("squared", m=1, n=40)[0]
     for passes, reached in ((0.0, 0), (0.25, 10), (0.5, 20), (1.0, 40), (1.5, 40)):
