@@ -1,0 +1,34 @@
+"""Inject random points into nodes that are no targets: what a search for better ones has to beat.
+
+Paper: G. Sun, Y. Cong, J. Dong, Q. Wang, L. Lyu and J. Liu, "Data Poisoning Attacks on Federated Machine Learning",
+IEEE Internet of Things Journal 2022, Section V-B, random indirect attacks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from attacks import Knowledge
+from attacks.multitask import Injection, View
+from attacks.multitask._placing import Labels, Placing, injected_at_random
+
+NEEDS = frozenset({Knowledge.OWN_DATA})
+
+
+def random_indirect(
+    view: View,
+    generator: torch.Generator,
+    *,
+    ratio: float = 0.2,
+    radius: float | None = None,
+    labels: Labels = "flipped",
+) -> Injection:
+    """Return points of random directions on the surface of the ball, where `at2fl(mode="indirect")` begins.
+
+    The options are those of `attacks.multitask._placing.Placing`. Of the same generator, nodes and labels are those of
+    the search too; `attacks.multitask.random_twin` gives a finished search's points random directions at equal norms.
+    Raises ValueError for options out of range.
+    """
+    placing = Placing(mode="indirect", ratio=ratio, radius=radius, labels=labels)
+    return Injection(injected_at_random("random_indirect", view, placing, generator), np.empty(0))
