@@ -64,6 +64,11 @@ class View:
             raise ValueError(f"targets are nodes from 0 to {m - 1}: targets = {self.targets}")
 
     @property
+    def span(self) -> tuple[float, float]:
+        """The smallest and the largest target of all nodes: the scale of a score, which is no secret."""
+        return min(each.y.min() for each in self.points), max(each.y.max() for each in self.points)
+
+    @property
     def movable(self) -> int:
         """Number of features, without the intercept: the leading columns, which an injected point may choose."""
         return self.points[0].x.shape[1] - self.intercept

@@ -89,7 +89,7 @@ def implicit(
 
 def _follow_squared(g: Array, points: Sequence[Points], solution: Solution) -> tuple[Array, list[Array]]:
     """Return p' (d, m) and by node u (N,)."""
-    factors = curvature_factors(points, solution.coupling)
+    factors = solution.factors or curvature_factors(points, solution.coupling)
     pulls = cho_solve(factors, g.T.ravel()).reshape(g.T.shape).T
     return pulls, [2 / len(each) * each.x @ pulls[:, node] for node, each in enumerate(points)]
 

@@ -22,8 +22,8 @@ class Placing:
     `mode`: see `Mode`. `ratio` > 0: of each source, this share of its clean points, rounded up, is injected. `radius`:
     of the ball for the features, around the origin; None is the norm of the source's longest clean point, so that
     an injected one is not the longest. `labels`: those of as many clean points of the source, drawn at random: turned
-    over ("flipped"; a number is mirrored at the middle of the source's range), as they are ("copied"), or
-    "random", which are 1 or -1, or numbers drawn uniformly from the source's range.
+    over ("flipped"; a number is mirrored at the middle of the range of all nodes), as they are ("copied"), or
+    "random", which are 1 or -1, or numbers drawn uniformly from the range of all nodes.
     """
 
     mode: Mode
@@ -74,15 +74,15 @@ class Placing:
         return Points(turned(x, view.movable, generator), self._labels(view, clean, rows, generator))
 
     def _labels(self, view: View, clean: Points, rows: np.ndarray, generator: torch.Generator) -> Array:
-        y = clean.y[rows]
+        y, (low, high) = clean.y[rows], view.span
         if self.labels == "copied":
             return y
         if self.labels == "flipped":
-            return -y if view.loss == "hinge" else clean.y.min() + clean.y.max() - y
+            return -y if view.loss == "hinge" else low + high - y
         drawn = torch.rand(len(rows), generator=generator, dtype=torch.float64).numpy()
         if view.loss == "hinge":
             return np.where(drawn < 0.5, -1.0, 1.0)
-        return clean.y.min() + drawn * np.ptp(clean.y)
+        return low + drawn * (high - low)
 
 
 def into_ball(x: Array, movable: int, radius: float) -> Array:

@@ -22,7 +22,10 @@ from tasks.multitask import Array, Loss, Points
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """Weights (d, m), the duals (n_l,) of each node, the coupling they belong to, and F and D there."""
+    """Weights (d, m), the duals (n_l,) of each node, the coupling they belong to, and F and D there.
+
+    `factors` are those of `curvature_factors`, where the solution came from them: the next system costs nothing then.
+    """
 
     weights: Array
     alphas: tuple[Array, ...]
@@ -30,6 +33,7 @@ class Solution:
     primal: float
     dual: float
     passes: int
+    factors: tuple[Array, bool] | None = None
 
     @property
     def gap(self) -> float:
@@ -89,7 +93,7 @@ def solve_squared(points: Sequence[Points], coupling: Coupling, *, max_size: int
         primal(points, weights, coupling, "squared"),
         dual(points, alphas, coupling, "squared"),
     )
-    return Solution(weights, alphas, coupling, above, below, 0)
+    return Solution(weights, alphas, coupling, above, below, 0, factors)
 
 
 def curvature_factors(points: Sequence[Points], coupling: Coupling, *, max_size: int = 5000) -> tuple[Array, bool]:
