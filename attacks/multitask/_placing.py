@@ -13,6 +13,7 @@ from attacks.multitask import Mode, View, turned
 from tasks.multitask import Array, Points
 
 Labels = Literal["flipped", "copied", "random"]
+Start = Literal["clean", "surface"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,13 +24,15 @@ class Placing:
     of the ball for the features, around the origin; None is the norm of the source's longest clean point, so that
     an injected one is not the longest. `labels`: those of as many clean points of the source, drawn at random: turned
     over ("flipped"; a number is mirrored at the middle of the range of all nodes), as they are ("copied"), or
-    "random", which are 1 or -1, or numbers drawn uniformly from the range of all nodes.
+    "random", which are 1 or -1, or numbers drawn uniformly from the range of all nodes. `start`: the features are those
+    of the same clean points ("clean"), or have a random direction on the surface of the ball.
     """
 
     mode: Mode
     ratio: float
     radius: float | None
     labels: Labels
+    start: Start
 
     def check(self, attack: str) -> None:
         """Raise ValueError, with the name of the attack, for an option out of range."""
@@ -37,6 +40,8 @@ class Placing:
             raise ValueError(f"{attack} has mode out of {', '.join(get_args(Mode))}: mode = {self.mode}")
         if self.labels not in get_args(Labels):
             raise ValueError(f"{attack} has labels out of {', '.join(get_args(Labels))}: labels = {self.labels}")
+        if self.start not in get_args(Start):
+            raise ValueError(f"{attack} has start out of {', '.join(get_args(Start))}: start = {self.start}")
         if not 0 < self.ratio < math.inf:
             raise ValueError(f"{attack} needs a finite ratio > 0: ratio = {self.ratio}")
         if self.radius is not None and not 0 < self.radius < math.inf:
@@ -64,11 +69,14 @@ class Placing:
             return self.radius
         return float(np.linalg.norm(points.x[:, : view.movable], axis=1).max())
 
-    def start(self, view: View, source: int, generator: torch.Generator) -> Points:
-        """Return points of a random direction on the surface of the ball, with their labels."""
+    def place(self, view: View, source: int, generator: torch.Generator) -> Points:
+        """Return the points that a search begins with, with their labels."""
         clean = view.points[source]
         count = math.ceil(self.ratio * len(clean))
         rows = torch.randint(len(clean), (count,), generator=generator).numpy()
+        if self.start == "clean":
+            x = into_ball(clean.x[rows], view.movable, self.radius_of(clean, view))
+            return Points(x, self._labels(view, clean, rows, generator))
         x = np.ones((count, clean.x.shape[1]))
         x[:, : view.movable] *= self.radius_of(clean, view) / math.sqrt(view.movable)
         return Points(turned(x, view.movable, generator), self._labels(view, clean, rows, generator))
@@ -96,4 +104,4 @@ def into_ball(x: Array, movable: int, radius: float) -> Array:
 def injected_at_random(attack: str, view: View, placing: Placing, generator: torch.Generator) -> dict[int, Points]:
     """Return points where every attack begins, by source node."""
     placing.check(attack)
-    return {source: placing.start(view, source, generator) for source in placing.sources(attack, view, generator)}
+    return {source: placing.place(view, source, generator) for source in placing.sources(attack, view, generator)}

@@ -18,7 +18,7 @@ import torch
 from attacks import Knowledge
 from attacks.multitask import Injection, Mode, View
 from attacks.multitask._gradients import as_printed, by_duals, implicit, of_targets, upper
-from attacks.multitask._placing import Labels, Placing, injected_at_random, into_ball
+from attacks.multitask._placing import Labels, Placing, Start, injected_at_random, into_ball
 from tasks.mocha.objective import Coupling
 from tasks.mocha.server_work import learnt_omega
 from tasks.mocha.solving import Solution, solve, solve_squared
@@ -44,14 +44,16 @@ def at2fl(
     unit: bool = True,
     passes: int | None = None,
     labels: Labels = "flipped",
+    start: Start = "clean",
 ) -> Injection:
     """Return the points of the iteration at which the targets' loss was largest.
 
-    They begin where `random_direct` and its kin leave them, and are moved along the gradient and back into the ball:
-    by step * radius along each point's own direction with `unit`, by step * gradient without (Equation 4, where the
-    paper has step 100). Between moves the duals of all points, injected ones too, follow from where they were: for so
-    many `passes` (Algorithm 1 has one), or to the optimum, which is exact for the squared loss of up to 2,000 unknowns
-    and else a relative gap of 1e-3, or what 100 passes leave of it.
+    They begin as clean points of the source with other labels, or with `start="surface"` where `random_direct` and its
+    kin leave them, and are moved along the gradient and back into the ball: by step * radius along each point's own
+    direction with `unit`, by step * gradient without (Equation 4, where the paper has step 100). Between moves the
+    duals of all points, injected ones too, follow from where they were: for so many `passes` (Algorithm 1 has one), or
+    to the optimum, which is exact for the squared loss of up to 2,000 unknowns and else has a relative gap of 1e-3, or
+    what 100 passes leave of it.
 
     gradient: "implicit" lets duals follow each point's move, exactly for the squared loss, and for the hinge as long
     as no point crosses the margin; "duals" holds them; "printed" is Equations 14 and 16 to the letter. `mode`,
@@ -67,7 +69,7 @@ def at2fl(
             "at2fl needs a finite step > 0, iterations >= 0 and passes >= 1: "
             f"step = {step}, iterations = {iterations}, passes = {passes}"
         )
-    placing = Placing(mode=mode, ratio=ratio, radius=radius, labels=labels)
+    placing = Placing(mode=mode, ratio=ratio, radius=radius, labels=labels, start=start)
     points = injected_at_random("at2fl", view, placing, generator)
     radii = {source: placing.radius_of(view.points[source], view) for source in points}
     best = Injection(points, np.empty(0))

@@ -24,11 +24,12 @@ def random_indirect(
     radius: float | None = None,
     labels: Labels = "flipped",
 ) -> Injection:
-    """Return points of random directions on the surface of the ball, where `at2fl(mode="indirect")` begins.
+    """Return points of random directions on the surface of the ball.
 
-    The options are those of `attacks.multitask._placing.Placing`. Of the same generator, nodes and labels are those of
-    the search too; `attacks.multitask.random_twin` gives a finished search's points random directions at equal norms.
+    Of the same generator it is where `at2fl(mode="indirect", start="surface")` begins, with its nodes and labels. The
+    options are those of `attacks.multitask._placing.Placing`. `attacks.multitask.random_twin` gives the points of a
+    finished search random directions at equal norms.
     Raises ValueError for options out of range.
     """
-    placing = Placing(mode="indirect", ratio=ratio, radius=radius, labels=labels)
+    placing = Placing(mode="indirect", ratio=ratio, radius=radius, labels=labels, start="surface")
     return Injection(injected_at_random("random_indirect", view, placing, generator), np.empty(0))

@@ -41,7 +41,7 @@ def test_the_loss_rises_beyond_that_of_a_random_twin(view, generator, mode, loss
 @pytest.mark.parametrize("mode", ["direct", "indirect", "hybrid"])
 def test_it_begins_where_the_random_attack_of_its_kind_ends(view, mode):
     seen = view("squared", m=6)
-    started = at2fl(seen, torch.Generator().manual_seed(3), mode=mode, iterations=0)
+    started = at2fl(seen, torch.Generator().manual_seed(3), mode=mode, start="surface", iterations=0)
     drawn = RANDOM[mode](seen, torch.Generator().manual_seed(3))
     assert started.points.keys() == drawn.points.keys()
     for source, points in drawn.points.items():
@@ -78,6 +78,17 @@ def test_labels_are_turned_copied_or_drawn(view, generator):
     (turned,) = random_direct(hinge, torch.Generator().manual_seed(0), labels="flipped").points.values()
     (copied,) = random_direct(hinge, torch.Generator().manual_seed(0), labels="copied").points.values()
     assert np.array_equal(turned.y, -copied.y)
+
+
+def test_a_search_begins_with_clean_points_of_its_sources_within_the_ball(view):
+    seen = view("squared")
+    for radius in (None, 1.0):
+        begun = at2fl(seen, torch.Generator().manual_seed(0), mode="indirect", radius=radius, iterations=0)
+        for source, points in begun.points.items():
+            clean = into_ball(seen.points[source].x, 3, np.inf if radius is None else radius)
+            assert all((row == clean).all(axis=1).any() for row in points.x)
+    with pytest.raises(ValueError, match="start out of clean, surface: start = far"):
+        at2fl(seen, torch.Generator(), start="far")
 
 
 def test_a_twin_has_the_nodes_labels_and_norms_and_other_directions(view, generator):

@@ -31,8 +31,8 @@ def differences(value, x: np.ndarray) -> np.ndarray:
 
 
 def start(view: View, source: int) -> Points:
-    placing = Placing(mode="direct", ratio=0.2, radius=2.0, labels="flipped")
-    return placing.start(view, source, torch.Generator().manual_seed(1)).select(np.arange(ROWS))
+    placing = Placing(mode="direct", ratio=0.2, radius=2.0, labels="flipped", start="surface")
+    return placing.place(view, source, torch.Generator().manual_seed(1)).select(np.arange(ROWS))
 
 
 @pytest.mark.parametrize("source", [0, 1, 3])  # into a target, into the other, beside both
