@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-from attacks.multitask import Mode, View, turned
+from attacks.multitask import Injection, Mode, View, turned
 from tasks.multitask import Array, Points
 
 Labels = Literal["flipped", "copied", "random"]
@@ -105,3 +105,17 @@ def injected_at_random(attack: str, view: View, placing: Placing, generator: tor
     """Return points where every attack begins, by source node."""
     placing.check(attack)
     return {source: placing.place(view, source, generator) for source in placing.sources(attack, view, generator)}
+
+
+def on_the_surface(
+    attack: str,
+    view: View,
+    generator: torch.Generator,
+    mode: Mode,
+    ratio: float,
+    radius: float | None,
+    labels: Labels,
+) -> Injection:
+    """Return what the random attack of that name injects."""
+    placing = Placing(mode=mode, ratio=ratio, radius=radius, labels=labels, start="surface")
+    return Injection(injected_at_random(attack, view, placing, generator), np.empty(0))

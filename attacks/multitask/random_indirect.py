@@ -6,12 +6,11 @@ IEEE Internet of Things Journal 2022, Section V-B, random indirect attacks.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from attacks import Knowledge
 from attacks.multitask import Injection, View
-from attacks.multitask._placing import Labels, Placing, injected_at_random
+from attacks.multitask._placing import Labels, on_the_surface
 
 NEEDS = frozenset({Knowledge.OWN_DATA})
 
@@ -31,5 +30,4 @@ def random_indirect(
     finished search random directions at equal norms.
     Raises ValueError for options out of range.
     """
-    placing = Placing(mode="indirect", ratio=ratio, radius=radius, labels=labels, start="surface")
-    return Injection(injected_at_random("random_indirect", view, placing, generator), np.empty(0))
+    return on_the_surface("random_indirect", view, generator, "indirect", ratio, radius, labels)
