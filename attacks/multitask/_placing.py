@@ -14,6 +14,8 @@ from tasks.multitask import Array, Points
 
 Labels = Literal["flipped", "copied", "random"]
 Start = Literal["clean", "surface"]
+USUAL = 0.95
+"""Share of its clean points that lie in the ball of a source whose radius nobody gave."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +23,12 @@ class Placing:
     """What every attack of this folder has as options.
 
     `mode`: see `Mode`. `ratio` > 0: of each source, this share of its clean points, rounded up, is injected. `radius`:
-    of the ball for the features, around the origin; None is the norm of the source's longest clean point, so that
-    an injected one is not the longest. `labels`: those of as many clean points of the source, drawn at random: turned
-    over ("flipped"; a number is mirrored at the middle of the range of all nodes), as they are ("copied"), or
-    "random", which are 1 or -1, or numbers drawn uniformly from the range of all nodes. `start`: the features are those
-    of the same clean points ("clean"), or have a random direction on the surface of the ball.
+    of the ball for the features, around the origin; None is the norm that 19 of 20 of the source's clean points do not
+    exceed, so that injected ones are not outliers (the longest clean point may be one). `labels`: those of as many
+    clean points of the source, drawn at random: turned over ("flipped"; a number is mirrored at the middle of the range
+    of all nodes), as they are ("copied"), or "random", which are 1 or -1, or numbers drawn uniformly from the range of
+    all nodes. `start`: the features are those of the same clean points ("clean"), or have a random direction on the
+    surface of the ball.
     """
 
     mode: Mode
@@ -67,7 +70,7 @@ class Placing:
         """Return the radius of the ball for points injected into a node."""
         if self.radius is not None:
             return self.radius
-        return float(np.linalg.norm(points.x[:, : view.movable], axis=1).max())
+        return float(np.quantile(np.linalg.norm(points.x[:, : view.movable], axis=1), USUAL))
 
     def place(self, view: View, source: int, generator: torch.Generator) -> Points:
         """Return the points that a search begins with, with their labels."""
