@@ -80,7 +80,7 @@ def at2fl(
         current = Injection(points, np.empty(0)).into(view.points)
         solution = _lower(current, coupling, view, generator, duals, passes)
         losses.append(upper(view, solution.weights))
-        if losses[-1] >= max(losses):
+        if int(np.argmax(losses)) == iteration:
             best = Injection(points, np.empty(0), iteration)
         if iteration == iterations:
             break
