@@ -44,7 +44,7 @@ class View:
     intercept : whether the last column is a 1, which an injected point has too.
     floor : where the federation learns its relation matrix, the floor it does it with; None where that is fixed.
 
-    Raises ValueError where targets are not nodes, or all nodes have to be targets' sources and cannot.
+    Raises ValueError where targets are no nodes or stand twice, and where the relation matrix is of other nodes.
     """
 
     points: tuple[Points, ...]
