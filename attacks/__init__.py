@@ -18,3 +18,5 @@ class Knowledge(StrEnum):
     DEFENSE = "the defense"
     TARGET_DATA = "data like the target's"
     HONEST_UPDATES = "what honest clients send"
+    NODES_DATA = "every node's data"
+    RELATIONS = "how the nodes are related"

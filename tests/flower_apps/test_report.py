@@ -474,7 +474,7 @@ def test_reconstructed_images_are_shown_with_what_they_came_from(tmp_path: Path,
 
 def test_runs_without_inversions_have_no_word_of_them(tmp_path: Path) -> None:
     page = report(tmp_path, [make_run(tmp_path / "run").path])
-    assert "curious" not in page.text
+    assert "curious server" not in page.text
     assert "PSNR" not in page.text
 
 

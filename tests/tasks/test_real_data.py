@@ -11,6 +11,10 @@ import torch
 from tasks.cifar10 import cifar10
 from tasks.fashion_mnist import fashion_mnist
 from tasks.mnist import mnist
+from tasks.multitask.har import har
+from tasks.multitask.landmine import landmine
+from tasks.multitask.parkinsons_motor import parkinsons_motor
+from tasks.multitask.parkinsons_total import parkinsons_total
 from tasks.phishing_websites import phishing_websites
 from tasks.sent140 import sent140
 
@@ -73,3 +77,23 @@ def test_tweets_are_read_and_nearly_all_words_have_vectors():
     tokens = task.train.x[task.train.x != 0]
     assert float((tokens == 1).float().mean()) < 0.15
     assert 10 < len(tokens) / len(task.train) < 15
+
+
+@pytest.mark.parametrize(
+    ("task", "file", "name", "nodes", "points", "features"),
+    [
+        (landmine, "landmine.mat", "landmine", 29, 14_820, 9),
+        (parkinsons_total, "parkinsons_updrs.csv", "parkinsons_total", 42, 5875, 16),
+        (parkinsons_motor, "parkinsons_updrs.csv", "parkinsons_motor", 42, 5875, 16),
+        (har, "uci_har_561_rebuilt.npz", "har_rebuilt", 30, 10_299, 557),  # four of 561 never move
+    ],
+)
+def test_nodes_points_and_features_are_the_published_ones(task, file, name, nodes, points, features):
+    if not (Path(FOLDER) / file).exists():
+        pytest.skip(f"{FOLDER} has no {file}")
+    loaded = task(Path(FOLDER))
+    assert (loaded.name, len(loaded.nodes), len(loaded.features) - 1) == (name, nodes, features)
+    assert sum(len(node.train) + len(node.test) for node in loaded.nodes) == points
+    if task is landmine:
+        mines = sum((node.train.y == 1).sum() + (node.test.y == 1).sum() for node in loaded.nodes)
+        assert mines == 904  # 6.1%

@@ -1,0 +1,149 @@
+"""Inject points that a search moves so that the targets' models go wrong: directly, through related nodes, or both.
+
+Paper: G. Sun, Y. Cong, J. Dong, Q. Wang, L. Lyu and J. Liu, "Data Poisoning Attacks on Federated Machine Learning",
+IEEE Internet of Things Journal 2022, Equations 3 to 16 and Algorithm 1 (AT2FL). What the paper prints and what is
+derived here differ: see `gradient`, and the derivation in `attacks/multitask/_gradients.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+
+from attacks import Knowledge
+from attacks.multitask import Injection, Mode, View
+from attacks.multitask._gradients import as_printed, by_duals, implicit, of_targets, upper
+from attacks.multitask._placing import Labels, Placing, Start, injected_at_random, into_ball
+from tasks.mocha.objective import Coupling
+from tasks.mocha.server_work import learnt_omega
+from tasks.mocha.solving import Solution, solve, solve_squared
+from tasks.multitask import Array, Points
+
+NEEDS = frozenset({Knowledge.OWN_DATA, Knowledge.TARGET_DATA, Knowledge.NODES_DATA, Knowledge.RELATIONS})
+
+Gradient = Literal["implicit", "duals", "printed"]
+LINEAR_SYSTEM = 2000
+"""Up to so many unknowns the squared loss is solved as one linear system, not by passes."""
+
+
+def at2fl(
+    view: View,
+    generator: torch.Generator,
+    *,
+    mode: Mode = "direct",
+    ratio: float = 0.2,
+    step: float = 0.3,
+    radius: float | None = None,
+    iterations: int = 30,
+    gradient: Gradient = "implicit",
+    unit: bool = True,
+    passes: int | None = None,
+    labels: Labels = "flipped",
+    start: Start = "clean",
+) -> Injection:
+    """Return the points of the iteration at which the targets' loss was largest.
+
+    They begin as clean points of the source with other labels, or with `start="surface"` where `random_direct` and its
+    kin leave them, and are moved along the gradient and back into the ball: by step * radius along each point's own
+    direction with `unit`, by step * gradient without (Equation 4, where the paper has step 100). Between moves the
+    duals of all points, injected ones too, follow from where they were: for so many `passes` (Algorithm 1 has one), or
+    to the optimum, which is exact for the squared loss of up to 2,000 unknowns and else has a relative gap of 1e-3, or
+    what 100 passes leave of it.
+
+    gradient: "implicit" lets duals follow each point's move, exactly for the squared loss, and for the hinge as long
+    as no point crosses the margin; "duals" holds them; "printed" is Equations 14 and 16 to the letter. `mode`,
+    `ratio`, `radius` and `labels` are those of `Placing`. The relation matrix is held in a gradient, as in the paper,
+    and learnt anew after each solution where the view has a floor.
+
+    Raises ValueError for options out of range, and where an indirect attack has too few nodes beside its targets.
+    """
+    if gradient not in get_args(Gradient):
+        raise ValueError(f"at2fl has gradient out of {', '.join(get_args(Gradient))}: gradient = {gradient}")
+    if not 0 < step < math.inf or iterations < 0 or (passes is not None and passes < 1):
+        raise ValueError(
+            "at2fl needs a finite step > 0, iterations >= 0 and passes >= 1: "
+            f"step = {step}, iterations = {iterations}, passes = {passes}"
+        )
+    placing = Placing(mode=mode, ratio=ratio, radius=radius, labels=labels, start=start)
+    points = injected_at_random("at2fl", view, placing, generator)
+    radii = {source: placing.radius_of(view.points[source], view) for source in points}
+    best = Injection(points, np.empty(0))
+    losses: list[float] = []
+    coupling, duals = view.coupling, None
+    before = {source: np.zeros(len(each)) for source, each in points.items()}
+    for iteration in range(iterations + 1):
+        current = Injection(points, np.empty(0)).into(view.points)
+        solution = _lower(current, coupling, view, generator, duals, passes)
+        losses.append(upper(view, solution.weights))
+        if int(np.argmax(losses)) == iteration:
+            best = Injection(points, np.empty(0), iteration)
+        if iteration == iterations:
+            break
+        duals = solution.alphas
+        mine = {source: duals[source][len(view.points[source]) :] for source in points}
+        moves = _moves(gradient, view, current, solution, mine, before)
+        points = {
+            source: Points(
+                into_ball(
+                    each.x + _stepped(moves[source], view.movable, step, radii[source], unit),
+                    view.movable,
+                    radii[source],
+                ),
+                each.y,
+            )
+            for source, each in points.items()
+        }
+        before = mine
+        if view.floor is not None:
+            coupling = Coupling(learnt_omega(solution.weights, floor=view.floor), coupling.lambda1, coupling.lambda2)
+    return replace(best, losses=np.array(losses))
+
+
+def _lower(
+    points: Sequence[Points],
+    coupling: Coupling,
+    view: View,
+    generator: torch.Generator,
+    duals: Sequence[Array] | None,
+    passes: int | None,
+) -> Solution:
+    """Return what the federation would learn from the points, from the duals where it stood."""
+    if passes is not None:
+        return solve(points, coupling, view.loss, generator, gap=0.0, max_passes=passes, start=duals)
+    if view.loss == "squared" and len(points) * points[0].x.shape[1] <= LINEAR_SYSTEM:
+        return solve_squared(points, coupling)
+    return solve(points, coupling, view.loss, generator, gap=1e-3, max_passes=100, start=duals)
+
+
+def _moves(
+    gradient: Gradient,
+    view: View,
+    points: Sequence[Points],
+    solution: Solution,
+    alphas: dict[int, Array],
+    before: dict[int, Array],
+) -> dict[int, Array]:
+    """Return the gradient of the targets' loss in each injected point, (n, d) by source."""
+    if gradient == "printed":
+        changes = {source: alpha - before[source] for source, alpha in alphas.items()}
+        return as_printed(of_targets(view, solution.weights, printed=True), solution.coupling, changes)
+    g = of_targets(view, solution.weights)
+    if gradient == "duals":
+        return by_duals(g, solution.coupling, alphas, {source: len(points[source]) for source in alphas})
+    injected = {source: len(alpha) for source, alpha in alphas.items()}
+    return implicit(g, points, injected, solution, view.loss)
+
+
+def _stepped(move: Array, movable: int, step: float, radius: float, unit: bool) -> Array:
+    """Return how far each point moves, (n, d): nothing in the intercept, nothing for a point without a gradient."""
+    free = move.copy()
+    free[:, movable:] = 0
+    if not unit:
+        return step * free
+    norms = np.linalg.norm(free, axis=1, keepdims=True)
+    return free * np.where(norms > 0, step * radius / np.where(norms > 0, norms, 1.0), 0.0)

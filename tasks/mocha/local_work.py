@@ -1,0 +1,122 @@
+"""What one node does in a round of MOCHA: dual coordinate ascent on its own part of the dual.
+
+Paper: Smith et al., "Federated Multi-Task Learning", NeurIPS 2017, Equation 4; Shalev-Shwartz and Zhang, "Stochastic
+Dual Coordinate Ascent Methods for Regularized Loss Minimization", JMLR 2013, for the steps.
+
+With w the weights that came from the server, node l raises
+
+    -(1/n) sum_i L*(-(a_i + c_i)) - w . u - (sigma' K[l, l] / 2) |u|^2,   u = (1/n) sum_i c_i x_i,
+
+one c_i at a time, each to its exact maximum. sigma' makes the sum of all nodes' answers raise the dual, whatever the
+others do, so nobody has to wait: a node may do any part of its work, or none. In Equations 12 and 13 of Sun et al.
+(2022) the inner product is x . x a; the derivative of the line above has x . w, with w the weights as they move.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numba import njit
+from numpy.typing import NDArray
+
+from tasks.mocha.objective import conjugates, losses
+from tasks.multitask import Array, Loss, Points
+
+
+@dataclass(frozen=True, eq=False)
+class LocalWork:
+    """What a node has after its work: `alpha` (n,) stays with it, `v` (d,) goes to the server.
+
+    `v` is the sum of all its duals and not of their change, so that a reply that is lost does no harm: the next one
+    carries all of it. `loss` is its mean loss at the weights it was sent, `conjugate` the mean of L*(-a) before its
+    work; with them the server has the primal, the dual and the gap of the weights it sent.
+    """
+
+    alpha: Array
+    v: Array
+    loss: float
+    conjugate: float
+
+
+def local_work(
+    points: Points,
+    alpha: Array,
+    w: Array,
+    curvature: float,
+    loss: Loss,
+    generator: torch.Generator,
+    *,
+    passes: float = 1.0,
+) -> LocalWork:
+    """Return the node's work after so many passes over its points, in an order drawn anew for each pass.
+
+    alpha (n,): its duals, 0 at first. w (d,): the weights it was sent. curvature: sigma' K[l, l], sent with them.
+    passes >= 0: 0.5 is a straggler that reaches half of its points, 0 one that does nothing; infinitely many are, for
+    the squared loss, one linear system of d unknowns.
+    Raises ValueError for other shapes, for a curvature or passes out of range, and for the hinge's infinitely many.
+    """
+    n, d = points.x.shape
+    if alpha.shape != (n,) or w.shape != (d,):
+        raise ValueError(f"a node with {n} points of {d} features has n duals and d weights: {alpha.shape}, {w.shape}")
+    if not (0 < curvature < np.inf and passes >= 0):
+        raise ValueError(f"local work needs curvature > 0 and passes >= 0: {curvature = }, {passes = }")
+    if passes == np.inf and loss == "hinge":
+        raise ValueError("local work on the hinge needs a number of passes: passes = inf is for the squared loss")
+    x = np.ascontiguousarray(points.x)
+    if passes == np.inf:
+        after = _highest(points, alpha, w, curvature)
+    else:
+        after, moved = np.array(alpha, dtype=np.float64), np.array(w, dtype=np.float64)
+        ascend(x, points.y, after, moved, curvature / n, loss == "hinge", _order(n, round(passes * n), generator))
+    return LocalWork(
+        alpha=after,
+        v=x.T @ after / n,
+        loss=float(losses(loss, x, points.y, w).mean()),
+        conjugate=float(conjugates(loss, alpha, points.y).mean()),
+    )
+
+
+def _highest(points: Points, alpha: Array, w: Array, curvature: float) -> Array:
+    """Return the duals that no pass can raise: 2 (y - X w'), where w' = w + curvature (v - v of alpha) is theirs."""
+    n, d = points.x.shape
+    gram = points.x.T @ points.x * (2 * curvature / n)
+    pull = points.x.T @ (2 * points.y - alpha) * (curvature / n)
+    moved = np.linalg.solve(np.eye(d) + gram, w + pull)
+    return np.asarray(2 * (points.y - points.x @ moved), dtype=np.float64)
+
+
+def _order(n: int, steps: int, generator: torch.Generator) -> NDArray[np.int64]:
+    """Return `steps` rows out of n, in one permutation after the other."""
+    rounds = [torch.randperm(n, generator=generator).numpy() for _ in range(-(-steps // n))]
+    return np.concatenate(rounds)[:steps] if rounds else np.empty(0, np.int64)
+
+
+# "reassoc" allows vector sums in the inner products.
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def ascend(x: Array, y: Array, alpha: Array, w: Array, curvature: float, hinge: bool, order: NDArray[np.int64]) -> None:
+    """Raise the duals of the rows in `order` one by one, in place; w follows by curvature * change * x.
+
+    The curvature is here that of the sum of duals divided by n.
+    """
+    d = w.size
+    for i in order:
+        row = x[i]
+        z = 0.0
+        square = 0.0
+        for k in range(d):
+            z += row[k] * w[k]
+            square += row[k] * row[k]
+        bend = curvature * square
+        if hinge:
+            slack = 1 - y[i] * z
+            # A point at the origin does not bend the dual: its loss is 1 whatever the weights.
+            raised = min(1.0, max(0.0, y[i] * alpha[i] + slack / bend)) if bend > 0 else 1.0
+            change = y[i] * raised - alpha[i]
+        else:
+            change = (y[i] - z - alpha[i] / 2) / (0.5 + bend)
+        if change != 0:
+            alpha[i] += change
+            for k in range(d):
+                w[k] += curvature * change * row[k]

@@ -1,0 +1,194 @@
+"""Solving the whole objective: round by round as a federation does, and at one place as an attacker or a test does.
+
+Paper: Smith et al., "Federated Multi-Task Learning", NeurIPS 2017, Algorithm 1, for the rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numba import njit
+from numpy.typing import NDArray
+from scipy.linalg import block_diag, cho_factor, cho_solve
+
+from tasks.mocha.local_work import ascend, local_work
+from tasks.mocha.objective import Coupling, dual, primal, summed_duals
+from tasks.mocha.server_work import Server
+from tasks.multitask import Array, Loss, Points
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """Weights (d, m), the duals (n_l,) of each node, the coupling they belong to, and F and D there.
+
+    `factors` are those of `curvature_factors`, where the solution came from them: the next system costs nothing then.
+    """
+
+    weights: Array
+    alphas: tuple[Array, ...]
+    coupling: Coupling
+    primal: float
+    dual: float
+    passes: int
+    factors: tuple[Array, bool] | None = None
+
+    @property
+    def gap(self) -> float:
+        """F - D; no weights have an F that is smaller by more."""
+        return self.primal - self.dual
+
+
+def solve(
+    points: Sequence[Points],
+    coupling: Coupling,
+    loss: Loss,
+    generator: torch.Generator,
+    *,
+    gap: float = 1e-6,
+    max_passes: int = 10_000,
+    start: Sequence[Array] | None = None,
+) -> Solution:
+    """Return weights whose duality gap is at most `gap` times F, or those after `max_passes`: look at their `gap`.
+
+    Coordinate ascent over all nodes' points; after a node's points the weights of all others follow, so it needs fewer
+    passes than a federation, whose nodes learn of each other once a round. `start`: duals to begin with, 0 by default.
+    Raises ValueError where the nodes are not as many as the coupling's.
+    """
+    m = len(coupling.omega)
+    if len(points) != m:
+        raise ValueError(f"a relation matrix of {m} nodes needs as many nodes: there are {len(points)}")
+    x = np.concatenate([each.x for each in points])
+    y = np.concatenate([each.y for each in points])
+    ends = np.cumsum([0, *(len(each) for each in points)])
+    alpha = np.zeros(len(y)) if start is None else np.concatenate(list(start))
+    if alpha.shape != y.shape:
+        raise ValueError(f"there is a dual for each point: {len(y)} points, {len(alpha)} duals")
+    passes = 0
+    while True:
+        alphas = tuple(np.split(alpha, ends[1:-1]))
+        weights = coupling.weights(summed_duals(points, alphas))
+        above, below = primal(points, weights, coupling, loss), dual(points, alphas, coupling, loss)
+        if above - below <= gap * above or passes >= max_passes:
+            return Solution(weights, alphas, coupling, above, below, passes)
+        # The sums are made anew at each look at the gap, so rounding does not pile up.
+        rows = np.ascontiguousarray(weights.T)
+        for _ in range(min(max(1, passes // 4), max_passes - passes)):
+            _sweep(x, y, ends, alpha, rows, coupling.influence, loss == "hinge", _within(ends, generator))
+            passes += 1
+
+
+def solve_squared(points: Sequence[Points], coupling: Coupling, *, max_size: int = 5000) -> Solution:
+    """Return the exact optimum for the squared loss, from one linear system of d * m unknowns.
+
+    Raises ValueError where those are more than `max_size`, whose matrix would be of that size squared.
+    """
+    factors = curvature_factors(points, coupling, max_size=max_size)
+    right = np.concatenate([2 * each.x.T @ each.y / len(each) for each in points])
+    weights = np.ascontiguousarray(cho_solve(factors, right).reshape(len(points), -1).T)
+    alphas = tuple(2 * (each.y - each.x @ weights[:, node]) for node, each in enumerate(points))
+    above, below = (
+        primal(points, weights, coupling, "squared"),
+        dual(points, alphas, coupling, "squared"),
+    )
+    return Solution(weights, alphas, coupling, above, below, 0, factors)
+
+
+def curvature_factors(points: Sequence[Points], coupling: Coupling, *, max_size: int = 5000) -> tuple[Array, bool]:
+    """Return the Cholesky factors of the second derivative of F for the squared loss, node by node, (d m, d m)."""
+    m, d = len(points), points[0].x.shape[1]
+    if m != len(coupling.omega):
+        raise ValueError(f"a relation matrix of {len(coupling.omega)} nodes needs as many nodes: there are {m}")
+    if m * d > max_size:
+        raise ValueError(f"the linear system of {m} nodes and {d} features has {m * d} unknowns: at most {max_size}")
+    curved = block_diag(*(2 * each.x.T @ each.x / len(each) for each in points))
+    factors: tuple[Array, bool] = cho_factor(curved + 2 * np.kron(coupling.penalty, np.eye(d)))
+    return factors
+
+
+@dataclass(frozen=True, eq=False)
+class Federated:
+    """What rounds of MOCHA gave: the server, the duals of each node, and F and D after each round, (rounds + 1,)."""
+
+    server: Server
+    alphas: tuple[Array, ...]
+    primals: Array
+    duals: Array
+
+
+def federate(
+    points: Sequence[Points],
+    coupling: Coupling,
+    loss: Loss,
+    generator: torch.Generator,
+    *,
+    rounds: int,
+    passes: float | Callable[[int, int], float] = 1.0,
+    learn_every: int = 0,
+    floor: float = 0.1,
+    safety: float | None = None,
+) -> Federated:
+    """Return what rounds of MOCHA give, without any engine.
+
+    `passes`: of local work, or a function of round (from 1) and node that says how many; a node with 0 drops out of the
+    round. `learn_every`: the relation matrix is learnt after so many rounds, 0 never; F is then that of the new one.
+    """
+    if rounds < 0 or learn_every < 0:
+        raise ValueError(f"MOCHA needs rounds and learn_every >= 0: rounds = {rounds}, learn_every = {learn_every}")
+    server = Server(np.zeros((points[0].x.shape[1], len(points))), coupling, safety)
+    alphas = [np.zeros(len(each)) for each in points]
+    values = [_values(points, alphas, server.coupling, loss)]
+    for current in range(1, rounds + 1):
+        weights, curvatures, replies = server.weights, server.curvatures, {}
+        for node, each in enumerate(points):
+            share = passes(current, node) if callable(passes) else passes
+            if share == 0:
+                continue
+            work = local_work(each, alphas[node], weights[:, node], curvatures[node], loss, generator, passes=share)
+            alphas[node], replies[node] = work.alpha, work.v
+        server = server.receive(replies)
+        if learn_every and current % learn_every == 0:
+            server = server.relate(floor=floor)
+        values.append(_values(points, alphas, server.coupling, loss))
+    primals, duals = np.array(values).T
+    return Federated(server, tuple(alphas), primals, duals)
+
+
+def _values(points: Sequence[Points], alphas: Sequence[Array], coupling: Coupling, loss: Loss) -> tuple[float, float]:
+    weights = coupling.weights(summed_duals(points, alphas))
+    return primal(points, weights, coupling, loss), dual(points, alphas, coupling, loss)
+
+
+def _within(ends: NDArray[np.int64], generator: torch.Generator) -> NDArray[np.int64]:
+    """Return for each node a permutation of its rows, one after the other."""
+    orders = [torch.randperm(int(size), generator=generator).numpy() for size in np.diff(ends)]
+    return np.concatenate(orders)
+
+
+@njit(nogil=True, cache=True)
+def _sweep(
+    x: Array,
+    y: Array,
+    ends: NDArray[np.int64],
+    alpha: Array,
+    rows: Array,
+    influence: Array,
+    hinge: bool,
+    order: NDArray[np.int64],
+) -> None:
+    """Raise every dual once, node by node, in place; `rows` (m, d) are the weights, and stay W = V K."""
+    m, d = rows.shape
+    before = np.empty(d)
+    for node in range(m):
+        part = slice(ends[node], ends[node + 1])
+        before[:] = rows[node]
+        curvature = influence[node, node]
+        ascend(x[part], y[part], alpha[part], rows[node], curvature / (part.stop - part.start), hinge, order[part])
+        for k in range(d):
+            before[k] = (rows[node, k] - before[k]) / curvature
+        for other in range(m):
+            if other != node:
+                for k in range(d):
+                    rows[other, k] += influence[other, node] * before[k]

@@ -1,0 +1,34 @@
+"""The table of both Parkinson's tasks.
+
+Source: A. Tsanas, M. Little, P. McSharry and L. Ramig, "Accurate Telemonitoring of Parkinson's Disease Progression by
+Non-Invasive Speech Tests", IEEE Transactions on Biomedical Engineering 2010; UCI Machine Learning Repository,
+https://archive.ics.uci.edu/dataset/189/parkinsons+telemonitoring.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from tasks.multitask import Multitask
+from tasks.multitask._nodes import Preparation, prepared
+from tasks.multitask._table import existing, read_nodes
+
+FILES = ("parkinsons_updrs.csv", "parkinsons_updrs.data")
+FEATURES = (
+    "Jitter(%)", "Jitter(Abs)", "Jitter:RAP", "Jitter:PPQ5", "Jitter:DDP", "Shimmer", "Shimmer(dB)", "Shimmer:APQ3",
+    "Shimmer:APQ5", "Shimmer:APQ11", "Shimmer:DDA", "NHR", "HNR", "RPDE", "DFA", "PPE",
+)  # fmt: skip
+
+
+def parkinsons(
+    name: str, target: Literal["total_UPDRS", "motor_UPDRS"], data_dir: Path | None, how: Preparation
+) -> Multitask:
+    """Return the task of one of the two scores: 42 patients, 16 features of voices, 101 to 168 recordings each."""
+    where = (
+        "put parkinsons_updrs.data, or the same table as parkinsons_updrs.csv, from "
+        "https://archive.ics.uci.edu/dataset/189/parkinsons+telemonitoring into that folder"
+    )
+    path = existing(name, data_dir, FILES, where)
+    raw, features = read_nodes(path, node="subject#", target=target, features=FEATURES)
+    return prepared(name, str(path), "squared", raw, features, how)

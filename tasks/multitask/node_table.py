@@ -1,0 +1,41 @@
+"""Any table of comma-separated values with a column for the node and one for the target.
+
+Source: a file of one's own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tasks.multitask import Loss, Multitask
+from tasks.multitask._nodes import Preparation, Scaling, prepared
+from tasks.multitask._table import existing, read_nodes
+
+
+def node_table(
+    data_dir: Path | None,
+    *,
+    file: str = "nodes.csv",
+    node: str = "node",
+    target: str = "target",
+    positive: str | None = None,
+    features: tuple[str, ...] = (),
+    split: int = 0,
+    test_share: float = 0.25,
+    scaling: Scaling = "zscore",
+    intercept: bool = True,
+    leave_out: bool = False,
+) -> Multitask:
+    """Return the task of a table in `data_dir` whose first line names its columns.
+
+    `node` and `target` are the names of two columns; `features` those of the others to use, all of them where it is
+    empty. With `positive` it is a classification: a target that is this text has label 1, every other one -1. Without,
+    the target is a number to predict. The other options are those of `Preparation`. Raises MissingData where there is
+    no such file, ValueError with the line where it is malformed.
+    """
+    how = Preparation(split=split, test_share=test_share, scaling=scaling, intercept=intercept, leave_out=leave_out)
+    where = f"put a table there whose first line names a column {node}, a column {target} and the features"
+    path = existing("node_table", data_dir, (file,), where)
+    raw, names = read_nodes(path, node=node, target=target, features=features, positive=positive)
+    loss: Loss = "squared" if positive is None else "hinge"
+    return prepared("node_table", str(path), loss, raw, names, how)

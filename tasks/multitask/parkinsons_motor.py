@@ -1,0 +1,30 @@
+"""The motor score of Parkinson's disease from recordings of the voice: 42 patients, a node each, 5,875 recordings.
+
+Source: A. Tsanas, M. Little, P. McSharry and L. Ramig, "Accurate Telemonitoring of Parkinson's Disease Progression by
+Non-Invasive Speech Tests", IEEE Transactions on Biomedical Engineering 2010.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tasks.multitask import Multitask
+from tasks.multitask._nodes import Preparation, Scaling
+from tasks.multitask._parkinsons import parkinsons
+
+
+def parkinsons_motor(
+    data_dir: Path | None,
+    *,
+    split: int = 0,
+    test_share: float = 0.25,
+    scaling: Scaling = "zscore",
+    intercept: bool = True,
+    leave_out: bool = False,
+) -> Multitask:
+    """Return the task: motor_UPDRS from 16 features; age, sex and time of the test are not used.
+
+    Options as in `Preparation`. Raises MissingData where `data_dir` has no such file, ValueError where it is malformed.
+    """
+    how = Preparation(split=split, test_share=test_share, scaling=scaling, intercept=intercept, leave_out=leave_out)
+    return parkinsons("parkinsons_motor", "motor_UPDRS", data_dir, how)
