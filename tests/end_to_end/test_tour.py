@@ -5,14 +5,15 @@ from flower_apps import tour
 
 def test_the_tour_runs_and_reports(thornbed, tmp_path, monkeypatch):
     monkeypatch.setattr(tour, "COMMON", {**tour.COMMON, "rounds": 2, "num_clients": 5, "model": "mlp(hidden=(8,))"})
-    stops = {name: {**stop, "num_malicious": min(stop["num_malicious"], 1)} for name, stop in tour.STOPS.items()}
+    stops = {name: {**stop, "num_malicious": min(stop.get("num_malicious", 0), 1)} for name, stop in tour.STOPS.items()}
+    stops["5-curious-server"] |= {"curious": "dlg_adam(steps=2, labels='idlg')", "curious_clients": "0"}
     monkeypatch.setattr(tour, "STOPS", stops)
     output = tmp_path / "tour"
     typed = thornbed("tour", "--output", output)
     assert typed.code == 0, typed.err
     assert "equal in every figure" in typed.out
     page = (output / "report.html").read_text()
-    said = [typed.out.index(word) for word in ("nobody", "plant", "invariant", "the same in")]
+    said = [typed.out.index(word) for word in ("nobody", "plant", "invariant", "the same in", "rebuilds")]
     assert said == sorted(said)  # in the order of the story
     places = [page.index(name) for name in stops]
     assert places == sorted(places)
