@@ -1,4 +1,4 @@
-"""The tour: a backdoor, a defense, the same run in two engines, a curious server; on digits that need no download."""
+"""The tour: a backdoor, a defense, the same run in two engines, a curious server; on data that need no download."""
 
 from __future__ import annotations
 
@@ -35,13 +35,17 @@ STOPS: Mapping[str, Mapping[str, Any]] = {
         "engine": "simulation",
     },
     "5-curious-server": {
+        "task": "photos",
+        "model": "cnn(width=32)",
         "partition": "stratified",
+        "num_clients": 15,
+        "clients_per_round": 15,
         "rounds": 1,
         "batch_size": 1,
         "local_epochs": 0.01,
         "optimizer": "sgd",
         "learning_rate": 0.01,
-        "curious": "agic(steps=300, beta=5.0, labels='idlg', signed=True, decay='step', box=True, snapshots=6)",
+        "curious": "inverting_gradients(steps=300, total_variation=0.03, start='zero', labels='idlg', snapshots=6)",
         "curious_clients": "0,1,2,3,4,5,6,7",
     },
 }
@@ -50,7 +54,7 @@ WORDS = {
     "2-fedavg-backdoor": "FedAvg, 4 of 20 plant a backdoor",
     "3-invariant-backdoor": "invariant aggregation, same backdoor",
     "4-invariant-backdoor-simulation": "the same in Flower's own engine",
-    "5-curious-server": "a curious server rebuilds digits",
+    "5-curious-server": "a curious server rebuilds photographs",
 }
 SAME = ("3-invariant-backdoor", "4-invariant-backdoor-simulation")
 

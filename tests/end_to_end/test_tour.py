@@ -6,7 +6,11 @@ from flower_apps import tour
 def test_the_tour_runs_and_reports(thornbed, tmp_path, monkeypatch):
     monkeypatch.setattr(tour, "COMMON", {**tour.COMMON, "rounds": 2, "num_clients": 5, "model": "mlp(hidden=(8,))"})
     stops = {name: {**stop, "num_malicious": min(stop.get("num_malicious", 0), 1)} for name, stop in tour.STOPS.items()}
-    stops["5-curious-server"] |= {"curious": "dlg_adam(steps=2, labels='idlg')", "curious_clients": "0"}
+    stops["5-curious-server"] |= {
+        "curious": "dlg_adam(steps=2, labels='idlg')",
+        "curious_clients": "0",
+        "local_epochs": 0.001,
+    }
     monkeypatch.setattr(tour, "STOPS", stops)
     output = tmp_path / "tour"
     typed = thornbed("tour", "--output", output)
