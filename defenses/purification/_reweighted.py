@@ -36,9 +36,11 @@ def reweighted(
             'copur(solver="reweighted") needs an Autoencoder whose decoder is one linear layer; '
             'solver="gradient" takes any manifold'
         )
+    start = manifold.encode(manifold.mean[None])[0].detach().double()
+    # In double precision: the weights of blocks on and off the manifold differ by a factor of 1 / EPSILON.
+    dtype, filled, unit = filled.dtype, filled.double(), unit.double()
     weight, offset = (tensor.to(filled) for tensor in manifold.last_layer())
     n, k = len(filled), weight.shape[2]
-    start = manifold.encode(manifold.mean[None])[0].detach().to(filled)
     away = filled - offset - weight @ start  # from the point that the mean is decoded to
     gram = torch.einsum("mdk,mdl->mkl", weight, weight)
     projected = torch.einsum("mdk,nmd->nmk", weight, away)
@@ -76,6 +78,8 @@ def reweighted(
             rows, here, residual = rows[~settled], here[~settled], residual[~settled]
             if len(rows) == 0:
                 break
-    best = torch.where(curve.isnan(), math.inf, curve).amin(dim=0)
-    stage = Stage(name="on the manifold", objective=curve, best=best, steps=taken, converged=converged)
-    return offset + torch.einsum("mdk,nk->nmd", weight, start + codes), stage
+    best = curve.masked_fill(curve.isnan(), math.inf).amin(dim=0)
+    found = offset + torch.einsum("mdk,nk->nmd", weight, start + codes)
+    return found.to(dtype), Stage(
+        name="on the manifold", objective=curve.to(dtype), best=best.to(dtype), steps=taken, converged=converged
+    )
