@@ -18,3 +18,6 @@ class Knowledge(StrEnum):
     DEFENSE = "the defense"
     TARGET_DATA = "data like the target's"
     HONEST_UPDATES = "what honest clients send"
+    FUSION_MODEL = "the fusion centre's model"
+    OTHER_EMBEDDINGS = "what other agents send for the same query"
+    TRUE_LABELS = "the true labels of the queries"

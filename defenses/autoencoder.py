@@ -8,8 +8,12 @@ centre, and is a part of its defense.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
+
+from defenses.layers import leaky_layers
 
 
 class Autoencoder(nn.Module):
@@ -49,8 +53,8 @@ class Autoencoder(nn.Module):
         self.register_buffer("mean", mean.detach().clone())
         self.register_buffer("scale", scale.detach().clone())
         widths = (mean.numel(), *hidden, bottleneck)
-        self.encoder = _layers(widths, slope, generator, mean.dtype)
-        self.decoder = _layers(widths[::-1], slope, generator, mean.dtype)
+        self.encoder = leaky_layers(widths, slope, generator, mean.dtype)
+        self.decoder = leaky_layers(widths[::-1], slope, generator, mean.dtype)
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Return what is kept of embeddings (n, M, d), in the same shape and units."""
@@ -72,25 +76,19 @@ class Autoencoder(nn.Module):
         Differences of points of the manifold lie in the range of W_end; k is the width of the last hidden layer, or
         the bottleneck where there is none, and then the manifold is that whole affine range.
         """
-        last = self.decoder[-1]
+        last = self.output
         weight = last.weight.detach().view(*self.mean.shape, -1) * self.scale[:, None, None]
         return weight, last.bias.detach().view(self.mean.shape) * self.scale[:, None] + self.mean
+
+    @property
+    def output(self) -> nn.Linear:
+        """The last layer of the decoder."""
+        return cast(nn.Linear, self.decoder[-1])
 
     @property
     def is_affine(self) -> bool:
         """Tell whether the decoder is one linear layer."""
         return len(self.decoder) == 1
-
-
-def _layers(widths: tuple[int, ...], slope: float, generator: torch.Generator, dtype: torch.dtype) -> nn.Sequential:
-    """Return linear layers of these widths; weights are normal with the variance that keeps a signal's size."""
-    layers: list[nn.Module] = []
-    for inputs, outputs in zip(widths, widths[1:]):
-        linear = nn.utils.skip_init(nn.Linear, inputs, outputs, dtype=dtype)
-        nn.init.normal_(linear.weight, std=(2 / (inputs + outputs)) ** 0.5, generator=generator)
-        nn.init.zeros_(linear.bias)
-        layers += [linear, nn.LeakyReLU(slope)]
-    return nn.Sequential(*layers[:-1])
 
 
 def explained_variance(autoencoder: nn.Module, embeddings: Tensor, mean: Tensor) -> tuple[float, list[float]]:

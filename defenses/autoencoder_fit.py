@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from defenses.autoencoder import Autoencoder, explained_variance
 
@@ -86,13 +87,17 @@ def _solve(autoencoder: Autoencoder, rows: Tensor, drop: float) -> float:
     # Of h with blocks blanked, h': E[h' h'^T] = keep^2 S + keep (1 - keep) blockdiag(S), and E[h h'^T] = keep S.
     blanked = keep**2 * covariance + keep * drop * covariance * same
     ridge = 1e-9 * float(blanked.trace()) / len(blanked) + torch.finfo(torch.float64).tiny
-    predicted = keep * covariance @ torch.linalg.solve(
-        blanked + ridge * torch.eye(len(blanked), dtype=torch.float64, device=rows.device), keep * covariance
+    predicted = (
+        keep
+        * covariance
+        @ torch.linalg.solve(
+            blanked + ridge * torch.eye(len(blanked), dtype=torch.float64, device=rows.device), keep * covariance
+        )
     )
-    directions = torch.linalg.eigh((predicted + predicted.T) / 2)[1][:, -autoencoder.decoder[-1].in_features :]
+    directions = torch.linalg.eigh((predicted + predicted.T) / 2)[1][:, -autoencoder.output.in_features :]
     with torch.no_grad():
-        autoencoder.encoder[-1].weight.copy_(directions.T)
-        autoencoder.decoder[-1].weight.copy_(directions)
+        cast(nn.Linear, autoencoder.encoder[-1]).weight.copy_(directions.T)
+        autoencoder.output.weight.copy_(directions)
     return float((flat - flat @ directions @ directions.T).square().mean())
 
 

@@ -16,7 +16,6 @@ import torch
 
 from tasks import Defaults, Samples, Task
 from tasks.sources import MissingData
-from tasks.sources.subset import take
 
 # Ten agents, one party each; a hundred clients would have 17 rows.
 DEFAULTS = Defaults(model="mlp(hidden=(32,))", num_clients=10, clients_per_round=10, partition="iid")
@@ -54,12 +53,12 @@ def extrasensory(data_dir: Path | None, *, user: str = USER, label: str = "SITTI
     """
     path = _file(data_dir, user)
     table = _read(path)
-    answers = f"label:{label}"
-    if answers not in table:
-        known = sorted(name.removeprefix("label:") for name in table if name.startswith("label:"))
+    names, answers = [str(name) for name in table.columns], f"label:{label}"
+    if answers not in names:
+        known = sorted(name.removeprefix("label:") for name in names if name.startswith("label:"))
         raise ValueError(f"{path} has no column {answers}; its {len(known)} labels are {', '.join(known)}")
-    agents = _agents(path, [name for name in table if name.startswith(_beginnings())])
-    columns = [name for names in agents for name in names]
+    agents = _agents(path, [name for name in names if name.startswith(_beginnings())])
+    columns = [name for held in agents for name in held]
     labelled = table[table[answers].notna()]
     if len(labelled) < NUM_TRAIN + NUM_TEST:
         raise ValueError(
@@ -78,7 +77,7 @@ def extrasensory(data_dir: Path | None, *, user: str = USER, label: str = "SITTI
     std[std <= 1e-9 * np.maximum(np.abs(mean), 1)] = 1.0  # a constant, up to the rounding of its mean
     values = torch.from_numpy(np.where(np.isfinite(x), x, mean).astype(np.float32))
     samples = Samples(values, torch.from_numpy(labelled[answers].to_numpy(np.int64)))
-    ends = np.cumsum([len(names) for names in agents])
+    ends = np.cumsum([len(held) for held in agents])
     return Task(
         name="extrasensory",
         modality="table",
@@ -88,7 +87,7 @@ def extrasensory(data_dir: Path | None, *, user: str = USER, label: str = "SITTI
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
         class_names=(f"not {label.lower()}", label.lower()),
-        blocks=tuple(tuple(range(end - len(names), end)) for names, end in zip(agents, ends.tolist())),
+        blocks=tuple(tuple(range(end - len(held), end)) for held, end in zip(agents, ends.tolist())),
     )
 
 

@@ -87,7 +87,7 @@ def copur(
 
 
 def _size(centred: Tensor, usable: Tensor) -> Tensor:
-    """Return the median norm (n,) of each sample's usable blocks, 1 where that is 0: fewer than half cannot enlarge it."""
+    """Return the median norm (n,) of each sample's usable blocks, 1 where that is 0; a minority cannot enlarge it."""
     norms = block_norms(centred.detach())
     size = torch.where(usable, norms, math.nan).nanmedian(dim=1).values
     return torch.where(size > 0, size, torch.ones_like(size))  # NaN, of a sample without blocks, becomes 1 as well
