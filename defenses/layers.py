@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import nn
 
@@ -15,7 +17,7 @@ def leaky_layers(
     Difficulty of Training Deep Feedforward Neural Networks", AISTATS 2010); offsets are 0.
     """
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(widths, widths[1:]):
+    for inputs, outputs in itertools.pairwise(widths):
         linear = nn.utils.skip_init(nn.Linear, inputs, outputs, dtype=dtype)
         nn.init.normal_(linear.weight, std=(2 / (inputs + outputs)) ** 0.5, generator=generator)
         nn.init.zeros_(linear.bias)

@@ -87,7 +87,7 @@ class Certificate:
     gain: float
 
     def radius(self, delta: float, num_corrupted: int) -> float:
-        """Return the Delta of Theorem 4: a bound on |AE(l) - AE(l*)| when AE moves l* by at most `delta` in sum of blocks.
+        """Return Theorem 4's Delta: a bound on |AE(l) - AE(l*)| where AE moves l* by at most `delta` in sum of blocks.
 
         Delta = 2 delta / ((2 c_q - 1) gain), since the sum over O of |v_i| is at least |v_O|, which is at least gain
         times |v|. It holds for the minimum of Equation 6, of which copur's stage two minimises the Lagrangian. With no
@@ -107,7 +107,7 @@ class Certificate:
 
 
 def certify(weight: Tensor, observed: Tensor, generator: torch.Generator, *, starts: int = 16) -> Certificate:
-    """Return how many liars the manifold of last layer `weight` (M, d, k) tolerates among the agents `observed` (M,) bool.
+    """Return how many liars the manifold of last layer `weight` (M, d, k) tolerates among `observed` (M,) bool.
 
     Where no enumeration is possible, `starts` ascents an agent seek what refutes; more can only bring `high` down. An
     agent whose W_i is zero says nothing, and counts all the same.

@@ -68,7 +68,7 @@ def below(blocks: Tensor, q: int, starts: int, generator: torch.Generator) -> tu
 
 
 def above(blocks: Tensor, q: int) -> float:
-    """Return a bound on the share for all sets of q blocks at once: the q largest |A_ij| of a column, the worst column."""
+    """Return a bound on the share for all sets of q blocks at once: the q largest |A_ij| of the worst column."""
     weights = blocks.new_ones(1, len(blocks))
     best = math.inf
     for _ in range(WEIGHT_STEPS):
@@ -103,7 +103,7 @@ def _spans(blocks: Tensor, weights: Tensor) -> Tensor:
     """Return |A_ij| (s, n, n) of the A with W_i = sum over j of A_ij W_j that least squares of weights (s, n) gives."""
     gram = torch.einsum("sn,nrk,nrl->skl", weights, blocks, blocks)
     seen = torch.linalg.solve(gram, blocks.flatten(0, 1).T.expand(len(weights), -1, -1))  # (s, k, n r)
-    n, rank, k = blocks.shape
+    n, rank = blocks.shape[:2]
     spans = (blocks.flatten(0, 1) @ seen).view(-1, n, rank, n, rank).transpose(2, 3)
     return torch.linalg.matrix_norm(spans, ord=2) * weights[:, None]
 

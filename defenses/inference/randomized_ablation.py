@@ -1,9 +1,9 @@
 """Predict from a few agents at a time and let all such choices vote; few agents are in few of them.
 
 Paper: A. Levine and S. Feizi, "Robustness Certificates for Sparse Adversarial Attacks by Randomized Ablation", AAAI
-2020, with agents in place of pixels, as in Liu, Xie, Koyejo, Li, "CoPur", NeurIPS 2022, Section 4. An agent that is left
-out has to look unlike any that sends something: its block is the mean, and one more number of each block tells whether
-it is there.
+2020, with agents in place of pixels, as in Liu, Xie, Koyejo, Li, "CoPur", NeurIPS 2022, Section 4. An agent that is
+left out has to look unlike any that sends something: its block is the mean, and one more number of each block tells
+whether it is there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from defenses.inference._votes import check_votes, chunks, count_votes, lower_bo
 
 @dataclass(frozen=True, kw_only=True)
 class RandomizedAblation:
-    """Take the majority over choices of `keep` observed agents: all of them if at most `trials`, else `trials` at random.
+    """Take the majority over choices of `keep` observed agents: all if they are at most `trials`, else random ones.
 
     Over all choices the certificate is exact, over random ones it holds with confidence 1 - alpha. Raises ValueError
     for options out of range.
@@ -101,7 +101,7 @@ class RandomizedAblation:
     def _check(self, agents: int) -> None:
         if self.keep > agents:
             raise ValueError(
-                f"randomized_ablation keeps more agents than there are: keep = {self.keep}, {agents} agents"
+                f"randomized_ablation needs keep <= the agents it has: keep = {self.keep}, agents = {agents}"
             )
 
 

@@ -19,7 +19,7 @@ from defenses.inference.randomized_smoothing import RandomizedSmoothing
 
 @dataclass(frozen=True, kw_only=True)
 class RandomizedSmoothingBlock(RandomizedSmoothing):
-    """Take the majority of `trials` votes with noise of deviation `sigma` on the corrupted blocks; nothing is certified.
+    """Take the majority of `trials` votes with noise of deviation `sigma` on corrupted blocks; nothing is certified.
 
     Its options are those of `randomized_smoothing`; `alpha` says nothing here.
     """

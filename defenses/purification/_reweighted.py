@@ -1,4 +1,4 @@
-"""The point of an affine manifold with the smallest sum of distances to the agents' blocks, by reweighted least squares.
+"""The point of an affine manifold with the smallest sum of distances to agents' blocks, by reweighted least squares.
 
 Papers: E. Weiszfeld, 1937, for points; Y. Sharon, J. Wright, Y. Ma, "Minimum Sum of Distances Estimator: Robustness and
 Stability", ACC 2009, for the estimator; here over blocks, as in Liu, Xie, Koyejo, Li, "CoPur", NeurIPS 2022, Equation

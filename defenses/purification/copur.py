@@ -1,9 +1,9 @@
-"""Find the point of the manifold that agrees with most agents, by the sum of their distances, and leave the rest behind.
+"""Find the point of the manifold with the smallest sum of distances to the agents: those that lie alone lose.
 
 Paper: Liu, Xie, Koyejo, Li, "CoPur: Certifiably Robust Collaborative Inference via Feature Purification", NeurIPS 2022,
 Section 2.3: stage one searches on the manifold, min over l' of the sum over observed i of |(h - AE(l'))_i|; stage two
-from there min over l of the sum over observed i of |(h - l)_i| plus tau times the sum over all i of |(AE(l) - l)_i|, the
-Lagrangian of Equation 6; what is returned is AE(l). Where tau is large enough the penalty is exact and stage two stays
+from there min over l of the sum over observed i of |(h - l)_i| plus tau times the sum over all i of |(AE(l) - l)_i|,
+the Lagrangian of Equation 6; what is returned is AE(l). Where tau is large enough the penalty is exact and stage two stays
 on the manifold (Equation 5); a small tau lets l leave it where the manifold is only approximate.
 
 What differs from the authors' code: missing agents do not count as observations of zero; the distances are l2 norms of
