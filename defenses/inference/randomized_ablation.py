@@ -100,9 +100,7 @@ class RandomizedAblation:
 
     def _check(self, agents: int) -> None:
         if self.keep > agents:
-            raise ValueError(
-                f"randomized_ablation needs keep <= the agents it has: keep = {self.keep}, agents = {agents}"
-            )
+            raise ValueError(f"randomized_ablation needs keep <= agents: keep = {self.keep}, agents = {agents}")
 
 
 def _blanked(x: Tensor, kept: Tensor) -> Tensor:

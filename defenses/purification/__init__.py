@@ -3,8 +3,8 @@
 `NAME(embeddings (n, M, d), observed (M,), manifold, *, options) -> Purified`: n queries, M agents, d numbers each.
 Inputs are never modified, nothing is random, and the samples of a batch do not influence each other.
 
-An agent that is not observed is missing in every sample. A block of an observed agent that is not finite is missing in
-its sample, and reported: whoever sends a NaN must not decide what the others' blocks are worth. Where a missing block
+An agent that is not observed is missing in every sample. A block of an observed agent that is not finite, or so large that its
+norm is not, is missing in its sample, and reported: whoever sends a NaN must not decide what others' blocks are worth. Where a missing block
 needs a value to start from, it is the manifold's mean. A sample of which no block is left has NaN as its features, so
 that nobody takes it for an answer.
 
@@ -111,7 +111,8 @@ def received(name: str, embeddings: Tensor, observed: Tensor, manifold: Manifold
         )
     if not bool(observed.any()):
         raise ValueError(f"{name} needs at least one observed agent: M = {agents}, observed = 0")
-    usable = embeddings.isfinite().all(dim=2) & observed.to(embeddings.device)
+    finite = block_norms(embeddings.detach().double() - manifold.mean.double()).isfinite()
+    usable = finite & observed.to(embeddings.device)
     return torch.where(usable[:, :, None], embeddings, manifold.mean.to(embeddings)), usable
 
 
@@ -138,5 +139,8 @@ def purified(
 
 
 def block_norms(blocks: Tensor) -> Tensor:
-    """Return the Euclidean norms (n, M) of blocks (n, M, d); the gradient of a norm at 0 is 0."""
-    return torch.linalg.vector_norm(blocks, dim=2)
+    """Return the Euclidean norms (n, M) of blocks (n, M, d); at 0 all their derivatives are 0."""
+    squares = blocks.square().sum(dim=2)
+    positive = squares > 0
+    # Of a root at 0 the gradient is infinite, and 0 times that no number, whichever of the two `where` would choose.
+    return torch.where(positive, torch.where(positive, squares, 1.0).sqrt(), 0.0)
