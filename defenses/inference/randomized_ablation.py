@@ -104,5 +104,5 @@ class RandomizedAblation:
 
 
 def _blanked(x: Tensor, kept: Tensor) -> Tensor:
-    """Return centred blocks (b, M, d) with 0 for those that are not kept (b, M), and whether they are: (b, M, d + 1)."""
+    """Return centred blocks (b, M, d), 0 where they are not kept (b, M), and whether they are: (b, M, d + 1)."""
     return torch.cat([x * kept[:, :, None], kept[:, :, None].to(x.dtype)], dim=2)

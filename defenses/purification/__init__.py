@@ -3,10 +3,10 @@
 `NAME(embeddings (n, M, d), observed (M,), manifold, *, options) -> Purified`: n queries, M agents, d numbers each.
 Inputs are never modified, nothing is random, and the samples of a batch do not influence each other.
 
-An agent that is not observed is missing in every sample. A block of an observed agent that is not finite, or so large that its
-norm is not, is missing in its sample, and reported: whoever sends a NaN must not decide what others' blocks are worth. Where a missing block
-needs a value to start from, it is the manifold's mean. A sample of which no block is left has NaN as its features, so
-that nobody takes it for an answer.
+An agent that is not observed is missing in every sample. A block of an observed agent that is not finite, or so large
+that its norm is not, is missing in its sample, and reported: whoever sends a NaN must not decide what the others are
+worth. Where a missing block needs a value to start from, it is the manifold's mean. A sample of which no block is left
+has NaN as its features, so that nobody takes it for an answer.
 
 >>> import torch
 >>> from defenses.autoencoder_fit import fit_autoencoder

@@ -27,7 +27,7 @@ def generator() -> torch.Generator:
 
 @pytest.fixture
 def manifold() -> Autoencoder:
-    """Return a linear autoencoder that gives back every point of its range, off the origin; agents have unlike scales."""
+    """Return a linear autoencoder that gives back every point of its range; agents have unlike scales and means."""
     return projection(AGENTS, DIM, RANK, seed=1)
 
 
