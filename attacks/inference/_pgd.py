@@ -70,6 +70,11 @@ def toward(name: str, target: int | None) -> Callable[[Tensor, Tensor], Tensor]:
     return loss
 
 
+def away(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the loss of an untargeted attack: less the cross-entropy with the true labels, on logits."""
+    return -F.cross_entropy(logits, labels, reduction="none")
+
+
 def known_labels(name: str, sent: Sent, sight: Sight) -> Tensor:
     """Return the true labels (n,) that sight has; raises ValueError where it has none, or another number of them."""
     if sight.labels is None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from attacks import Knowledge
 from attacks.inference import Sent, Sight, corrupted
-from attacks.inference._pgd import check_steps, known_labels, targets_of, with_own
+from attacks.inference._pgd import away, check_steps, known_labels, pgd, targets_of, toward, with_own
 
 NEEDS = frozenset(
     {
@@ -28,6 +28,7 @@ NEEDS = frozenset(
         Knowledge.DEFENSE,
     }
 )
+PLAIN_STEPS, PLAIN_STEP_SIZE = 30, 0.5  # as `targeted_pgd` has them
 
 
 def adaptive_pgd(
@@ -44,12 +45,13 @@ def adaptive_pgd(
     """Return what is sent with the worst blocks that were found for the defended prediction, query by query.
 
     One descent starts from -a * l_i of the agents for each a of `amplifications`: -1 is the honest embedding, others
-    are flipped. A step has the length step_size * |l_adv|, of the query's honest blocks together, and shrinks linearly
+    are flipped. Where `sight` has the undefended network too, another starts from what plain steps against that lead
+    to, so that whoever knows the defense does no less harm than who does not. A step has the length step_size * |l_adv|, of the query's honest blocks together, and shrinks linearly
     to a tenth. The loss is the margin: the logit of the true class less the largest other one; with `targeted` the
     largest other one less that of the target, which is `target` or, where None, the class after the true one.
 
-    It costs len(amplifications) * steps computations of the defense with its gradient, through every step of its own;
-    copur(solver="reweighted") has the fewest. A gradient that is not finite, or zero, ends a query's descent where it
+    It costs steps computations for each start of the defense with its gradient, through every step
+    of its own; copur(solver="reweighted") has the fewest. A gradient that is not finite, or zero, ends a query's descent where it
     is. Raises ValueError for options out of range, where `sight` has no labels or no defended network, and as
     `attacks.inference.corrupted` does.
     """
@@ -64,8 +66,12 @@ def adaptive_pgd(
     unit = torch.linalg.vector_norm(honest.flatten(1), dim=1)[:, None, None]
     worst = honest.clone()
     lowest = torch.full(labels.shape, torch.inf, dtype=honest.dtype, device=honest.device)
-    for amplification in amplifications:
-        own = -amplification * honest
+    starts = [-amplification * honest for amplification in amplifications]
+    if sight.network is not None:
+        loss_of = toward("adaptive_pgd", target) if targeted else away
+        plain = pgd("adaptive_pgd", sent, agents, sight, loss_of, steps=PLAIN_STEPS, step_size=PLAIN_STEP_SIZE)
+        starts.append(plain.embeddings[:, mask])
+    for own in starts:
         for step in range(steps + 1):
             own.requires_grad_()
             logits = defended(with_own(sent, mask, own), sent.observed)

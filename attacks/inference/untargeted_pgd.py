@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
-from torch import Tensor
-
 from attacks import Knowledge
 from attacks.inference import Sent, Sight
-from attacks.inference._pgd import pgd
+from attacks.inference._pgd import away, pgd
 
 NEEDS = frozenset({Knowledge.OWN_DATA, Knowledge.FUSION_MODEL, Knowledge.OTHER_EMBEDDINGS, Knowledge.TRUE_LABELS})
 
@@ -25,8 +22,4 @@ def untargeted_pgd(sent: Sent, agents: Sequence[int], sight: Sight, *, steps: in
     Raises ValueError for options out of range, where `sight` has no labels or no network, and as
     `attacks.inference.corrupted` does.
     """
-    return pgd("untargeted_pgd", sent, agents, sight, _away, steps=steps, step_size=step_size)
-
-
-def _away(logits: Tensor, labels: Tensor) -> Tensor:
-    return -F.cross_entropy(logits, labels, reduction="none")
+    return pgd("untargeted_pgd", sent, agents, sight, away, steps=steps, step_size=step_size)

@@ -141,6 +141,6 @@ def purified(
 def block_norms(blocks: Tensor) -> Tensor:
     """Return the Euclidean norms (n, M) of blocks (n, M, d); at 0 all their derivatives are 0."""
     squares = blocks.square().sum(dim=2)
-    positive = squares > 0
+    zero = squares == 0
     # Of a root at 0 the gradient is infinite, and 0 times that no number, whichever of the two `where` would choose.
-    return torch.where(positive, torch.where(positive, squares, 1.0).sqrt(), 0.0)
+    return torch.where(zero, 0.0, torch.where(zero, 1.0, squares).sqrt())
