@@ -45,15 +45,16 @@ def adaptive_pgd(
     """Return what is sent with the worst blocks that were found for the defended prediction, query by query.
 
     One descent starts from -a * l_i of the agents for each a of `amplifications`: -1 is the honest embedding, others
-    are flipped. Where `sight` has the undefended network too, another starts from what plain steps against that lead
-    to, so that whoever knows the defense does no less harm than who does not. A step has the length step_size * |l_adv|, of the query's honest blocks together, and shrinks linearly
-    to a tenth. The loss is the margin: the logit of the true class less the largest other one; with `targeted` the
-    largest other one less that of the target, which is `target` or, where None, the class after the true one.
+    are flipped. Another starts from what plain steps against the undefended network lead to, so that whoever knows the
+    defense does no less harm than who does not. A step has the length step_size * |l_adv|, of the query's honest blocks
+    together, and shrinks linearly to a tenth. The loss is the margin: the logit of the true class less the largest
+    other one; with `targeted` the largest other one less that of the target, which is `target` or, where None, the
+    class after the true one.
 
-    It costs steps computations for each start of the defense with its gradient, through every step
-    of its own; copur(solver="reweighted") has the fewest. A gradient that is not finite, or zero, ends a query's descent where it
-    is. Raises ValueError for options out of range, where `sight` has no labels or no defended network, and as
-    `attacks.inference.corrupted` does.
+    It costs (len(amplifications) + 1) * (steps + 1) computations of the defense with its gradient, through every step
+    of its own; copur(solver="reweighted") has the fewest. A gradient that is not finite, or zero, ends a query's
+    descent where it is. Raises ValueError for options out of range, where `sight` lacks labels or either network, and
+    as `attacks.inference.corrupted` does.
     """
     mask = corrupted("adaptive_pgd", sent, agents)
     check_steps("adaptive_pgd", steps, step_size)
@@ -67,10 +68,9 @@ def adaptive_pgd(
     worst = honest.clone()
     lowest = torch.full(labels.shape, torch.inf, dtype=honest.dtype, device=honest.device)
     starts = [-amplification * honest for amplification in amplifications]
-    if sight.network is not None:
-        loss_of = toward("adaptive_pgd", target) if targeted else away
-        plain = pgd("adaptive_pgd", sent, agents, sight, loss_of, steps=PLAIN_STEPS, step_size=PLAIN_STEP_SIZE)
-        starts.append(plain.embeddings[:, mask])
+    plain = toward("adaptive_pgd", target) if targeted else away
+    undefended = pgd("adaptive_pgd", sent, agents, sight, plain, steps=PLAIN_STEPS, step_size=PLAIN_STEP_SIZE)
+    starts.append(undefended.embeddings[:, mask])
     for own in starts:
         for step in range(steps + 1):
             own.requires_grad_()

@@ -104,7 +104,7 @@ def test_what_it_does_not_need_it_does_not_look_at(name: str) -> None:
     needs = importlib.import_module(f"attacks.inference.{name}").NEEDS
     sight = Sight(
         labels=SIGHT.labels if Knowledge.TRUE_LABELS in needs else None,
-        network=network if Knowledge.FUSION_MODEL in needs and Knowledge.DEFENSE not in needs else None,
+        network=network if Knowledge.FUSION_MODEL in needs else None,
         defended=network if Knowledge.DEFENSE in needs else None,
     )
     expected, found = attack(name)(sent(), [1], SIGHT), attack(name)(sent(), [1], sight)
