@@ -1,6 +1,6 @@
 """Move what is sent down the gradient of the loss of a wrong class, without any bound on how far.
 
-Papers: A. Madry, A. Makelov, L. Schmidt, D. Tsipras, A. Vladu, "Towards Deep Learning Models Resistant to Adversarial
+Paper: A. Madry, A. Makelov, L. Schmidt, D. Tsipras, A. Vladu, "Towards Deep Learning Models Resistant to Adversarial
 Attacks", ICLR 2018; without its projection in Liu, Xie, Koyejo, Li, "CoPur", NeurIPS 2022, Section 5.1, with 30 steps
 of 0.5 on ExtraSensory and 50 of 0.1 on NUS-WIDE. It attacks the undefended model and knows nothing of the defense.
 """
