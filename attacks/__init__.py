@@ -20,3 +20,6 @@ class Knowledge(StrEnum):
     HONEST_UPDATES = "what honest clients send"
     NODES_DATA = "every node's data"
     RELATIONS = "how the nodes are related"
+    FUSION_MODEL = "the fusion centre's model"
+    OTHER_EMBEDDINGS = "what other agents send for the same query"
+    TRUE_LABELS = "the true labels of the queries"

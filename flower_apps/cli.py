@@ -125,7 +125,8 @@ def list_plugins(
         print(json.dumps([asdict(plugin) for plugin in found], indent=2))
         return
     for each in kinds:
-        flag = f"--{each}" if each in Settings.model_fields else rf"{each}, a key of \[about] in a sweep file"
+        elsewhere = r"a key of \[about] in a sweep file" if each == "figure" else "for your own code"
+        flag = f"--{each}" if each in Settings.model_fields else f"{each}, {elsewhere}"
         table = Table(title=flag, title_justify="left", title_style="bold", expand=True, show_lines=True)
         table.add_column("name and options", ratio=2)
         table.add_column("what it is", ratio=3)

@@ -11,10 +11,17 @@ from flower_apps import plugins
 from flower_apps.config import NONE, BadSettings, Settings
 
 # A client of horizontal learning is sent the server's model; its attack's options tell of the defense and of data like
-# the target's, and attackers tell each other what they hold. Nobody sees what honest clients send or hold, and nothing
-# relates one client to another.
+# the target's, and attackers tell each other what they hold. Nobody sees what honest clients send or hold, nothing
+# relates one client to another, and there are no queries, no embeddings and no fusion centre.
 ORACLE = "num_byzantine"
-GIVEN = frozenset(Knowledge) - {Knowledge.HONEST_UPDATES, Knowledge.NODES_DATA, Knowledge.RELATIONS}
+GIVEN = frozenset(Knowledge) - {
+    Knowledge.HONEST_UPDATES,
+    Knowledge.NODES_DATA,
+    Knowledge.RELATIONS,
+    Knowledge.FUSION_MODEL,
+    Knowledge.OTHER_EMBEDDINGS,
+    Knowledge.TRUE_LABELS,
+}
 
 
 def needs(name: str) -> frozenset[Knowledge]:

@@ -85,6 +85,8 @@ class Task:
     normalise with them, so that attacks work on what a camera or a table gives. Empty tuples: no normalisation.
     `vectors` is (V, D) float32, of texts: row i is what a model sees of token i, and row 0, the padding, is zero. They
     are data, like mean and std: no model learns or sends them.
+    `blocks` has, where the features belong to parties by nature, the columns of each in a flattened sample; empty where
+    they do not, and `tasks.blocks` divides them.
     """
 
     name: str
@@ -96,6 +98,7 @@ class Task:
     std: tuple[float, ...] = ()
     class_names: tuple[str, ...] = ()
     vectors: Tensor | None = None
+    blocks: tuple[tuple[int, ...], ...] = ()
 
     @property
     def sample_shape(self) -> tuple[int, ...]:

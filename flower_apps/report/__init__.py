@@ -81,7 +81,7 @@ def write_report(folders: Sequence[Path], target: Path, title: str, figures: Seq
                     {group.number: group.points(read) for group in members},
                     bands={group.number: group.band(read) for group in members},
                 )
-                for heading, read in _curves(members)
+                for heading, read in (_curves(members) if _have_a_course(members) else [])
             ]
             for task, members in parts.items()
         },
@@ -98,6 +98,11 @@ def write_report(folders: Sequence[Path], target: Path, title: str, figures: Seq
 
 def _rates(contents: Iterable[Mapping[str, Any]]) -> list[str]:
     return [name for name in columns(contents) if METRICS[name].rate]
+
+
+def _have_a_course(groups: Sequence[Group]) -> bool:
+    """Tell whether curves say more than the table: a line from an untrained model to its only round does not."""
+    return any(len(run.lines) != 2 for group in groups for run in group.runs)
 
 
 def _curves(groups: Sequence[Group]) -> list[tuple[str, Callable[[Run], Points]]]:

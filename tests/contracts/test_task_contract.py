@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -22,6 +23,8 @@ import tasks
 import tasks.models
 import tasks.partitions
 from tasks import Defaults, Task
+from tasks.blocks import check_blocks
+from tasks.extrasensory import AGENTS, USER
 from tasks.models import embedded
 from tasks.phishing_websites import COLUMNS
 from tasks.sources import MissingData
@@ -59,15 +62,28 @@ def tweets(folder: Path) -> None:
     np.savez(folder / "glove.made.npz", words=np.array(words), vectors=rng.normal(size=(4, 5)).astype(np.float32))
 
 
+def sensors(folder: Path) -> None:
+    """Make the ExtraSensory file of the paper's user: two columns an agent, a tenth of them missing, 2,300 rows."""
+    rng = np.random.default_rng(0)
+    columns = [f"{beginning}{i}" for beginnings in AGENTS.values() for beginning in beginnings for i in range(2)]
+    values = np.where(rng.random((2300, len(columns))) < 0.1, np.nan, rng.normal(size=(2300, len(columns))))
+    table = pd.DataFrame(values, columns=columns)
+    table.insert(0, "timestamp", np.arange(2300))
+    table["label:SITTING"] = np.where(np.arange(2300) % 50 == 0, np.nan, np.arange(2300) % 2)
+    table.to_csv(folder / f"{USER}.features_labels.csv.gz", index=False)
+
+
 MADE: dict[str, Callable[[Path], None]] = {
     "mnist": images_npz("mnist", (28, 28)),
     "fashion_mnist": images_npz("fashion_mnist", (28, 28)),
     "cifar10": images_npz("cifar10", (32, 32, 3)),
     "phishing_websites": websites,
     "sent140": tweets,
+    "extrasensory": sensors,
 }
 # What the sentence about missing data names, for tasks that read no NAME.npz of images.
 GET_IT_FROM: dict[str, tuple[str, ...]] = {
+    "extrasensory": ("0BFC35E2-4817-4865-BFA7-764742302A2D.features_labels.csv.gz", "http://extrasensory.ucsd.edu"),
     "phishing_websites": ("phishing_websites.csv", "https://archive.ics.uci.edu/dataset/327/"),
     "sent140": ("sent140.csv", "user, text, label", "http://help.sentiment140.com", "glove.*.txt", "glove*.npz"),
 }
@@ -106,7 +122,7 @@ def called(spec: str) -> tuple[str, dict[str, object]]:
 
 
 def test_the_folder_is_not_empty() -> None:
-    wanted = {"digits", "mnist", "fashion_mnist", "cifar10", "phishing", "phishing_websites", "sent140"}
+    wanted = {"digits", "mnist", "fashion_mnist", "cifar10", "phishing", "phishing_websites", "sent140", "extrasensory"}
     assert wanted <= set(NAMES)
 
 
@@ -175,6 +191,8 @@ def test_samples_have_the_form_that_everybody_expects(name: str, folder: Path | 
     assert len(task.mean) in (0, task.sample_shape[0])
     assert all(deviation > 0 for deviation in task.std)
     assert len(task.class_names) in (0, task.num_classes)
+    if task.blocks:
+        check_blocks(task.blocks, task.sample_shape)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tasks.cifar10 import cifar10
+from tasks.extrasensory import USER, extrasensory
 from tasks.fashion_mnist import fashion_mnist
 from tasks.mnist import mnist
 from tasks.multitask.har import har
@@ -64,6 +65,18 @@ def test_phishing_web_sites_are_the_published_table_and_its_sign_means_what_we_s
         assert doubtful > 0.85
     twins = set(map(tuple, task.train.x.tolist()))
     assert sum(tuple(row) in twins for row in task.test.x.tolist()) / len(task.test) == pytest.approx(0.65, abs=0.005)
+
+
+def test_the_user_of_the_copur_paper_is_the_published_file_and_its_numbers_are_the_papers():
+    if not (Path(FOLDER) / f"{USER}.features_labels.csv.gz").exists():
+        pytest.skip(f"{FOLDER} has no {USER}.features_labels.csv.gz")
+    task = extrasensory(Path(FOLDER))
+    assert (len(task.train), len(task.test)) == (1721, 465)
+    assert [len(block) for block in task.blocks] == [26, 26, 31, 46, 9, 17, 28, 26, 8, 8]
+    assert torch.bincount(task.train.y).tolist() == [754, 967]
+    assert torch.bincount(task.test.y).tolist() == [132, 333]  # 71.6% are the larger class
+    assert sum(deviation == 1.0 for deviation in task.std) == 22  # of sensors that are absent, or never change
+    assert torch.bincount(extrasensory(Path(FOLDER), label="LOC_home").train.y).tolist() != [754, 967]
 
 
 def test_tweets_are_read_and_nearly_all_words_have_vectors():

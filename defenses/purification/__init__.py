@@ -1,0 +1,146 @@
+"""What the fusion centre makes of the embeddings it received, before it predicts; one way a file.
+
+`NAME(embeddings (n, M, d), observed (M,), manifold, *, options) -> Purified`: n queries, M agents, d numbers each.
+Inputs are never modified, nothing is random, and the samples of a batch do not influence each other.
+
+An agent that is not observed is missing in every sample. A block of an observed agent that is not finite, or so large
+that its norm is not, is missing in its sample, and reported: whoever sends a NaN must not decide what the others are
+worth. Where a missing block needs a value to start from, it is the manifold's mean. A sample of which no block is left
+has NaN as its features, so that nobody takes it for an answer.
+
+>>> import torch
+>>> from defenses.autoencoder_fit import fit_autoencoder
+>>> from defenses.purification.copur import copur
+>>> rows = torch.randn(64, 1, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).repeat(1, 5, 1)
+>>> manifold = fit_autoencoder(rows, torch.Generator().manual_seed(0), bottleneck=2).autoencoder
+>>> sent = rows[:3].clone()
+>>> sent[:, :2] = 1e6  # two of five lie; three that agree are a majority
+>>> bool(torch.allclose(copur(sent, torch.ones(5, dtype=torch.bool), manifold).features, rows[:3], atol=1e-4))
+True
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from defenses.acted import acted
+
+
+class Manifold(Protocol):
+    """What purification must know of clean embeddings; a `defenses.autoencoder.Autoencoder` is one."""
+
+    @property
+    def mean(self) -> Tensor:
+        """(M, d): of clean embeddings."""
+
+    def __call__(self, embeddings: Tensor) -> Tensor:
+        """Return embeddings (n, M, d) as they are on the manifold, in the same shape; differentiable."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stage:
+    """How one descent went, sample by sample.
+
+    Attributes
+    ----------
+    name : what was sought.
+    objective : (steps + 1, n), before the first step and after each; NaN after the sample has stopped. It need not
+        fall in every step, since it is not smooth: the best counts.
+    best : (n,), the smallest of it, which is that of the point that was kept.
+    steps : (n,) int64, how many the sample took.
+    converged : (n,) bool, whether it stopped by itself before the last step it was allowed.
+    """
+
+    name: str
+    objective: Tensor
+    best: Tensor
+    steps: Tensor
+    converged: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Purified:
+    """What came of a batch of queries.
+
+    Attributes
+    ----------
+    features : (n, M, d), what the fusion centre predicts from; NaN for samples without a usable block.
+    usable : (n, M) bool, the blocks that were looked at: of observed agents, and finite.
+    rejected : (n, M) bool, those of observed agents that were not finite.
+    moved : (n, M), the distance from each usable block to its features; NaN for other blocks. A large one is what a
+        corrupted agent looks like.
+    stages : the descents, in order; none where nothing was sought.
+    """
+
+    features: Tensor
+    usable: Tensor
+    rejected: Tensor
+    moved: Tensor
+    stages: tuple[Stage, ...] = ()
+
+    @property
+    def answered(self) -> Tensor:
+        """(n,) bool: whether the sample had a usable block."""
+        return self.usable.any(dim=1)
+
+
+def received(name: str, embeddings: Tensor, observed: Tensor, manifold: Manifold) -> tuple[Tensor, Tensor]:
+    """Check what the purification `name` was given; return the embeddings with missing blocks filled, and `usable`.
+
+    Raises ValueError for embeddings that are no floating (n, M, d) of the manifold's shape, for `observed` that is no
+    bool (M,), and where it observes nobody.
+    """
+    if embeddings.ndim != 3 or not embeddings.is_floating_point():
+        raise ValueError(
+            f"{name} needs floating-point embeddings (n, M, d): {embeddings.dtype} {tuple(embeddings.shape)}"
+        )
+    if embeddings.shape[1:] != manifold.mean.shape:
+        raise ValueError(
+            f"{name} needs embeddings of the manifold's (agents, dim): they have {tuple(embeddings.shape[1:])}, "
+            f"the manifold {tuple(manifold.mean.shape)}"
+        )
+    agents = embeddings.shape[1]
+    if observed.dtype != torch.bool or observed.shape != (agents,):
+        raise ValueError(
+            f"{name} needs one bool an agent in observed: M = {agents}, observed is {observed.dtype} "
+            f"{tuple(observed.shape)}"
+        )
+    if not bool(observed.any()):
+        raise ValueError(f"{name} needs at least one observed agent: M = {agents}, observed = 0")
+    finite = block_norms(embeddings.detach().double() - manifold.mean.double()).isfinite()
+    usable = finite & observed.to(embeddings.device)
+    return torch.where(usable[:, :, None], embeddings, manifold.mean.to(embeddings)), usable
+
+
+def purified(
+    embeddings: Tensor, observed: Tensor, usable: Tensor, features: Tensor, stages: tuple[Stage, ...] = ()
+) -> Purified:
+    """Gather what a purification found, and report it.
+
+    Reports `rejected_share` (blocks of observed agents that were not finite), `unanswered_share` (samples without any
+    block), and with stages `stage1_converged_share`, `stage1_steps` (a mean) and so on.
+    """
+    features = torch.where(usable.any(dim=1)[:, None, None], features, torch.nan)
+    rejected = observed.to(usable.device) & ~usable
+    moved = torch.where(usable, block_norms(embeddings - features), torch.nan)
+    figures: dict[str, float] = {}
+    if len(usable):
+        figures["rejected_share"] = float(rejected[:, observed.to(usable.device)].float().mean())
+        figures["unanswered_share"] = float((~usable.any(dim=1)).float().mean())
+        for number, stage in enumerate(stages, start=1):
+            figures[f"stage{number}_converged_share"] = float(stage.converged.float().mean())
+            figures[f"stage{number}_steps"] = float(stage.steps.float().mean())
+    acted(**figures)
+    return Purified(features=features, usable=usable, rejected=rejected, moved=moved, stages=stages)
+
+
+def block_norms(blocks: Tensor) -> Tensor:
+    """Return the Euclidean norms (n, M) of blocks (n, M, d); at 0 all their derivatives are 0."""
+    squares = blocks.square().sum(dim=2)
+    zero = squares == 0
+    # Of a root at 0 the gradient is infinite, and 0 times that no number, whichever of the two `where` would choose.
+    return torch.where(zero, 0.0, torch.where(zero, 1.0, squares).sqrt())

@@ -1,0 +1,85 @@
+"""The point of an affine manifold with the smallest sum of distances to agents' blocks, by reweighted least squares.
+
+Papers: E. Weiszfeld, 1937, for points; Y. Sharon, J. Wright, Y. Ma, "Minimum Sum of Distances Estimator: Robustness and
+Stability", ACC 2009, for the estimator; here over blocks, as in Liu, Xie, Koyejo, Li, "CoPur", NeurIPS 2022, Equation
+5. Every iteration minimises the quadratic that touches from above the sum of distances, smoothed below a small part of
+the sample's size. That part is halved in every iteration down to EPSILON (I. Daubechies, R. DeVore, M. Fornasier, S.
+Güntürk, "Iteratively Reweighted Least Squares Minimization for Sparse Recovery", 2010): with the last one from the
+start, a point that happens to lie near a lying agent's block would take very long to leave it. An iteration costs n
+factorisations of k x k, whatever M * d is.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from defenses.autoencoder import Autoencoder
+from defenses.purification import Manifold, Stage, block_norms
+
+EPSILON = 1e-6  # relative to the sample's size: a block that is exactly on the manifold keeps a finite weight
+
+
+def reweighted(
+    filled: Tensor, usable: Tensor, unit: Tensor, manifold: Manifold, *, steps: int, precision: float
+) -> tuple[Tensor, Stage]:
+    """Return the points (n, M, d) of the manifold for embeddings (n, M, d) with `usable` (n, M) blocks, and the course.
+
+    A sample stops when no block of its point has moved by more than precision * 1e-2 * unit (n,) in an iteration, and
+    then is no longer computed. Directions that no usable block tells anything of stay where the manifold's mean has
+    them. Raises ValueError for a manifold that is no `Autoencoder` with an affine decoder.
+    """
+    if not isinstance(manifold, Autoencoder) or not manifold.is_affine:
+        raise ValueError(
+            'copur(solver="reweighted") needs an Autoencoder whose decoder is one linear layer; '
+            'solver="gradient" takes any manifold'
+        )
+    start = manifold.encode(manifold.mean[None])[0].detach().double()
+    # In double precision: the weights of blocks on and off the manifold differ by a factor of 1 / EPSILON.
+    dtype, filled, unit = filled.dtype, filled.double(), unit.double()
+    weight, offset = (tensor.to(filled) for tensor in manifold.last_layer())
+    n, k = len(filled), weight.shape[2]
+    away = filled - offset - weight @ start  # from the point that the mean is decoded to
+    gram = torch.einsum("mdk,mdl->mkl", weight, weight)
+    projected = torch.einsum("mdk,nmd->nmk", weight, away)
+    # A ridge far below what any usable block says decides only what none says.
+    ridge = torch.finfo(filled.dtype).eps * torch.eye(k, dtype=filled.dtype, device=filled.device)
+
+    curve = torch.full((steps + 1, n), math.nan, dtype=filled.dtype, device=filled.device)
+    taken = torch.full((n,), steps, dtype=torch.int64, device=filled.device)
+    converged = torch.zeros(n, dtype=torch.bool, device=filled.device)
+    rows = torch.arange(n, device=filled.device)
+    codes = filled.new_zeros(n, k)
+    here = codes
+    residual = away
+    for step in range(steps + 1):
+        distances = block_norms(residual)
+        seen = usable[rows]
+        curve[step, rows] = (distances * seen).sum(dim=1).detach()
+        if step == steps:
+            break
+        smooth = max(EPSILON, 0.5 ** (step + 1))
+        shares = seen / distances.clamp_min(smooth * unit[rows, None])
+        shares = shares / shares.sum(dim=1, keepdim=True).clamp_min(torch.finfo(filled.dtype).tiny)
+        left = torch.einsum("nm,mkl->nkl", shares, gram)
+        left = left + left.diagonal(dim1=1, dim2=2).mean(dim=1).clamp_min(ridge[0, 0])[:, None, None] * ridge * k
+        right = torch.einsum("nm,nmk->nk", shares, projected[rows])
+        before, here = here, torch.linalg.solve(left, right)
+        change = torch.einsum("mdk,nk->nmd", weight, here - before)
+        residual = away[rows] - torch.einsum("mdk,nk->nmd", weight, here)
+        settled = (block_norms(change.detach()) <= 1e-2 * precision * unit[rows, None]).all(dim=1) & (smooth <= EPSILON)
+        codes = codes.index_copy(0, rows, here)
+        if bool(settled.any()):
+            ended = rows[settled]
+            taken[ended], converged[ended] = step + 1, True
+            curve[step + 1, ended] = (block_norms(residual) * seen).sum(dim=1).detach()[settled]
+            rows, here, residual = rows[~settled], here[~settled], residual[~settled]
+            if len(rows) == 0:
+                break
+    best = curve.masked_fill(curve.isnan(), math.inf).amin(dim=0)
+    found = offset + torch.einsum("mdk,nk->nmd", weight, start + codes)
+    return found.to(dtype), Stage(
+        name="on the manifold", objective=curve.to(dtype), best=best.to(dtype), steps=taken, converged=converged
+    )

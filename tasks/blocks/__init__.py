@@ -1,0 +1,42 @@
+"""Who holds which features, one way of dividing them a file: `NAME(sample_shape, num_agents, *, options) -> Blocks`.
+
+Blocks are the columns of a flattened sample, one tuple a party, ascending; every column belongs to exactly one. A task
+whose features belong to parties by nature says so in `Task.blocks`. As partitions divide rows, blocks divide columns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Blocks = tuple[tuple[int, ...], ...]
+
+
+def split(x: Tensor, blocks: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Return the columns of each party, (n, c_i), of decoded samples x (n, ...), which are flattened.
+
+    Raises ValueError unless the blocks hold every column of a sample once.
+    """
+    check_blocks(blocks, tuple(x.shape[1:]))
+    flat = x.flatten(1)
+    return [flat[:, torch.tensor(list(block), device=x.device)] for block in blocks]
+
+
+def check_blocks(blocks: Sequence[Sequence[int]], sample_shape: tuple[int, ...]) -> None:
+    """Raise ValueError, with the first wrong column, unless every column of a sample is in exactly one block."""
+    features = math.prod(sample_shape)
+    held = [column for block in blocks for column in block]
+    if any(len(block) == 0 for block in blocks):
+        empty = next(number for number, block in enumerate(blocks) if len(block) == 0)
+        raise ValueError(f"every party needs a column: party {empty} of {len(blocks)} has none")
+    if outside := sorted(column for column in held if not 0 <= column < features):
+        raise ValueError(f"blocks name column {outside[0]}, and samples {sample_shape} have {features}")
+    if len(set(held)) != len(held):
+        twice = next(column for column in held if held.count(column) > 1)
+        raise ValueError(f"blocks overlap: column {twice} is in {held.count(twice)} of them")
+    if len(held) != features:
+        left = next(column for column in range(features) if column not in set(held))
+        raise ValueError(f"blocks leave out {features - len(held)} of {features} columns, the first is {left}")

@@ -1,0 +1,212 @@
+"""Smoothing and ablation against slow truths: one vote at a time, one set of agents at a time, certificates by hand."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from statistics import NormalDist
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from defenses.autoencoder_fit import fit_autoencoder
+from defenses.fusion_head import HeadTraining
+from defenses.inference import ABSTAINS, Query
+from defenses.inference._votes import lower_bounds
+from defenses.inference.plain import Plain
+from defenses.inference.randomized_ablation import RandomizedAblation
+from defenses.inference.randomized_smoothing import RandomizedSmoothing
+from defenses.inference.randomized_smoothing_block import RandomizedSmoothingBlock
+from defenses.leverage import certify
+from defenses.purification.copur import copur
+
+ALL = torch.ones(4, dtype=torch.bool)
+BRIEF = HeadTraining(epochs=20, hidden=(8,), learning_rate=1e-2)
+
+
+def source(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+class Sum(nn.Module):
+    """Class 1 where all numbers add up to more than zero."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        total = features.flatten(1).sum(dim=1)
+        return torch.stack([-total, total], dim=1)
+
+
+def test_the_share_of_votes_is_the_probability_of_gaussian_noise() -> None:
+    # the sum of 8 numbers with noise of deviation s is normal with deviation s sqrt(8)
+    features = torch.tensor([0.05, -0.1, 0.4]).view(3, 1, 1).expand(3, 4, 2)
+    found = RandomizedSmoothing(sigma=0.5, trials=20_000).predict(
+        Sum(), Query(features=features, observed=ALL), source()
+    )
+    expected = [NormalDist().cdf(8 * each / (0.5 * math.sqrt(8))) for each in (0.05, -0.1, 0.4)]
+    assert found.shares[:, 1].tolist() == pytest.approx(expected, abs=0.015)
+    assert found.labels.tolist() == [1, 0, 1]
+    # the true distance to the boundary is 8 |x| / sqrt(8); certified is less, and nearly that
+    assert found.radius is not None
+    for radius, each in zip(found.radius.tolist(), (0.05, 0.1, 0.4)):
+        assert radius <= 8 * each / math.sqrt(8)
+        assert radius == pytest.approx(8 * each / math.sqrt(8), rel=0.5)
+
+
+def test_the_votes_are_those_of_copies_one_by_one() -> None:
+    features = torch.randn(3, 4, 2, generator=source(1))
+    found = RandomizedSmoothing(sigma=0.7, trials=40).predict(Sum(), Query(features=features, observed=ALL), source(5))
+    draw, votes = source(5), torch.zeros(3, 2)
+    for count in (32, 8):
+        for noise in torch.randn(count, 3, 4, 2, generator=draw):
+            for i in range(3):
+                votes[i, int(Sum()(features[i : i + 1] + 0.7 * noise[i]).argmax())] += 1
+    torch.testing.assert_close(found.shares, votes / 40)
+
+
+def test_the_oracle_leaves_honest_blocks_as_they_are() -> None:
+    class Block(nn.Module):
+        """Class 1 where the first agent's number is above zero, class 2 where another's is above 10."""
+
+        def forward(self, features: Tensor) -> Tensor:
+            first, others = features[:, 0, 0], features[:, 1:].amax(dim=(1, 2))
+            return torch.stack([torch.zeros_like(first), first, others - 10], dim=1)
+
+    features = torch.zeros(1, 4, 2)
+    features[0, 0] = 0.01
+    defense = RandomizedSmoothingBlock(sigma=100.0, trials=500)
+    assert defense.told == {"corrupted"}
+    one = defense.predict(Block(), Query(features=features, observed=ALL, corrupted=torch.arange(4) == 0), source())
+    assert float(one.shares[0, 2]) == 0
+    assert float(one.shares[0, 1]) == pytest.approx(0.5, abs=0.1)
+    nobody = defense.predict(Block(), Query(features=features, observed=ALL, corrupted=~ALL), source())
+    assert nobody.shares.tolist() == [[0, 1, 0]]
+    assert nobody.radius is None
+    with pytest.raises(ValueError, match="must be told who is corrupted, and the query does not say"):
+        defense.predict(Block(), Query(features=features, observed=ALL), source())
+
+
+@pytest.mark.parametrize(("votes", "expected"), [([100, 0], 0.001 / 2), ([0, 7], 0.001 / 2)])
+def test_of_votes_that_all_agree_the_bound_is_known(votes, expected) -> None:
+    # p^n = alpha / C
+    assert float(lower_bounds(torch.tensor([votes]), 0.001)) == pytest.approx(expected ** (1 / sum(votes)))
+
+
+def test_smoothing_on_purified_features_certifies_against_a_liar() -> None:
+    """The whole chain of Theorem 4: a radius for the features, and a label that does not change within it."""
+    draw = source(1)
+    rows = torch.randn(200, 1, 2, generator=draw, dtype=torch.float64).repeat(1, 7, 1)
+    rows = rows + 0.01 * torch.randn(rows.shape, generator=draw, dtype=torch.float64)
+    labels = (rows[:, 0, 0] > 0).long()
+    manifold, observed = fit_autoencoder(rows, source(), bottleneck=2).autoencoder, torch.ones(7, dtype=torch.bool)
+    certificate = certify(manifold.last_layer()[0], observed, source())
+    smoothing = RandomizedSmoothing(sigma=0.5, trials=300)
+    head = smoothing.fit(manifold(rows), labels, 2, source(), HeadTraining(epochs=20)).head
+    sent = rows[:40].clone()
+    sent[:, 3] = -1e3 * sent[:, 3]
+    options = {"solver": "reweighted", "penalty_steps": 0}
+    attacked = smoothing.predict(
+        head, Query(features=copur(sent, observed, manifold, **options).features, observed=observed), source()
+    )
+    truth = smoothing.predict(head, Query(features=manifold(rows[:40]), observed=observed), source())
+    deltas = (manifold(rows[:40]) - rows[:40]).norm(dim=2).sum(dim=1).tolist()
+    certified = torch.tensor([certificate.radius(delta, 1) for delta in deltas]) <= truth.radius
+    assert float(certified.double().mean()) > 0.4
+    assert torch.equal(attacked.labels[certified], truth.labels[certified])
+
+
+def table(n: int = 300) -> tuple[Tensor, Tensor]:
+    """Five agents, three classes; each agent sees the class through noise."""
+    labels = torch.arange(n) % 3
+    signal = torch.nn.functional.one_hot(labels, 3).float()[:, None].expand(-1, 5, -1)
+    return signal + 0.3 * torch.randn(n, 5, 3, generator=source(3)), labels
+
+
+@pytest.mark.parametrize("observed", [torch.ones(5, dtype=torch.bool), torch.tensor([True, True, False, True, True])])
+def test_all_choices_of_agents_vote_once(observed) -> None:
+    features, labels = table()
+    defense = RandomizedAblation(keep=2)
+    head = defense.fit(features, labels, 3, source(), BRIEF).head
+    queries = features[:9].clone()
+    queries[:, ~observed] = 1e6  # who is not observed has no vote
+    found = defense.predict(head, Query(features=queries, observed=observed), source())
+    votes = torch.zeros(9, 3)
+    for pair in itertools.combinations(observed.nonzero()[:, 0].tolist(), 2):
+        for i in range(9):
+            given = torch.zeros(1, 5, 4)
+            for agent in pair:
+                given[0, agent, :3] = queries[i, agent] - features[:, agent].mean(dim=0)
+                given[0, agent, 3] = 1
+            votes[i, int(head(given).argmax())] += 1
+    torch.testing.assert_close(found.shares, votes / votes.sum(dim=1, keepdim=True))
+    assert float((found.labels == labels[:9]).float().mean()) > 0.8
+
+
+def test_no_liars_within_the_certificate_change_the_label_whatever_they_send() -> None:
+    features, labels = table()
+    defense = RandomizedAblation(keep=1)
+    head = defense.fit(features, labels, 3, source(), BRIEF).head
+    everybody = torch.ones(5, dtype=torch.bool)
+    queries = features[:30]
+    honest = defense.predict(head, Query(features=queries, observed=everybody), source())
+    assert honest.tolerated is not None
+    assert set(honest.tolerated.tolist()) >= {2}  # five votes to none: two liars leave three to two
+    draw = source(9)
+    for _ in range(20):
+        for i in range(30):
+            liars = torch.randperm(5, generator=draw)[: max(int(honest.tolerated[i]), 0)]
+            sent = queries[i : i + 1].clone()
+            sent[0, liars] = 100 * torch.randn(len(liars), 3, generator=draw)
+            label = defense.predict(head, Query(features=sent, observed=everybody), source()).labels
+            assert int(honest.tolerated[i]) < 0 or int(label) == int(honest.labels[i])
+    # and three liars can: all of them send what looks like the next class
+    sure = int((honest.tolerated == 2).nonzero()[0])
+    sent = queries[sure : sure + 1].clone()
+    sent[0, :3] = 5 * torch.nn.functional.one_hot((honest.labels[sure] + 1) % 3, 3).float()
+    changed = defense.predict(head, Query(features=sent, observed=everybody), source())
+    assert int(changed.labels) != int(honest.labels[sure])
+
+
+def test_random_choices_come_near_all_of_them_and_certify_less() -> None:
+    features, labels = table()
+    features = features + 0.5 * torch.randn(features.shape, generator=source(4))
+    whole, few = RandomizedAblation(keep=2), RandomizedAblation(keep=2, trials=9)
+    head = whole.fit(features, labels, 3, source(), BRIEF).head
+    query = Query(features=features[:50], observed=torch.ones(5, dtype=torch.bool))
+    one, other = whole.predict(head, query, source()), few.predict(head, query, source())
+    assert float((one.labels == other.labels).float().mean()) > 0.8
+    assert bool((other.tolerated <= one.tolerated).all())
+    assert float((one.shares - other.shares).abs().max()) > 0
+
+
+def test_what_is_not_finite_is_not_answered() -> None:
+    features = torch.ones(3, 4, 2)
+    features[1, 0, 0] = math.nan
+    for defense in (Plain(), RandomizedSmoothing(trials=5)):
+        found = defense.predict(Sum(), Query(features=features, observed=ALL), source())
+        assert found.labels.tolist() == [1, ABSTAINS, 1]
+        assert bool(found.shares[1].isnan().all())
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: RandomizedSmoothing(sigma=0.0), r"randomized_smoothing needs a finite sigma > 0: sigma = 0\.0"),
+        (lambda: RandomizedSmoothing(trials=0), "randomized_smoothing needs trials >= 1: trials = 0"),
+        (lambda: RandomizedSmoothing(alpha=1.0), r"randomized_smoothing needs 0 < alpha < 1: alpha = 1\.0"),
+        (lambda: RandomizedAblation(keep=0), "randomized_ablation needs keep >= 1: keep = 0"),
+        (lambda: RandomizedAblation(trials=0), "randomized_ablation needs trials >= 1: trials = 0"),
+    ],
+)
+def test_options_out_of_range_are_refused(make, sentence) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        make()
+
+
+def test_fewer_agents_than_are_kept_are_refused() -> None:
+    features, labels = table(30)
+    defense = RandomizedAblation(keep=3)
+    head = defense.fit(features, labels, 3, source(), BRIEF).head
+    observed = torch.tensor([True, True, False, False, False])
+    with pytest.raises(ValueError, match="randomized_ablation needs keep <= agents: keep = 3, agents = 2"):
+        defense.predict(head, Query(features=features, observed=observed), source())
