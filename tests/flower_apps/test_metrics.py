@@ -123,7 +123,7 @@ def test_a_runs_own_table_says_what_is_missing(tmp_path):
 
 def test_runs_of_another_kind_of_learning_are_read_and_shown(thornbed, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
-    lines = [{"error": rate, "primal_objective": 2.0} for rate in (0.5, 0.25)]
+    lines = [{"error": rate, "primal_objective": 2.0} for rate in (0.75, 0.5, 0.25)]
     run = finished(tmp_path / "run", {"error": 0.25, "primal_objective": 2.0}, lines)
     run.check()
     shown = thornbed("show", run.path).out
