@@ -31,6 +31,12 @@ def check_norm(model: str, norm: str) -> None:
         raise ValueError(f'{model} takes norm "batch", "frozen" or "none": norm = {norm!r}')
 
 
+def check_initial(model: str, initial: str) -> None:
+    """Raise ValueError unless `initial` is "he" or "torch"."""
+    if initial not in ("he", "torch"):
+        raise ValueError(f'{model} takes initial "he" or "torch": initial = {initial!r}')
+
+
 def check_width(model: str, option: str, width: int) -> None:
     """Raise ValueError unless a layer has at least one unit or channel."""
     if width < 1:

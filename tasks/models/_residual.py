@@ -25,6 +25,9 @@ from torch import Tensor, nn
 
 from tasks.models._normalisation import normalisation
 
+Initial = Literal["he", "torch"]
+"""How convolutions start: normal by their fan as He et al. have it, or uniform as torch's layers have it."""
+
 
 class Scale(nn.Module):
     """Multiplication by a constant; it has no parameters."""
@@ -77,6 +80,7 @@ class ResidualNetwork(nn.Module):
         blocks_per_stage: int,
         norm: str,
         small_images: bool,
+        initial: Initial = "he",
     ) -> None:
         super().__init__()
         self.conv1 = convolution(
@@ -97,7 +101,8 @@ class ResidualNetwork(nn.Module):
             self.add_module(stage_names[-1], nn.Sequential(*blocks))
         self._stage_names = tuple(stage_names)
         self.fc = nn.Linear(in_channels, num_classes)
-        self._initialise(norm)
+        if initial == "he":
+            self._initialise(norm)
 
     def _initialise(self, norm: str) -> None:
         for module in self.modules():

@@ -10,8 +10,8 @@ from __future__ import annotations
 from torch import nn
 
 from tasks.models._normalisation import Norm
-from tasks.models._preconditions import check_norm, check_width, image_shape
-from tasks.models._residual import ResidualNetwork
+from tasks.models._preconditions import check_initial, check_norm, check_width, image_shape
+from tasks.models._residual import Initial, ResidualNetwork
 
 
 def resnet20(
@@ -20,17 +20,20 @@ def resnet20(
     *,
     norm: Norm = "batch",
     width: int = 16,
+    initial: Initial = "he",
 ) -> nn.Module:
     """Return the network for images (C, H, W): 0.27 million parameters at ten classes, 4.3 million at width=64.
 
     Three stages of three blocks with width, 2 and 4 times width channels, 21 convolutions with the two of the
-    shortcuts. norm="frozen" is batch norm that stays with the statistics it has. With norm="batch", a training batch
-    needs two images where sides are at most 4. Raises ValueError for samples that are no images and for options out of
-    range.
+    shortcuts. Convolutions start from the normal weights of He et al., or with initial="torch" from the uniform ones of
+    torch's layers, 0.4 times as large: signals then shrink from block to block. norm="frozen" is batch norm that stays
+    with the statistics it has. With norm="batch", a training batch needs two images where sides are at most 4. Raises
+    ValueError for samples that are no images and for options out of range.
     """
     shape = image_shape("resnet20", sample_shape)
     check_norm("resnet20", norm)
     check_width("resnet20", "width", width)
+    check_initial("resnet20", initial)
     return ResidualNetwork(
         shape,
         num_classes,
@@ -38,4 +41,5 @@ def resnet20(
         blocks_per_stage=3,
         norm=norm,
         small_images=True,
+        initial=initial,
     )

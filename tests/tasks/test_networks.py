@@ -103,6 +103,20 @@ def test_without_batch_norm_the_signal_stays_of_one_size_whatever_the_depth():
     assert all(0.3 < value < 10 for value in sizes), sizes
 
 
+def test_resnet20_may_start_as_torchs_own_layers_do():
+    def first(initial):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return resnet20((3, 32, 32), 10, initial=initial).layer3[2].conv2.weight.detach()
+
+    fan = 64 * 9  # uniform within 1 / sqrt(fan), against normal with a deviation of sqrt(2 / fan)
+    assert first("torch").abs().max() <= fan**-0.5
+    assert float(first("torch").std()) == pytest.approx((3 * fan) ** -0.5, rel=0.02)
+    assert float(first("he").std()) == pytest.approx((2 / fan) ** 0.5, rel=0.02)
+    with pytest.raises(ValueError, match=r'resnet20 takes initial "he" or "torch": initial = .xavier.'):
+        resnet20((3, 32, 32), 10, initial="xavier")
+
+
 def test_frozen_batch_norm_is_batch_norm_in_evaluation_mode_whatever_its_own():
     x = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     for make in (cnn, mlp, resnet20):
