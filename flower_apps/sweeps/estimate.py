@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from clients.local_training import one_thread
-from flower_apps import build
-from flower_apps.config import Resolved, Settings
+from flower_apps import build, plugins
+from flower_apps.config import AUTO, NONE, Resolved, Settings
 from flower_apps.resolving import resolve
 
 # Start and end of a run, and what Flower's virtual client engine costs beside the training (docs/benchmarks.md).
@@ -57,7 +57,25 @@ def seconds_of(settings: Resolved) -> float:
     what = ("task", "data_dir", "model", "optimizer", "learning_rate", "batch_size", "device")
     training, testing = _timed(resolve(Settings(**{name: getattr(settings, name) for name in what})))
     engine = SECONDS_A_SIMULATION if settings.engine == "simulation" else 0.0
-    return SECONDS_A_RUN + engine + settings.rounds * (steps * training + tested * testing)
+    trained = settings.rounds * (steps * training + tested * testing)
+    return SECONDS_A_RUN + engine + trained + _inverting(settings, training)
+
+
+def _inverting(settings: Resolved, training: float) -> float:
+    """Return about how long a curious server takes, where its attack has `steps`: each costs four times a training step
+    on the images of the update (measured on ResNet-20), since gradients are themselves differentiated.
+    """
+    if settings.curious == NONE:
+        return 0.0
+    spec = plugins.parse(settings.curious)
+    options = {option.name: option.default for option in plugins.describe("curious", spec.name).options}
+    steps = spec.options.get("steps", options.get("steps") or 0)
+    every, clients = settings.curious_every, settings.curious_clients
+    rounds = 1 if every == AUTO else -(-settings.rounds // every)
+    some = {AUTO: 1, "all": settings.clients_per_round}
+    read = some[clients] if clients in some else len(clients.split(","))
+    images = max(1.0, len(build.partitions(settings)[0]) * min(settings.local_epochs, 1.0))
+    return 4 * float(steps) * rounds * read * images / settings.batch_size * training
 
 
 @lru_cache(maxsize=32)
