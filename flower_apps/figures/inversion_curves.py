@@ -98,7 +98,12 @@ class InversionCurves:
                     **looks,
                 )
             keys.append(Line2D([], [], label=curve, **looks))
-        for axes in panels:
+        for axes, metric in zip(panels, self.metrics, strict=True):
+            low, high = axes.get_ylim()
+            if METRICS[metric].unit == "dB":  # where 0 means nothing, and less than two of them not much
+                axes.set_ylim(min(low, (low + high) / 2 - 1), max(high, (low + high) / 2 + 1))
+            else:
+                axes.set_ylim(0, high)
             values = sorted(set(table[self.x]))
             if values[0] > 0 and values[-1] / values[0] >= 8:
                 axes.set_xscale("log", base=2)

@@ -47,6 +47,13 @@ def test_there_is_a_panel_for_each_metric_and_a_curve_for_each_kind_of_cell():
     assert [axes.get_title(loc="left") for axes in picture.axes] == ["PSNR (dB)", "Seconds per step"]
     assert all(len(axes.containers) == 2 for axes in picture.axes)
     assert picture.axes[0].get_xscale() == "log"
+    assert picture.axes[1].get_ylim()[0] == 0
+
+
+def test_a_tenth_of_a_decibel_is_drawn_as_little():
+    picture = FIGURE.draw([run(13.4, "agic(beta=1.0)"), run(13.5)]).picture
+    low, high = picture.axes[0].get_ylim()
+    assert high - low >= 2
 
 
 def test_x_may_be_a_setting():
