@@ -88,7 +88,10 @@ def training_data(settings: Resolved, role: Role, own: Samples, who: int | str) 
 
 
 def used_samples(settings: Resolved, client: int, server_round: int) -> Samples:
-    """Return the samples that a client's update of a round comes from, each once, in the order of their first use.
+    """Return the samples that a client's update of a round comes from, in the order of their first use.
+
+    Each is there once, but for a round of less than an epoch that goes on from one epoch into the next: what it takes
+    of both counts twice, as it does in the update.
 
     For whoever measures what an update gives away; raises BadSettings where the client trains on samples that are made
     while it trains, or that it shares with others.
@@ -97,8 +100,10 @@ def used_samples(settings: Resolved, client: int, server_round: int) -> Samples:
     if role.group is not None or role.edits_samples:
         raise BadSettings(f"client {client} trains on samples that are not its own alone")
     samples = training_data(settings, role, build.client_samples(settings, client), client)
-    rows = torch.cat(taken(len(samples), **_course(settings, server_round, client, len(samples))))
-    return samples.select(torch.tensor(list(dict.fromkeys(rows.tolist())))).decoded()
+    rows = torch.cat(taken(len(samples), **_course(settings, server_round, client, len(samples)))).tolist()
+    if len(rows) > len(samples):
+        rows = list(dict.fromkeys(rows))
+    return samples.select(torch.tensor(rows)).decoded()
 
 
 def _train(

@@ -19,7 +19,7 @@ from clients.local_training import evaluate
 from defenses.acted import did_something
 from flower_apps import build
 from flower_apps.config import NONE, BadSettings, Resolved, RunFailed
-from flower_apps.inversion_files import write_inversions
+from flower_apps.inversion_files import metrics_of, write_inversions
 from flower_apps.inversions import invert
 from flower_apps.metrics import named
 from flower_apps.records import Folder
@@ -43,6 +43,12 @@ def conduct(settings: Resolved, grid: Grid, on_round: OnRound | None = None) -> 
     folder = Folder(Path(settings.output or default_output(settings)).expanduser())
     with folder.opened(settings) as done:
         if done >= settings.rounds and (summary := folder.summary()) is not None:
+            before = folder.settings().curious
+            if settings.curious != before:
+                raise BadSettings(
+                    f"--curious is {settings.curious} and was {before} in {folder.path}, whose run is complete; to try "
+                    "several on the same updates, keep them with --record and take thornbed invert"
+                )
             return summary
         run = _Run(settings, folder, on_round)
         try:
@@ -119,6 +125,8 @@ class _Run:
         folder = recordings_folder(self.settings)
         spec, paths = self.settings.curious, recordings_of(self.settings)
         try:
+            if not paths and (earlier := metrics_of(self.folder.path, spec)) is not None:
+                return earlier  # the rounds that a complete run was given afterwards were none to read
             if not paths:
                 raise BadSettings(f"no reply that could be read came from the clients chosen ({folder})")
             inversions = invert(paths, spec, seed=self.settings.seed, device=self.device)

@@ -54,6 +54,17 @@ def beware_of(folder: Path) -> list[str]:
         return []
 
 
+def metrics_of(folder: Path, spec: str) -> dict[str, float | None] | None:
+    """Return the metrics of the inversions by `spec` in a folder; None where it has none by that."""
+    try:
+        content = json.loads((folder / INVERSIONS).read_text(encoding="utf-8"))
+        if content["curious"] != spec:
+            return None
+        return {str(name): None if value is None else float(value) for name, value in content["metrics"].items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
 def _observed(inversions: Inversions) -> str:
     """Return which updates were inverted, in a few words."""
     facts = [result.recording.facts for result in inversions.results]

@@ -19,7 +19,7 @@ from clients.local_training import num_steps, step_sizes, uses_running_statistic
 from flower_apps import build, plugins
 from flower_apps.client_app import used_samples
 from flower_apps.config import AUTO, NONE, BadSettings, Resolved
-from protocol.recordings import Facts, recordings_in, save_originals, save_update
+from protocol.recordings import LARGEST, Facts, recordings_in, save_originals, save_update
 from strategies import Curious, NumberedClients, Sighting
 
 FOLDER = "recordings"  # below a run's output, while nobody names another
@@ -75,7 +75,10 @@ class _Watch:
     def keep(self, seen: Sighting) -> None:
         """Write what was seen, and beside it, where this machine can tell, what the client trained on."""
         client = self.cohort.client_of(seen.node_id)
-        if client is None or not seen.num_examples or not 1 <= seen.num_examples < 2**31:
+        if client is None:
+            return
+        if seen.num_examples is None or not 1 <= seen.num_examples <= LARGEST:
+            log(WARNING, "The update of client %s is not kept: it claims %s samples", client, seen.num_examples)
             return
         path = self.folder / f"round-{seen.server_round:04}-client-{client:04}.safetensors"
         facts = observed_facts(self.settings, int(seen.num_examples), seen.server_round, client)
@@ -87,15 +90,25 @@ class _Watch:
         except BadSettings as reason:
             log(WARNING, "What client %s trained on is not kept: %s", client, reason)
             return
+        if len(used) != facts.num_samples:
+            log(
+                WARNING,
+                "What client %s trained on is not kept: it trained on %s samples, and by what it claims on %s",
+                client,
+                len(used),
+                facts.num_samples,
+            )
+            return
         save_originals(path, used.x, used.y)
 
 
 def observed_facts(settings: Resolved, num_examples: int, server_round: int, client: int) -> Facts:
     """Return what the server knows of the work of a client that holds `num_examples`: it is the server that asked."""
     task = build.load_task(settings.task, settings.data_dir)
-    sizes = step_sizes(num_examples, settings.batch_size)
+    epoch = step_sizes(num_examples, settings.batch_size)
     steps = num_steps(num_examples, settings.batch_size, settings.local_epochs)
-    each = min(settings.local_epochs, 1.0)
+    skipped = (server_round - 1) * steps if settings.continue_epochs else 0
+    sizes = [epoch[(skipped + step) % len(epoch)] for step in range(steps)]
     optimizer = plugins.parse(settings.optimizer)
     # The first step of momentum is that of plain SGD; of later ones the update tells a direction alone.
     first = steps == 1 and set(optimizer.options) == {"momentum"}
@@ -106,12 +119,12 @@ def observed_facts(settings: Resolved, num_examples: int, server_round: int, cli
         num_classes=task.num_classes,
         mean=task.mean,
         std=task.std,
-        num_samples=sum(sizes[:steps]),
+        num_samples=min(sum(sizes), num_examples),
         learning_rate=settings.learning_rate if plain else None,
         local_steps=steps,
         batch_size=max(sizes) if steps > 1 else None,
         batch_norm="evaluation" if uses_running_statistics(num_examples, settings.batch_size) else "training",
         round=server_round,
         client=client,
-        epoch=int((server_round - 1) * each) + 1,
+        epoch=(server_round - 1) * min(steps, len(epoch)) // len(epoch) + 1,
     )

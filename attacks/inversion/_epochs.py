@@ -98,9 +98,12 @@ def joint_problems(
 
 
 def per_observation(
-    observations: Sequence[Observation], joints: Sequence[Joint], found: Sequence[Reconstruction]
+    observations: Sequence[Observation],
+    labels: Sequence[Tensor],
+    joints: Sequence[Joint],
+    found: Sequence[Reconstruction],
 ) -> list[Reconstruction]:
-    """Return for each observation its images, each from the problem it was sought in.
+    """Return for each observation its images, each from the problem it was sought in, and its own labels.
 
     Where several problems gave them, losses and seconds are means, `best_step` is the latest, and `failure` the first.
     """
@@ -114,7 +117,7 @@ def per_observation(
         gathered.append(
             Reconstruction(
                 images=torch.stack([result.images[row] for row, result in parts]),
-                labels=torch.stack([result.labels[row] for row, result in parts]),
+                labels=labels[update].cpu(),
                 losses=torch.stack([result.losses for result in results]).mean(dim=0),
                 best_step=max(result.best_step for result in results),
                 seconds_per_step=sum(result.seconds_per_step for result in results) / len(results),

@@ -83,8 +83,11 @@ def _mean_probabilities(observation: Observation) -> Tensor:
 
 
 def _repeated(n: int, shares: Tensor) -> Tensor:
-    """Return n labels (n,), ascending, as many of each as its share of n says; the largest remainders fill the rest."""
-    wanted = (n * shares).clamp(min=0)
+    """Return n labels (n,), ascending, as many of each as its share of n says; the largest remainders fill the rest.
+
+    A class has at most all of them, and none where its share is NaN, as a client that diverged has it.
+    """
+    wanted = n * shares.nan_to_num(nan=0.0).clamp(0, 1)
     counts = wanted.floor().to(torch.int64)
     while int(counts.sum()) > n:  # shares of noise can come to more than one
         counts[(wanted - counts).masked_fill(counts == 0, torch.inf).argmin()] -= 1

@@ -148,7 +148,8 @@ class _Stacked:
         self.objective, self.observation, self.together = objective, first.observation, len(views)
         self.network = Network(first.observation)
         self.names = [name for name, weight in first.layer_weights.items() if weight > 0]
-        self.batches = first.observation.batches
+        # Listed only where they are gone through: a recording may say that there were a billion.
+        self.batches = first.observation.batches if objective.local_steps == "simulated" else []
         parameters: Tensors = self.network.parameters
         buffers: Tensors = self.network.buffers
         models_in = None
@@ -199,7 +200,7 @@ class _Stacked:
         gamma: Tensor,
     ) -> Tensor:
         pixels = pixels.index_select(0, rows)
-        if self.objective.local_steps == "simulated" and len(self.batches) > 1:
+        if len(self.batches) > 1:
             rate = self.observation.learning_rate
             assert rate is not None  # the attack has checked it
             gradient = self.network.mean_gradient(parameters, buffers, pixels, labels, self.batches, rate)

@@ -102,7 +102,7 @@ def agic(
     objective = Objective(distance="cosine", local_steps=local_steps, total_variation=total_variation)
     settings.check("agic")
     objective.check("agic", observations)
-    _check(shape, beta, batch_norm, epochs, gamma, matching_steps, pooling)
+    _check(observations, shape, beta, batch_norm, epochs, gamma, matching_steps, pooling)
     weigh = partial(layer_weights, shape=shape, beta=beta, relu_modifier=relu_modifier, batch_norm=batch_norm)
     inferred = [infer_labels("agic", each, labels) for each in observations]
     singles = [alone(each, own, weigh(each)) for each, own in zip(observations, inferred, strict=True)]
@@ -128,7 +128,7 @@ def agic(
             return with_samples(first_look, samples)
     joints = joint_problems(observations, inferred, samples, weigh, gamma)
     results = search([joint.problem for joint in joints], objective, settings, generator)
-    return with_samples(per_observation(observations, joints, results), samples)
+    return with_samples(per_observation(observations, inferred, joints, results), samples)
 
 
 def _named(chain: Sequence[Place | None], epochs: Sequence[Sequence[int]]) -> list[Place | None]:
@@ -137,6 +137,7 @@ def _named(chain: Sequence[Place | None], epochs: Sequence[Sequence[int]]) -> li
 
 
 def _check(
+    observations: Sequence[Observation],
     shape: Shape,
     beta: float,
     batch_norm: NormWeight,
@@ -159,3 +160,6 @@ def _check(
     for option, whole in (("matching_steps", matching_steps), ("pooling", pooling)):
         if whole < 1:
             raise ValueError(f"agic needs {option} >= 1: {option} = {whole}")
+    for each in observations:
+        if epochs in ("matched", "paired") and pooling > (side := min(each.sample_shape[1:])):
+            raise ValueError(f"agic needs pooling of at most a side of the images: pooling = {pooling}, side = {side}")

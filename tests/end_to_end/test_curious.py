@@ -72,6 +72,30 @@ def test_originals_are_what_the_client_trained_on(thornbed, tmp_path):
     assert not seen[0] & seen[2]  # the second round of an epoch takes other samples
 
 
+def test_rounds_of_a_part_of_an_epoch_are_read_with_the_samples_that_they_take(thornbed, tmp_path):
+    """Ten samples in steps of four: two of these a round, so that the second round goes on into the next epoch."""
+    flags = [
+        "--task",
+        "digits(num_train=40)",
+        "--num-clients",
+        4,
+        "--partition",
+        "stratified",
+        "--model",
+        "cnn(width=2)",
+    ]
+    course = ["--rounds", 4, "--batch-size", 4, "--local-epochs", 0.4, "--continue-epochs", "--optimizer", "sgd"]
+    attack = ["--curious", "agic(steps=2, labels='known')", "--curious-every", 1, "--record", tmp_path / "rec"]
+    typed = thornbed("run", *flags, *course, *attack, "--output", tmp_path / "run")
+    assert typed.code == 0, typed.err
+    facts = [load_update(path).facts for path in recordings_in(tmp_path / "rec")]
+    assert [each.num_samples for each in facts] == [8, 6, 6, 8]
+    assert [each.epoch for each in facts] == [1, 1, 2, 3]
+    assert all(
+        each["psnr"] and len(each["psnr"]) == each["num_samples"] for each in told(tmp_path / "run")["inversions"]
+    )
+
+
 def test_a_recording_is_inverted_later_without_any_run(thornbed, tmp_path):
     flags = ["--record", tmp_path / "rec", "--curious-clients", "all", "--output", tmp_path / "run"]
     assert thornbed(*SMALL, *flags).code == 0
@@ -127,6 +151,28 @@ def test_an_inversion_that_fails_keeps_the_training_and_can_be_repeated(thornbed
     assert told(tmp_path / "run")["inversions"][0]["num_samples"] == 12
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["settings"]["curious"] == again
+
+
+def test_a_complete_run_goes_on_with_what_its_first_round_gave_away(thornbed, tmp_path):
+    first = ["--rounds", 1, "--curious", "agic(steps=2, labels='idlg')", "--output", tmp_path / "run"]
+    assert thornbed(*SMALL, *first).code == 0
+    psnr = json.loads((tmp_path / "run" / "summary.json").read_text())["metrics"]["psnr"]
+    typed = thornbed("run", "--resume", "--rounds", 2, "--output", tmp_path / "run")
+    assert typed.code == 0, typed.err
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["rounds"] == 2
+    assert summary["metrics"]["psnr"] == psnr
+
+
+def test_a_complete_run_has_no_numbers_of_another_inversion(thornbed, tmp_path):
+    run = [*SMALL, "--curious", "agic(steps=2, labels='idlg')", "--output", tmp_path / "run"]
+    assert thornbed(*run).code == 0
+    typed = thornbed("run", "--resume", "--curious", "agic(steps=3, labels='idlg')", "--output", tmp_path / "run")
+    assert typed.code == 2
+    assert "whose run is complete; to try several on the same updates, keep them with --record" in " ".join(
+        typed.err.split()
+    )
+    assert thornbed("run", "--resume", "--output", tmp_path / "run").code == 0
 
 
 def test_an_update_that_is_not_finite_ends_its_own_inversion(thornbed, tmp_path):

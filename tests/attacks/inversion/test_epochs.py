@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -109,9 +111,19 @@ def test_each_observation_gets_its_images_back_in_its_order(two_epochs) -> None:
     labels = [each.labels for each in seen]
     joints = joint_problems(seen, labels, samples, lambda each: weigh_all(each.model), 0.1)
     found = [looked(flat(10 * i, 10 * i + 1, 10 * i + 2), joints[i].problem.labels.tolist()) for i in range(4)]
-    gathered = per_observation(seen, joints, found)
+    gathered = per_observation(seen, labels, joints, found)
     assert [each.images[:, 0, 0, 0].tolist() for each in gathered] == [[0, 10], [20, 30], [20, 0], [30, 10]]
     assert [each.labels.tolist() for each in gathered] == [[0, 1], [2, 3], [2, 0], [3, 1]]
+
+
+def test_an_image_of_two_updates_has_in_each_the_label_that_this_one_was_read_with(two_epochs) -> None:
+    _, seen = two_epochs
+    labels = [torch.tensor(own) for own in ([0, 1], [2, 3], [0, 2], [1, 4])]
+    samples = [[(0, 0), (2, 1)], [(0, 1), (3, 1)], [(1, 0), (2, 0)], [(1, 1), (3, 0)]]
+    joints = joint_problems(seen, labels, samples, lambda each: weigh_all(each.model), 0.1)
+    found = [looked(flat(0.0, 1.0, 2.0), joint.problem.labels.tolist()) for joint in joints]
+    gathered = per_observation(seen, labels, joints, found)
+    assert [each.labels.tolist() for each in gathered] == [own.tolist() for own in labels]
 
 
 def test_the_same_samples_are_told_apart_by_their_labels(network, observe, images) -> None:
@@ -158,6 +170,19 @@ def test_a_client_seen_once_is_read_alone_and_all_such_are_refused(network, obse
     assert torch.equal(found[0].images, found[1].images)
     with pytest.raises(ValueError, match="at least two epochs of a client: there is one"):
         agic(seen[1:], generator, epochs="matched", steps=2)
+
+
+def test_steps_that_are_read_as_one_are_not_listed(network, observe, images, generator) -> None:
+    seen = replace(observe(network(), images(1), torch.tensor([0])), local_steps=2**31 - 1, learning_rate=1e-4)
+    assert len(agic([seen], generator, steps=1, beta=1.0)) == 1
+
+
+def test_squares_larger_than_an_image_are_refused_before_any_search(two_epochs, generator) -> None:
+    _, seen = two_epochs
+    for epochs in ("matched", "paired"):
+        with pytest.raises(ValueError, match="at most a side of the images: pooling = 7, side = 6"):
+            agic(seen, generator, epochs=epochs, pooling=7, beta=1.0)
+    agic(seen, generator, epochs="ordered", pooling=7, beta=1.0, steps=1, labels="known")
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,16 @@ def test_counts_gives_as_many_labels_as_there_are_samples(network, observe, imag
         assert len(infer_labels("it", seen, "counts")) == 3
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf"), 1e30])
+def test_counts_gives_as_many_labels_for_a_client_that_diverged(number, network, observe, images) -> None:
+    seen = observe(network(), images(3), torch.tensor([0, 1, 2]))
+    for bias in ([number] * 5, [number, 0.0, 0.0, 0.0, 0.0], [number, number, -0.5, 0.0, 0.0]):
+        seen.gradient["6.bias"].copy_(torch.tensor(bias))
+        found = infer_labels("it", seen, "counts")
+        assert len(found) == 3
+        assert 0 <= int(found.min()) <= int(found.max()) < 5
+
+
 def test_known_labels_keep_their_order(network, observe, images) -> None:
     seen = observe(network(), images(3), torch.tensor([4, 0, 2]))
     known = infer_labels("it", seen, "known")

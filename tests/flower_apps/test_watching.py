@@ -1,0 +1,61 @@
+"""What a curious server keeps of a reply: nothing of one whose claim cannot be, and no originals that contradict it."""
+
+import logging
+
+import pytest
+import torch
+
+from flower_apps.config import settings_from
+from flower_apps.resolving import resolve
+from flower_apps.watching import observed_facts, watched
+from protocol.recordings import load_originals, load_update, recordings_in
+from strategies import NumberedClients, Sighting
+
+FLAGS = {"task": "digits(num_train=40)", "model": "cnn(width=2)", "num_clients": 4, "partition": "stratified"}
+
+
+@pytest.fixture
+def keep(tmp_path, monkeypatch):
+    """Return a function that keeps the reply of client 0 in round 1, which claims so many samples."""
+    monkeypatch.setattr(NumberedClients, "client_of", lambda cohort, node: 0)
+    settings = resolve(settings_from({**FLAGS, "record": str(tmp_path), "batch_size": 5}))
+    curious = watched(None, settings, NumberedClients.__new__(NumberedClients))
+    tensors = {"w": torch.zeros(1)}
+
+    def claiming(num_examples):
+        curious.observer(Sighting(server_round=1, node_id=7, sent=tensors, received=tensors, num_examples=num_examples))
+        return recordings_in(tmp_path)
+
+    return claiming
+
+
+@pytest.mark.parametrize("claim", [None, 0.0, -1.0, float("nan"), 70_000.0, 1e9, float("inf")])
+def test_an_update_whose_claim_cannot_be_is_not_kept_and_ends_nothing(claim, keep, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert keep(claim) == []
+    assert f"The update of client 0 is not kept: it claims {claim} samples" in caplog.text
+
+
+def test_originals_are_kept_where_they_are_as_many_as_the_client_claims(keep, caplog):
+    [path] = keep(10)
+    assert load_originals(path, load_update(path).facts) is not None
+    path.with_name(path.name.replace(".safetensors", ".originals.safetensors")).unlink()
+    with caplog.at_level(logging.WARNING):
+        [path] = keep(15)
+    assert load_originals(path, load_update(path).facts) is None
+    assert "it trained on 10 samples, and by what it claims on 15" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("num_examples", "batch_size", "local_epochs", "rounds"),
+    [
+        (10, 4, 0.4, [(8, 1), (6, 1), (6, 2), (8, 3)]),  # steps of 4, 4, 2: two a round
+        (15, 1, 0.1, [(2, 1)] * 8 + [(2, 2)]),  # a tenth of 15 steps is two
+        (6, 2, 2.0, [(6, 1), (6, 2)]),
+    ],
+)
+def test_a_round_that_goes_on_is_read_with_its_own_samples(num_examples, batch_size, local_epochs, rounds):
+    course = {"batch_size": batch_size, "local_epochs": local_epochs, "continue_epochs": True}
+    settings = resolve(settings_from({**FLAGS, **course}))
+    facts = [observed_facts(settings, num_examples, number, 0) for number in range(1, len(rounds) + 1)]
+    assert [(each.num_samples, each.epoch) for each in facts] == rounds
