@@ -17,7 +17,7 @@ from attacks.update import Sight, outgoing
 from defenses.server import Rule, Server, aggregate
 from flower_apps import plugins
 from flower_apps.config import AUTO, NONE, BadSettings, Resolved
-from flower_apps.inversions import attack_of
+from flower_apps.inversion.inverting import attack_of
 from flower_apps.loggers import Logger, missing_package
 from flower_apps.roles import attack, channel_folder, defense
 from flower_apps.threat import check_threat

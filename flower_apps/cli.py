@@ -217,9 +217,9 @@ def invert(
 
     thornbed invert recordings --with "agic(steps=1000, beta=5.0)"
     """
-    from flower_apps import invert_command
+    from flower_apps.inversion import command
 
-    invert_command.run(recordings, attack, output, model, seed, device, out, err)
+    command.run(recordings, attack, output, model, seed, device, out, err)
 
 
 @app.command()

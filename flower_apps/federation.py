@@ -19,15 +19,15 @@ from clients.local_training import evaluate
 from defenses.acted import did_something
 from flower_apps import build
 from flower_apps.config import NONE, BadSettings, Resolved, RunFailed
-from flower_apps.inversion_files import metrics_of, write_inversions
-from flower_apps.inversions import invert
+from flower_apps.inversion.files import metrics_of, write_inversions
+from flower_apps.inversion.inverting import invert
+from flower_apps.inversion.watching import check_recordings, recordings_folder, recordings_of, watched, watches
 from flower_apps.metrics import named
 from flower_apps.records import Folder
 from flower_apps.roles import attack as attack_of
 from flower_apps.roles import defense
 from flower_apps.threat import threat_model
 from flower_apps.trusted import root_training
-from flower_apps.watching import check_recordings, recordings_folder, recordings_of, watched, watches
 from protocol.vector import to_arrays, to_tensors
 from strategies import NumberedClients, Resumed
 
@@ -133,8 +133,8 @@ class _Run:
         except BadSettings as error:
             again = f"thornbed run --resume --output {shlex.quote(str(self.folder.path))} --curious {shlex.quote(spec)}"
             raise RunFailed(
-                f"the training is done and kept, and its updates cannot be inverted: {error}; once the cause is gone: "
-                f"{again}"
+                f"the training is done and kept, and its updates cannot be inverted: {error}; once the cause is gone, or "
+                f"with another --curious: {again}"
             ) from error
         write_inversions(self.folder.path, inversions)
         if not self.settings.record:

@@ -16,7 +16,7 @@ from rich.table import Column, Table
 from flower_apps import build, plugins, threat
 from flower_apps.config import NONE, BadSettings, Interrupted, Resolved, RunFailed, Settings
 from flower_apps.federation import OnRound, default_output
-from flower_apps.inversion_files import beware_of
+from flower_apps.inversion.files import beware_of
 from flower_apps.metrics import METRICS, named, rates_first
 from flower_apps.provenance import origin
 from flower_apps.records import Folder

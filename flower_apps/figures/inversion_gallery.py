@@ -17,7 +17,7 @@ from torch import Tensor
 from flower_apps.config import NONE, Resolved, RunFailed
 from flower_apps.figures import Drawing
 from flower_apps.finished import FinishedRun
-from flower_apps.inversion_records import TENSORS, read_inversions
+from flower_apps.inversion.records import TENSORS, read_inversions
 from flower_apps.sheet import GAP, LINE, MARGIN, SIDE, Sheet, scale_of, wrapped
 
 if TYPE_CHECKING:

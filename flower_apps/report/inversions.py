@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flower_apps.inversion_records import GRID, INVERSIONS, STEPS, Inversion, Inversions, read_inversions
+from flower_apps.inversion.records import GRID, INVERSIONS, STEPS, Inversion, Inversions, read_inversions
 from flower_apps.metrics import METRICS
 from flower_apps.report.pictures import LARGEST_PICTURE, data, read_picture, size
 

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from flower_apps.config import BadSettings, Settings
 from flower_apps.metrics import METRICS, USUAL, named, rates_first
+from flower_apps.inversion.records import GRID, INVERSIONS
 from flower_apps.records import CONFIG, Folder, alone
 from flower_apps.report.figures import figures_below
 from flower_apps.sweeps import presets
@@ -123,7 +124,9 @@ def runs_below(folders: Sequence[Path]) -> list[Folder]:
         below = (config for config in path.rglob(CONFIG) if ".damaged-" not in config.parent.name)
         configs = [path / CONFIG] if (path / CONFIG).exists() else _in_order(path, below)
         if not configs and not figures_below([path]):
-            raise BadSettings(f"{folder} holds no run; there is no {CONFIG} in it or below")
+            inverted = (path / INVERSIONS).exists()
+            said = f"; it holds inversions, and {GRID} shows them" if inverted else ""
+            raise BadSettings(f"{folder} holds no run; there is no {CONFIG} in it or below{said}")
         found |= dict.fromkeys(config.parent for config in configs)
     return [Folder(path) for path in found]
 

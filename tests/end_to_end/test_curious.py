@@ -104,10 +104,11 @@ def test_a_recording_is_inverted_later_without_any_run(thornbed, tmp_path):
     assert typed.code == 0, typed.err
     assert "Pictures and numbers:" in typed.out
     assert len(told(tmp_path / "out")["inversions"]) == 4
+    assert "it holds inversions, and inversions.png shows them" in thornbed("report", tmp_path / "out").sentence
     for path in (tmp_path / "rec").glob("*.originals.safetensors"):
         path.unlink()
     typed = thornbed("invert", tmp_path / "rec", "--with", "dlg_adam(steps=3)", "--output", tmp_path / "blind")
-    assert "Beware: what 4 of 4 clients trained on is not known here, so nothing is compared." in typed.out
+    assert "Beware: what is behind 4 of 4 updates is not known here, so nothing is compared." in typed.out
     assert told(tmp_path / "blind")["metrics"]["psnr"] is None
     typed = thornbed("invert", tmp_path / "rec", "--with", "dlg_adam(steps=3, labels='known')")
     assert typed.code == 2

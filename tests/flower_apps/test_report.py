@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from flower_apps.config import Settings
-from flower_apps.inversion_pictures import write_inversion_pictures
+from flower_apps.inversion.pictures import write_inversion_pictures
 from flower_apps.plots import write_pictures
 from flower_apps.records import Folder
 from flower_apps.report import DASHES, TEMPLATES, Run, acted, write_report

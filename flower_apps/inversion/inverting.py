@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from attacks.inversion import InversionWarning, Observation, Reconstruction, gradient_of_update
 from flower_apps import plugins
 from flower_apps.config import BadSettings
-from flower_apps.peak_memory import peak_memory
+from flower_apps.inversion.peak_memory import peak_memory
 from protocol.randomness import generator
 from protocol.recordings import BadRecording, Recording, load_originals, load_update
 from tasks.metrics.assignment import assign, matching_success_rate
@@ -110,7 +110,7 @@ class Inversions:
             for result in self.results
             if result.reconstruction.failure
         ]
-        some = f"what {unknown} of {len(self.results)} clients trained on is not known here, so nothing is compared"
+        some = f"what is behind {unknown} of {len(self.results)} updates is not known here, so nothing is compared"
         return [*self.warnings, *failures, *([missing] if missing else []), *([some] if unknown else [])]
 
     def _matched(self) -> float | None:

@@ -12,9 +12,9 @@ from rich.table import Table
 
 from flower_apps import build
 from flower_apps.config import BadSettings, Interrupted, settings_from
-from flower_apps.inversion_files import write_inversions
-from flower_apps.inversion_records import INVERSIONS
-from flower_apps.inversions import Inversions, invert
+from flower_apps.inversion.files import write_inversions
+from flower_apps.inversion.inverting import Inversions, invert
+from flower_apps.inversion.records import INVERSIONS
 from flower_apps.metrics import METRICS
 from flower_apps.records import alone
 from flower_apps.resolving import resolve

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flower_apps.inversion_pictures import write_inversion_pictures
-from flower_apps.inversion_records import INVERSIONS, TENSORS
-from flower_apps.inversions import Inversions, Inverted
+from flower_apps.inversion.inverting import Inversions, Inverted
+from flower_apps.inversion.pictures import write_inversion_pictures
+from flower_apps.inversion.records import INVERSIONS, TENSORS
 from protocol.tensor_files import save_tensors
 from tasks.metrics.images import lpips_missing
 

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from flower_apps.inversion_records import GRID, STEPS, TENSORS, Inversion, read_inversions
+from flower_apps.inversion.records import GRID, STEPS, TENSORS, Inversion, read_inversions
 from flower_apps.plots import save
 from flower_apps.sheet import DPI, GAP, HEADING, LINE, MARGIN, SIDE, Sheet, scale_of, wrapped
 

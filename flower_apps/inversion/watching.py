@@ -1,7 +1,7 @@
 """A curious server at work: which replies it reads, and what it keeps of them until the last round is over.
 
 It changes nothing and slows no round by more than writing a file takes; what it makes of the files comes afterwards
-(flower_apps/inversions.py).
+(flower_apps/inversion/inverting.py).
 """
 
 from __future__ import annotations

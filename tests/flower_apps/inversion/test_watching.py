@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from flower_apps.config import settings_from
+from flower_apps.inversion.watching import observed_facts, watched
 from flower_apps.resolving import resolve
-from flower_apps.watching import observed_facts, watched
 from protocol.recordings import load_originals, load_update, recordings_in
 from strategies import NumberedClients, Sighting
 

@@ -1,0 +1,1 @@
+"""A curious server: what it watches, what it makes of the updates it kept, what that leaves, and how it is shown."""
