@@ -133,8 +133,8 @@ class _Run:
         except BadSettings as error:
             again = f"thornbed run --resume --output {shlex.quote(str(self.folder.path))} --curious {shlex.quote(spec)}"
             raise RunFailed(
-                f"the training is done and kept, and its updates cannot be inverted: {error}; once the cause is gone, or "
-                f"with another --curious: {again}"
+                f"the training is done and kept, and its updates cannot be inverted: {error}; once the cause is gone, "
+                f"or with another --curious: {again}"
             ) from error
         write_inversions(self.folder.path, inversions)
         if not self.settings.record:

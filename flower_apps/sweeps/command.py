@@ -14,8 +14,8 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from flower_apps.config import BadSettings, Settings
-from flower_apps.metrics import METRICS, USUAL, named, rates_first
 from flower_apps.inversion.records import GRID, INVERSIONS
+from flower_apps.metrics import METRICS, USUAL, named, rates_first
 from flower_apps.records import CONFIG, Folder, alone
 from flower_apps.report.figures import figures_below
 from flower_apps.sweeps import presets
