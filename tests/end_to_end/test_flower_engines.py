@@ -39,9 +39,15 @@ def assert_equal(one, other):
 
 
 def test_simulation_gives_the_figures_of_inline(thornbed, tmp_path):
+    curious = ["--curious", "dlg_adam(steps=2, labels='counts', local_steps='one_batch')"]
     for engine in ("inline", "simulation"):
-        typed = thornbed(*RUN, "--engine", engine, "--output", tmp_path / engine)
+        typed = thornbed(*RUN, *curious, "--engine", engine, "--output", tmp_path / engine)
         assert typed.code == 0, typed.err
+    seen = [
+        json.loads((tmp_path / e / "summary.json").read_text())["metrics"]["psnr"] for e in ("inline", "simulation")
+    ]
+    assert seen[0] == pytest.approx(seen[1], abs=1e-3)
+    assert seen[0] > 5
     assert_equal(tmp_path / "inline", tmp_path / "simulation")
     assert (tmp_path / "simulation" / "flower.log").exists()
     assert "3/3" in typed.err  # the rounds were shown
