@@ -13,7 +13,7 @@ from rich.table import Table
 from flower_apps import build
 from flower_apps.config import BadSettings, Interrupted, settings_from
 from flower_apps.inversion.files import write_inversions
-from flower_apps.inversion.inverting import Inversions, invert
+from flower_apps.inversion.inverting import Inversions, invert, mean_known
 from flower_apps.inversion.records import INVERSIONS
 from flower_apps.metrics import METRICS
 from flower_apps.records import alone
@@ -74,7 +74,7 @@ def _say(inversions: Inversions, out: Console) -> None:
         table.add_column(name, justify="right")
     for result in inversions.results:
         found, scores = result.reconstruction, result.scores()
-        means = [_mean(scores[name] or ()) for name in ("psnr", "ssim", "lpips")]
+        means = [mean_known(scores[name] or ()) for name in ("psnr", "ssim", "lpips")]
         losses = found.losses[found.losses.isfinite()]
         table.add_row(
             escape(result.path.name),
@@ -89,8 +89,3 @@ def _say(inversions: Inversions, out: Console) -> None:
             out.print(f"{METRICS[name].words}: {METRICS[name].shown(value)}", highlight=False)
     for sentence in inversions.beware():
         out.print(f"Beware: {sentence}.", markup=False, highlight=False, soft_wrap=True)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

@@ -91,14 +91,14 @@ class Inversions:
         """Return the means over all images: what a run's summary says of its curious server."""
         scores = [result.scores() for result in self.results]
         means = {
-            name: _mean([value for score in scores for value in score[name] or ()])
+            name: mean_known([value for score in scores for value in score[name] or ()])
             for name in ("psnr", "ssim", "lpips")
         }
         return {
             **means,
-            "label_accuracy": _mean([result.right_labels() for result in self.results]),
+            "label_accuracy": mean_known([result.right_labels() for result in self.results]),
             "matching_success_rate": self._matched(),
-            "seconds_per_step": _mean([result.reconstruction.seconds_per_step for result in self.results]),
+            "seconds_per_step": mean_known([result.reconstruction.seconds_per_step for result in self.results]),
         }
 
     def beware(self) -> list[str]:
@@ -281,7 +281,8 @@ def _finite(values: Tensor) -> list[float | None]:
     return [float(value) if math.isfinite(value) else None for value in values]
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def mean_known(values: Sequence[float | None]) -> float | None:
+    """Return the mean of the values that there are; None where there is none."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
