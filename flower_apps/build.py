@@ -20,7 +20,6 @@ from flower_apps.config import AUTO, NONE, BadSettings, Resolved
 from flower_apps.inversion.inverting import attack_of
 from flower_apps.loggers import Logger, missing_package
 from flower_apps.roles import attack, channel_folder, defense
-from flower_apps.threat import check_threat
 from protocol.randomness import derived_seed, generator
 from strategies import FedAvg, NumberedClients
 from strategies._cohort import Cohort
@@ -126,7 +125,7 @@ def cohort(settings: Resolved) -> NumberedClients:
 
 def strategy(settings: Resolved, root_training: RootTraining | None = None) -> FedAvg:
     """Build the strategy of resolved settings; `root_training` is for rules that ask for trusted data."""
-    built = strategy_of(settings.strategy, cohort(settings), settings.min_replies)
+    built: FedAvg = strategy_of(settings.strategy, cohort(settings), settings.min_replies)
     built.seed, built.root_training = settings.seed, root_training
     return built
 
@@ -137,7 +136,8 @@ def loggers(settings: Resolved, folder: Path) -> list[Logger]:
     return [plugins.load("logger", spec)(folder, settings) for spec in specs]
 
 
-def _check_loggers(settings: Resolved) -> None:
+def check_loggers(settings: Resolved) -> None:
+    """Refuse loggers that are not there, or lack their package; raises BadSettings."""
     for spec in [] if settings.logger == NONE else plugins.parse_sum(settings.logger):
         plugins.load("logger", spec)
         module = sys.modules[plugins.find("logger", spec.name).__module__]
@@ -145,12 +145,12 @@ def _check_loggers(settings: Resolved) -> None:
             raise BadSettings(f"--logger {spec.name} needs the package {package}: pip install 'thornbed[{spec.name}]'")
 
 
-def strategy_of(text: str, cohort: Cohort, min_replies: int) -> FedAvg:
+def strategy_of(text: str, cohort: Cohort, min_replies: int) -> Any:
     """Build the strategy that a spec names: a class of strategies/, or FedAvg with a rule of defenses/aggregation."""
     spec = plugins.parse(text)
     made = plugins.load("strategy", spec)
     if plugins.available("strategy")[spec.name] == "strategies":
-        return cast(FedAvg, made(cohort, min_replies))
+        return made(cohort, min_replies)
     return FedAvg(cohort, min_replies, rule=made)
 
 
@@ -178,8 +178,8 @@ def refusal(rule: Rule, count: int, root: Callable[[int], object] = lambda num_s
     return None if step.isfinite().all() else "--strategy takes no step that is finite: an option is too large"
 
 
-def check(settings: Resolved, *, data: bool = True) -> None:
-    """Build everything once and refuse what cannot work, before anything starts.
+def check(settings: Resolved, data: bool) -> None:
+    """Build everything of horizontal learning once and refuse what cannot work; see `flower_apps.schemes.check`.
 
     With `data` false (deployment: the data lie on other machines) only what needs none is checked.
     """
@@ -194,10 +194,8 @@ def check(settings: Resolved, *, data: bool = True) -> None:
     defended = defense(settings.defense)
     for perturbation in defended.perturbations:
         perturbation(made[0], generator(settings.seed, "check"))
-    check_threat(settings)
     if settings.curious != NONE:
         attack_of(settings.curious)
-    _check_loggers(settings)
     optimizer(settings)([nn.Parameter(torch.zeros(1))])
     built = attack(settings.attack, settings.data_dir)
     plugins.find("partition", plugins.parse(settings.partition).name)

@@ -21,7 +21,9 @@ from flower_apps.config import BadSettings, Resolved, settings_from
 from flower_apps.resolving import resolve
 from flower_apps.roles import accomplices, channel_folder, is_attacked
 from flower_apps.roles import role as role_of
-from protocol.actions import IDENTIFY
+from flower_apps.schemes import multitask, scheme_of
+from flower_apps.schemes.multitask_nodes import answer
+from protocol.actions import IDENTIFY, TRAIN_MOCHA
 from protocol.messages import Identity, evaluate_reply, identify_reply, read_request, train_reply
 from protocol.randomness import generator
 from protocol.vector import Layout, to_arrays, to_tensors
@@ -33,7 +35,7 @@ app = ClientApp()
 @app.query(IDENTIFY.removeprefix("query."))
 def identify(message: Message, context: Context) -> Message:
     """Say which client this node holds, and its role."""
-    return identify_reply(message, Identity(_client(context), _role(context).name))
+    return identify_reply(message, Identity(_client(context), _role_name(context)))
 
 
 @app.train()
@@ -67,6 +69,12 @@ def train_model(message: Message, context: Context) -> Message:
             trained = layout.unflatten(start + sent, trained)
     told = {name: float(value) for name, value in figures.items() if isinstance(value, int | float)}
     return train_reply(message, trained, len(samples), loss, told)
+
+
+@app.train(TRAIN_MOCHA.removeprefix("train."))
+def improve_duals(message: Message, context: Context) -> Message:
+    """Do a node's part of a round of multitask learning."""
+    return answer(_settings(context), _client(context), message, context)
 
 
 @app.evaluate()
@@ -169,6 +177,11 @@ def _client(context: Context) -> int:
     if not isinstance(partition_id, int):
         raise ValueError("this node has no partition-id; give it one in --node-config, such as 'partition-id=0'")
     return partition_id
+
+
+def _role_name(context: Context) -> str:
+    # Who is malicious follows elsewhere from the settings; in deployment, where the nodes say it, nobody is yet.
+    return "benign" if scheme_of(_settings(context)) is multitask.SCHEME else _role(context).name
 
 
 def _role(context: Context, server_round: int | None = None) -> Role:

@@ -10,12 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from clients.local_training import evaluate
 from defenses.acted import did_something
 from flower_apps import build
 from flower_apps.config import NONE, BadSettings, Resolved, RunFailed
@@ -24,10 +22,8 @@ from flower_apps.inversion.inverting import invert
 from flower_apps.inversion.watching import check_recordings, recordings_folder, recordings_of, watched, watches
 from flower_apps.metrics import named
 from flower_apps.records import Folder
-from flower_apps.roles import attack as attack_of
-from flower_apps.roles import defense
+from flower_apps.schemes import scheme_of
 from flower_apps.threat import threat_model
-from flower_apps.trusted import root_training
 from protocol.vector import to_arrays, to_tensors
 from strategies import NumberedClients, Resumed
 
@@ -71,27 +67,20 @@ class _Run:
     def __init__(self, settings: Resolved, folder: Folder, on_round: OnRound | None) -> None:
         self.settings, self.folder, self.on_round = settings, folder, on_round
         check_recordings(settings)
-        self.task = build.load_task(settings.task, settings.data_dir)
-        self.device = build.device(settings)
-        self.network = build.model(settings, self.task)
-        self.test = self.task.samples("test")
-        attack = attack_of(settings.attack, settings.data_dir)
-        self.attack, self.attacked = attack.measured(self.test) if attack else (None, None)
-        self.min_confidence = defense(settings.defense).min_confidence
-        self.strategy = build.strategy(settings, root_training(settings))
+        self.learning = scheme_of(settings).learn(settings)
+        self.strategy = self.learning.strategy
         self.loggers = build.loggers(settings, folder.path)
         self.last: dict[str, Any] = {}
 
     def go(self, grid: Grid, done: int) -> dict[str, Any]:
         """Run the rounds that are left and return the summary."""
         started = time.perf_counter()
-        tensors = self.network.state_dict()
+        tensors = dict(self.learning.initial())
         if done:
             tensors, self.strategy.memory = self.folder.load_checkpoint(tensors)
         rounds = self.settings.rounds
         earlier = sum(line["seconds"] for line in self.folder.lines())
-        facts: dict[str, Any] = {"device": str(self.device), "num_parameters": self._num_parameters()}
-        facts["threat_model"] = threat_model(self.settings, len(self.settings.malicious))
+        facts = {**self.learning.facts, "threat_model": threat_model(self.settings, len(self.learning.malicious))}
         if bundle := grid.run.fab_hash:  # Flower ran a bundle: this is which one
             facts["flower_bundle"] = bundle
         self.folder.write_config(self.settings, facts)
@@ -110,11 +99,8 @@ class _Run:
             evaluate_fn=lambda server_round, arrays: self.finish_round(server_round + done, arrays),
         )
         final = to_tensors(result.arrays) if result.arrays else dict(tensors)
-        self.folder.save_model(final)
+        self.learning.keep(self.folder.path, final)
         summary = self._summary(earlier + time.perf_counter() - started)
-        from flower_apps.plots import write_pictures
-
-        write_pictures(self.folder.path, self.task, self.attack)
         if self.settings.curious != NONE:
             summary["metrics"] |= self._inverted()
         self.folder.finish(self.settings, summary)
@@ -129,7 +115,7 @@ class _Run:
                 return earlier  # the rounds that a complete run was given afterwards were none to read
             if not paths:
                 raise BadSettings(f"no reply that could be read came from the clients chosen ({folder})")
-            inversions = invert(paths, spec, seed=self.settings.seed, device=self.device)
+            inversions = invert(paths, spec, seed=self.settings.seed, device=build.device(self.settings))
         except BadSettings as error:
             again = f"thornbed run --resume --output {shlex.quote(str(self.folder.path))} --curious {shlex.quote(spec)}"
             raise RunFailed(
@@ -149,7 +135,7 @@ class _Run:
             return None
         tensors = to_tensors(arrays)
         before = time.perf_counter()
-        metrics = self._test(tensors)
+        metrics = self.learning.test(tensors)
         now = time.perf_counter()
         line: dict[str, Any] = {"round": server_round, **metrics, "seconds": now - self._round_started}
         account = self.strategy.account
@@ -160,7 +146,7 @@ class _Run:
                 "seconds_aggregation": account.seconds_aggregation,
                 "seconds_evaluation": now - before,
                 "sampled": account.sampled,
-                "sampled_malicious": [client for client in account.sampled if client in self._malicious()],
+                "sampled_malicious": [client for client in account.sampled if client in self.learning.malicious],
                 "dropped": account.dropped,
                 "defense": account.defense,
                 "defense_acted": did_something(account.defense, len(account.sampled) - len(account.dropped)),
@@ -174,26 +160,6 @@ class _Run:
             self.on_round(self.last)
         return MetricRecord({name: value for name, value in metrics.items() if value is not None})
 
-    def _test(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, float | None]:
-        self.network.load_state_dict(dict(tensors))
-        least = self.min_confidence
-        loss, accuracy = evaluate(self.network, self.test, device=self.device, min_confidence=least)
-        success = (
-            evaluate(self.network, self.attacked, device=self.device, min_confidence=least)[1]
-            if self.attacked
-            else None
-        )
-        return {"accuracy": accuracy, "loss": loss, "attack_success_rate": success}
-
-    def _malicious(self) -> frozenset[int]:
-        """Return who is malicious, for the records: the settings say it, in deployment the nodes themselves."""
-        if self.settings.engine == "deployment" and isinstance(self.strategy.cohort, NumberedClients):
-            return frozenset(client for client, role in self.strategy.cohort.roles.items() if role != "benign")
-        return self.settings.malicious
-
-    def _num_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.network.parameters())
-
     def _summary(self, seconds: float) -> dict[str, Any]:
         lines = self.folder.lines()
         acted = [line["defense_acted"] for line in lines if line.get("defense_acted") is not None]
@@ -203,9 +169,9 @@ class _Run:
             "seconds": seconds,
             "seconds_training": sum(line.get("seconds_training", 0.0) for line in lines),
             "seconds_aggregation": sum(line.get("seconds_aggregation", 0.0) for line in lines),
-            "malicious": sorted(self._malicious()),
+            "malicious": sorted(self.learning.malicious),
             "replies_dropped": sum(len(line.get("dropped", ())) for line in lines),
-            "defense_was_told": threat_model(self.settings, len(self._malicious()))["defense_was_told"],
+            "defense_was_told": threat_model(self.settings, len(self.learning.malicious))["defense_was_told"],
             # Rounds in which the defense changed anything; null where it does not say.
             "defense_acted": sum(acted) if acted else None,
         }

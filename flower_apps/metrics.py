@@ -61,7 +61,9 @@ METRICS: Mapping[str, Metric] = {
     "attack_success_rate": Metric(words="attack success rate", rate=True, short="asr"),
     # Multitask.
     "error": Metric(words="error", rate=True, short="error"),
+    "target_error": Metric(words="target error", rate=True, short="targets"),
     "rmse": Metric(words="RMSE", short="RMSE"),
+    "target_rmse": Metric(words="target RMSE", short="targets"),
     "primal_objective": Metric(words="primal objective", form="{:.4g}", column=False),
     "duality_gap": Metric(words="duality gap", form="{:.2e}"),
     # Vertical.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flower_apps.plots import ACCURACY, ATTACK, plain
+from flower_apps.curves import ACCURACY, ATTACK, plain
 from flower_apps.sheet import INK
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Pictures of a run: its curves by round, and test images before and after the attack; a layout for curves of many.
+"""Pictures of a run: its curves by round, and test images before and after the attack.
 
 Pictures are drawn with matplotlib's object interface, so pyplot's state and the user's backend and settings stay as
 they are. matplotlib is imported inside the functions: the command line imports this module and should start at once.
@@ -6,31 +6,27 @@ they are. matplotlib is imported inside the functions: the command line imports 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from attacks.data import DataAttack
+from flower_apps.curves import CURVES, curves
 from flower_apps.records import Folder
-from flower_apps.sheet import DPI, GAP, HEADING, INK, LINE, MARGIN, SIDE, Sheet, scale_of, wrapped
+from flower_apps.sheet import DPI, GAP, HEADING, LINE, MARGIN, SIDE, Sheet, scale_of, wrapped
 from tasks import Samples, Task
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CURVES, TRIGGER = "curves.png", "trigger.png"
+TRIGGER = "trigger.png"
 NUM_PAIRS = 6
 # An attack may qualify for one class of a hundred only; beyond this many samples the search is given up.
 TRIES = 1000
-# Blue and vermilion of Okabe and Ito's palette: told apart by colour-blind readers, and by their line styles in print.
-ACCURACY, ATTACK, LOSS, GRID = "#0072b2", "#d55e00", "#444444", "#dddddd"
 
 Pair = tuple[Tensor | None, int | None, Tensor, int]
 """A clean image (C, H, W) and its label, both None where there is none; its attacked image and the label wanted."""
@@ -47,7 +43,7 @@ def write_pictures(folder: Path, task: Task, attack: DataAttack | None) -> None:
     with style.context("default"):
         lines = Folder(folder).lines()
         if lines:
-            save(_curves(lines), folder / CURVES, dpi=150)
+            save(curves(lines), folder / CURVES, dpi=150)
         pairs = attacked_pairs(task, attack) if attack is not None and task.modality == "image" else []
         if pairs:
             save(_grid(pairs, task.class_names), folder / TRIGGER, dpi=DPI)
@@ -57,140 +53,6 @@ def save(figure: Figure, path: Path, dpi: int) -> None:
     """Write a picture as PNG; the same figure gives the same bytes."""
     # Without "Software" the file says nothing about where and when it was made.
     figure.savefig(path, format="png", dpi=dpi, metadata={"Software": None}, pil_kwargs={"optimize": True})
-
-
-def _curves(lines: Sequence[Mapping[str, Any]]) -> Figure:
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    figure = Figure(figsize=(7.2, 4.8), facecolor="white")
-    rates, loss = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
-    figure.subplots_adjust(left=0.085, right=0.76, top=0.925, bottom=0.11, hspace=0.16)
-    rounds = [int(line["round"]) for line in lines]
-    accuracy, success = _values(lines, "accuracy"), _values(lines, "attack_success_rate")
-    ends = []
-    for name, values, color, dash in (
-        ("accuracy", accuracy, ACCURACY, "-"),
-        ("attack success", success, ATTACK, (0, (5, 2))),
-    ):
-        if np.isfinite(values).any():
-            _line(rates, rounds, values, color, dash)
-            last = int(np.flatnonzero(np.isfinite(values))[-1])
-            ends.append((float(values[last]), f"{name} {values[last]:.3f}", color, rounds[last]))
-    heights = apart([end[0] for end in ends], 0.07)
-    for height, (_, text, color, at) in zip(heights, ends):
-        rates.annotate(
-            text, (at, height), (9, 0), textcoords="offset points", color=color, va="center", annotation_clip=False
-        )
-    rates.set_ylim(-0.03, 1.03)
-    rates.set_title("Rate on the test set", loc="left", fontsize=10, color=INK)
-    _loss(loss, rounds, _values(lines, "loss"))
-    loss.set_xlabel("round", color=INK)
-    loss.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1, steps=(1, 2, 5, 10)))
-    loss.set_xlim(min(rounds) - 0.5 * (len(rounds) == 1), max(rounds) + 0.5 * (len(rounds) == 1))
-    for axes in (rates, loss):
-        plain(axes)
-    return figure
-
-
-def plain(axes: Axes) -> None:
-    """Give axes the look of this house: faint lines across, two sides, small marks."""
-    axes.grid(axis="y", color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#999999")
-    axes.tick_params(colors=INK, labelsize=9, length=3, color="#999999")
-
-
-def _loss(axes: Axes, rounds: Sequence[int], values: np.ndarray) -> None:
-    finite = values[np.isfinite(values)]
-    # A run that diverges would press all its other rounds flat.
-    log = len(finite) > 0 and finite.min() > 0 and finite.max() > 1000 * finite.min()
-    _line(axes, rounds, values, LOSS, "-")
-    axes.set_yscale("log" if log else "linear")
-    axes.set_title("Test loss" + (", logarithmic" if log else ""), loc="left", fontsize=10, color=INK)
-    if not log:
-        axes.set_ylim(bottom=min(0.0, float(finite.min())) if len(finite) else 0.0)
-    if len(finite):
-        last = int(np.flatnonzero(np.isfinite(values))[-1])
-        axes.annotate(
-            f"loss {values[last]:.3g}", (rounds[last], values[last]), (9, 0), textcoords="offset points",
-            color=LOSS, va="center", annotation_clip=False,
-        )  # fmt: skip
-
-
-def _line(axes: Axes, rounds: Sequence[int], values: np.ndarray, color: str, dash: Any) -> None:
-    # Marks show single rounds and those between gaps; many would hide the line.
-    marker = "o" if len(rounds) <= 16 else None
-    axes.plot(rounds, values, color=color, linestyle=dash, linewidth=1.8, marker=marker, markersize=3.2, clip_on=False)
-
-
-def _values(lines: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
-    """Return a value per round (n,), NaN where it was not measured or is not finite."""
-    found = [line.get(name) for line in lines]
-    values = np.array([math.nan if value is None else float(value) for value in found])
-    return np.where(np.isfinite(values), values, math.nan)
-
-
-def apart(heights: Sequence[float], distance: float, low: float = 0.0, high: float = 1.0) -> list[float]:
-    """Move heights up, then down from `high`, until labels at them are at least `distance` apart, in the same order.
-
-    They stay in [low, high] as long as they fit in there at all; equal heights keep the order they come in.
-    """
-    order = sorted(range(len(heights)), key=lambda index: heights[index])
-    moved = [heights[index] for index in order]
-    for index in range(len(moved)):
-        moved[index] = max(moved[index], low if index == 0 else moved[index - 1] + distance)
-    for index in reversed(range(len(moved))):
-        moved[index] = min(moved[index], high if index == len(moved) - 1 else moved[index + 1] - distance)
-    return [moved[order.index(index)] for index in range(len(heights))]
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A curve by its number: (round, rate or gap) by round, where it ends, where its number stands if anywhere, and
-    (round, low, high) of the band around it.
-    """
-
-    run: int
-    points: Sequence[tuple[float, float | None]]
-    end: tuple[float, float]
-    label: float | None
-    band: Sequence[tuple[float, float, float]] = ()
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Curves of several runs over rounds 0 to `end`, with a mark every `step` rounds."""
-
-    title: str
-    end: float
-    step: int
-    curves: Sequence[Curve]
-
-
-def panel(
-    title: str,
-    runs: Mapping[int, Sequence[tuple[float, float | None]]],
-    distance: float = 0.065,
-    bands: Mapping[int, Sequence[tuple[float, float, float]]] | None = None,
-) -> Panel:
-    """Lay out a rate in [0, 1] of several runs, by their numbers; runs without any value are left out.
-
-    The numbers at the ends of curves are `distance` apart where they would stand below each other, in the right
-    margin, and left out where there is no room for them.
-    """
-    shown = {run: points for run, points in runs.items() if any(rate is not None for _, rate in points)}
-    ends = {run: next((x, y) for x, y in reversed(points) if y is not None) for run, points in shown.items()}
-    end = max([1.0, *(x for points in shown.values() for x, _ in points)])
-    step = next(unit * 10**power for power in range(400) for unit in (1, 2, 5) if end <= 6 * unit * 10**power)
-    margin = [run for run in shown if ends[run][0] == end]
-    labels: dict[int, float | None] = {run: y for run, (_, y) in ends.items()}
-    room = len(margin) * distance <= 1
-    labels |= dict(zip(margin, apart([ends[run][1] for run in margin], distance) if room else [None] * len(margin)))
-    bands = bands or {}
-    curves = [Curve(run, points, ends[run], labels[run], bands.get(run, ())) for run, points in shown.items()]
-    return Panel(title, end, step, curves)
 
 
 def attacked_pairs(task: Task, attack: DataAttack, count: int = NUM_PAIRS) -> list[Pair]:

@@ -25,14 +25,20 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Where a name of a kind is looked for, in order: a rule comes before a strategy of the same name.
 FOLDERS: Mapping[str, tuple[str, ...]] = {
-    "task": ("tasks",),
+    "task": ("tasks", "tasks/multitask"),
     "model": ("tasks/models",),
     "partition": ("tasks/partitions",),
     "blocks": ("tasks/blocks",),
     "strategy": ("defenses/aggregation", "strategies"),
-    "attack": ("attacks/data", "attacks/training", "attacks/group", "attacks/update"),
+    "attack": (
+        "attacks/data",
+        "attacks/training",
+        "attacks/group",
+        "attacks/update",
+        "attacks/multitask",
+    ),
     "curious": ("attacks/inversion",),
-    "defense": ("defenses/perturbation", "defenses/hardening"),
+    "defense": ("defenses/perturbation", "defenses/hardening", "defenses/trimming", "defenses/relations"),
     "inference attack": ("attacks/inference",),
     "inference defense": ("defenses/inference",),
     "purification": ("defenses/purification",),

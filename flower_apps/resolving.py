@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from pathlib import Path
 from typing import Any
 
 from flower_apps import build, plugins
 from flower_apps.config import AUTO, ENGINES, NONE, BadSettings, Resolved, Settings
-from strategies import NumberedClients
-from tasks import Defaults
+from flower_apps.schemes import check_kinds, check_unused, scheme_of
+from strategies import FedAvg, NumberedClients
 
 SPECS = ("task", "model", "strategy", "defense", "partition", "optimizer", "attack", "curious")
 
@@ -22,12 +21,15 @@ def resolve(settings: Settings) -> Resolved:
     """
     if settings.engine not in ENGINES:
         raise BadSettings(f"--engine takes {', '.join(ENGINES)}, not {settings.engine!r}")
-    defaults = _defaults(settings.task)
+    scheme = scheme_of(settings)
+    check_kinds(settings, scheme)
+    defaults = scheme.defaults(settings)
     filled: dict[str, Any] = {
         name: getattr(defaults, name)
         for name in ("model", "optimizer", "learning_rate", "batch_size", "local_epochs", "rounds", "partition")
         if getattr(settings, name) == AUTO
     }
+    check_unused(settings, scheme, {name: getattr(defaults, name, None) for name in scheme.unused})
     num_clients = defaults.num_clients if settings.num_clients == AUTO else settings.num_clients
     per_round = (
         min(defaults.clients_per_round, num_clients)
@@ -78,7 +80,10 @@ def check_address(settings: Settings) -> None:
 
 def _min_replies(strategy: str, per_round: int) -> int:
     """Return half of a round, or the more that the rule needs: krum(num_byzantine=4) works with 11 and not with 10."""
-    rule = build.strategy_of(strategy, NumberedClients(per_round, per_round), 1).rule
+    built = build.strategy_of(strategy, NumberedClients(per_round, per_round), 1)
+    if not isinstance(built, FedAvg):
+        return (per_round + 1) // 2
+    rule = built.rule
     counts = range((per_round + 1) // 2, per_round)
     return next((count for count in counts if build.refusal(rule, count) is None), per_round)
 
@@ -151,11 +156,3 @@ def _num_malicious(settings: Settings, num_clients: int, share: float) -> int:
     if wanted > num_clients:
         raise BadSettings(f"--num-malicious {wanted} is more than --num-clients {num_clients}")
     return wanted
-
-
-def _defaults(task: str) -> Defaults:
-    function = plugins.find("task", plugins.parse(task).name)
-    defaults = importlib.import_module(function.__module__).DEFAULTS
-    if not isinstance(defaults, Defaults):
-        raise TypeError(f"{function.__module__} needs a constant DEFAULTS: Defaults")
-    return defaults

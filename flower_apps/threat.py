@@ -10,18 +10,7 @@ from attacks import Knowledge
 from flower_apps import plugins
 from flower_apps.config import NONE, BadSettings, Settings
 
-# A client of horizontal learning is sent the server's model; its attack's options tell of the defense and of data like
-# the target's, and attackers tell each other what they hold. Nobody sees what honest clients send or hold, nothing
-# relates one client to another, and there are no queries, no embeddings and no fusion centre.
 ORACLE = "num_byzantine"
-GIVEN = frozenset(Knowledge) - {
-    Knowledge.HONEST_UPDATES,
-    Knowledge.NODES_DATA,
-    Knowledge.RELATIONS,
-    Knowledge.FUSION_MODEL,
-    Knowledge.OTHER_EMBEDDINGS,
-    Knowledge.TRUE_LABELS,
-}
 
 
 def needs(name: str) -> frozenset[Knowledge]:
@@ -36,13 +25,13 @@ def needs(name: str) -> frozenset[Knowledge]:
     return declared
 
 
-def check_threat(settings: Settings) -> None:
-    """Refuse an attack that must know what the setting cannot give; raises BadSettings."""
+def check_threat(settings: Settings, given: frozenset[Knowledge]) -> None:
+    """Refuse an attack that must know what its scheme of learning does not give; raises BadSettings."""
     for spec in [] if settings.attack == NONE else plugins.parse_sum(settings.attack):
-        if missing := sorted(needs(spec.name) - GIVEN):
+        if missing := sorted(needs(spec.name) - given):
             raise BadSettings(
                 f"attack {spec.name} must know {' and '.join(missing)}, which a malicious client does not learn here; "
-                f"it can know {_listed(GIVEN)}"
+                f"it can know {_listed(given)}"
             )
 
 

@@ -3,3 +3,4 @@
 TRAIN = "train"
 EVALUATE = "evaluate"
 IDENTIFY = "query.identify"
+TRAIN_MOCHA = "train.mocha"

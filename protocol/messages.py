@@ -76,7 +76,7 @@ def evaluate_reply(request: Message, loss: float, accuracy: float, num_examples:
 
 def read_request(message: Message) -> tuple[ArrayRecord, int]:
     """Return the arrays and the round of a training or evaluation message."""
-    arrays = _only(message.content.array_records, "array record")
+    arrays = only(message.content.array_records, "array record")
     config = next(iter(message.content.config_records.values()), ConfigRecord())
     return arrays, int(config.get(SERVER_ROUND, 0))  # type: ignore[arg-type]
 
@@ -87,12 +87,9 @@ def read_train_reply(message: Message, layout: Layout, current: Tensor, out: Ten
     Raises RefusedReply for an error reply, missing or extra records and arrays, a wrong shape or dtype, values that
     are not finite, and a number of examples that is missing, not a number, or not above zero.
     """
-    if message.has_error():
-        # Only the last line: where the reason carries a traceback, that is where the exception is.
-        reason = (message.error.reason or "no reason given").strip().splitlines()
-        raise RefusedReply(f"error {message.error.code}: {reason[-1] if reason else 'no reason given'}")
-    arrays = _only(message.content.array_records, "array record")
-    metrics = _only(message.content.metric_records, "metric record")
+    refuse_error(message)
+    arrays = only(message.content.array_records, "array record")
+    metrics = only(message.content.metric_records, "metric record")
     if (mismatch := layout.mismatch(arrays)) is not None:
         raise RefusedReply(mismatch)
     num_examples = metrics.get(NUM_EXAMPLES)
@@ -133,14 +130,23 @@ def read_identity(message: Message) -> Identity:
     if message.has_error():
         lines = (message.error.reason or "no reason given").strip().splitlines()
         raise RefusedReply(lines[-1] if lines else "no reason given")
-    record = _only(message.content.config_records, "config record")
+    record = only(message.content.config_records, "config record")
     partition_id, role = record.get(PARTITION_ID), record.get(ROLE)
     if not isinstance(partition_id, int) or not isinstance(role, str):
         raise RefusedReply("no partition-id and role")
     return Identity(partition_id, role)
 
 
-def _only(records: Mapping[str, Record], what: str) -> Record:
+def refuse_error(message: Message) -> None:
+    """Raise RefusedReply for an error reply, with the last line of its reason."""
+    if message.has_error():
+        # Only the last line: where the reason carries a traceback, that is where the exception is.
+        reason = (message.error.reason or "no reason given").strip().splitlines()
+        raise RefusedReply(f"error {message.error.code}: {reason[-1] if reason else 'no reason given'}")
+
+
+def only(records: Mapping[str, Record], what: str) -> Record:
+    """Return the one record of its kind; raises RefusedReply for none and for several."""
     if len(records) != 1:
         raise RefusedReply(f"{len(records)} {what}s instead of one")
     return next(iter(records.values()))

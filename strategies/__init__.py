@@ -4,8 +4,10 @@
 """
 
 from strategies._cohort import AnyNodes, Cohort, NumberedClients
-from strategies.fedavg import FedAvg, RoundAccount, RunStopped
+from strategies._rounds import RoundAccount, RunStopped
+from strategies.fedavg import FedAvg
 from strategies.invariant_aggregation import InvariantAggregation
+from strategies.mocha import Mocha
 from strategies.wrappers.curious import Curious, Sighting
 from strategies.wrappers.resumed import Resumed
 
@@ -15,6 +17,7 @@ __all__ = [
     "Curious",
     "FedAvg",
     "InvariantAggregation",
+    "Mocha",
     "NumberedClients",
     "Resumed",
     "RoundAccount",

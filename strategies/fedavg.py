@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from logging import INFO, WARNING
+from logging import INFO
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -19,32 +18,17 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from defenses.acted import Figure, listening
+from defenses.acted import listening
 from defenses.aggregation.fedavg import fedavg
 from defenses.server import Rule, Server, aggregate
-from protocol.messages import DEFENSE, TRAIN_LOSS, RefusedReply, TrainReply, read_train_reply, train_message
+from protocol.messages import TRAIN_LOSS, read_train_reply, train_message
 from protocol.randomness import generator
 from protocol.vector import Layout
-from strategies._cohort import AnyNodes, Cohort, Member
+from strategies._cohort import AnyNodes, Cohort
+from strategies._rounds import RoundAccount, RunStopped, Sent, mean_finite, of_clients
 
 RootTraining = Callable[[ArrayRecord, int, int], Tensor]
 """What a server's own data make of a model: `(arrays, server_round, num_samples) -> update (d,)`."""
-
-
-class RunStopped(RuntimeError):
-    """The federation cannot go on; the text says why, and what was done until here is kept."""
-
-
-@dataclass(kw_only=True)
-class RoundAccount:
-    """What happened in one round, for the records."""
-
-    sampled: list[int]
-    dropped: list[dict[str, int | str]] = field(default_factory=list)
-    defense: dict[str, Figure] = field(default_factory=dict)
-    train_loss: float | None = None
-    seconds_training: float = 0.0
-    seconds_aggregation: float = 0.0
 
 
 class FedAvg(Strategy):
@@ -82,20 +66,17 @@ class FedAvg(Strategy):
         self.memory: dict[str, Tensor] = {}
         self.min_replies = min_replies
         self.account: RoundAccount | None = None
-        self._members: Sequence[Member] = ()
-        self._arrays = ArrayRecord()
-        self._sent_at = 0.0
+        self._arrays, self._sent = ArrayRecord(), Sent.now(0, ())
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Send the model to the members of this round."""
-        self._members = self.cohort.draw(server_round, grid)
-        self._arrays = arrays
-        self._sent_at = time.perf_counter()
+        members = self.cohort.draw(server_round, grid)
+        self._arrays, self._sent = arrays, Sent.now(server_round, members)
         return [
             train_message(arrays, config, server_round, member.node_id)
-            for member in self._members
+            for member in members
             if member.node_id is not None
         ]
 
@@ -103,35 +84,18 @@ class FedAvg(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Check the replies, aggregate the updates, and return the new model with what the defense did."""
-        arrived = {reply.metadata.src_node_id: reply for reply in replies}
-        # Of a node that went away the SuperLink says so, in a reply of its own that names no node.
-        others = set(arrived) - {member.node_id for member in self._members}
-        absent = next((arrived[node].error.reason for node in sorted(others) if arrived[node].has_error()), None)
-        account = RoundAccount(
-            sampled=[member.client for member in self._members],
-            seconds_training=time.perf_counter() - self._sent_at,
-        )
-        self.account = account
-        started = time.perf_counter()
+        replies = list(replies)
         layout = Layout.of(self._arrays)
         current = layout.flatten(self._arrays)
-        updates = torch.empty(len(arrived), layout.dimension)
-        accepted: list[TrainReply] = []
-        clients: list[int] = []
-        # In the order of the draw, not of arrival: a sum of floats depends on its order.
-        for member in self._members:
-            row = updates[len(accepted)] if len(accepted) < len(updates) else None
-            try:
-                accepted.append(_checked(member, arrived, layout, current, row, absent))
-                clients.append(member.client)
-            except RefusedReply as reason:
-                account.dropped.append({"client": member.client, "reason": str(reason)})
-                log(WARNING, "Client %s is left out of round %s: %s", member.client, server_round, reason)
-        if len(accepted) < self.min_replies:
-            reasons = "; ".join(sorted({str(drop["reason"]) for drop in account.dropped})) or "nobody was asked"
-            raise RunStopped(
-                f"round {server_round} has {len(accepted)} usable replies and needs {self.min_replies} ({reasons})"
-            )
+        updates = torch.empty(len(replies), layout.dimension)
+        by_client, account = self._sent.gather(
+            replies,
+            lambda reply, place: read_train_reply(reply, layout, current, updates[place]),
+            at_least=self.min_replies,
+        )
+        accepted, clients = list(by_client.values()), list(by_client)
+        self.account = account
+        started = time.perf_counter()
         num_examples = torch.tensor([reply.num_examples for reply in accepted], dtype=torch.float64)
         weights = (num_examples / num_examples.sum()).to(torch.float32)
         with listening() as figures:
@@ -139,7 +103,7 @@ class FedAvg(Strategy):
                 step = aggregate(self.rule, updates[: len(accepted)], weights, self._server(server_round, clients))
             except ValueError as error:
                 raise RunStopped(f"round {server_round} cannot be aggregated: {error}") from error
-        account.defense = {**figures, **_of_clients(accepted)}
+        account.defense = {**figures, **of_clients(reply.metrics for reply in accepted)}
         moved = current + step
         if broken := int((~moved.isfinite()).sum()):  # of finite replies: such a model is no end, and no checkpoint
             raise RunStopped(
@@ -148,10 +112,7 @@ class FedAvg(Strategy):
             )
         new = layout.unflatten(moved, self._arrays)
         account.seconds_aggregation = time.perf_counter() - started
-        losses = [
-            reply.metrics[TRAIN_LOSS] for reply in accepted if math.isfinite(reply.metrics.get(TRAIN_LOSS, math.nan))
-        ]
-        account.train_loss = sum(losses) / len(losses) if losses else None
+        account.train_loss = mean_finite(reply.metrics.get(TRAIN_LOSS, math.nan) for reply in accepted)
         return new, MetricRecord({"replies": len(accepted), "dropped": len(account.dropped)})
 
     def _server(self, server_round: int, clients: Sequence[int]) -> Server:
@@ -180,30 +141,3 @@ class FedAvg(Strategy):
     def summary(self) -> None:
         """Log the rule and the minimum of replies."""
         log(INFO, "\t└──> rule: %s, at least %s replies a round", self.rule, self.min_replies)
-
-
-def _of_clients(replies: Sequence[TrainReply]) -> dict[str, Figure]:
-    """Return the mean of every figure that defenses on clients report, `clients_NAME`, over those that report it."""
-    found: dict[str, list[float]] = {}
-    for reply in replies:
-        told = [(name, value) for name, value in reply.metrics.items() if name.startswith(DEFENSE)]
-        for name, value in told[:8]:  # whoever sends thousands does not fill the records
-            if math.isfinite(value) and len(name) < 40:
-                found.setdefault(name.removeprefix(DEFENSE), []).append(value)
-    return {f"clients_{name}": sum(values) / len(values) for name, values in sorted(found.items())}
-
-
-def _checked(
-    member: Member,
-    arrived: dict[int, Message],
-    layout: Layout,
-    current: Tensor,
-    out: Tensor | None,
-    absent: str | None,
-) -> TrainReply:
-    if member.node_id is None:
-        raise RefusedReply("no node holds this client now")
-    reply = arrived.get(member.node_id)
-    if reply is None or out is None:
-        raise RefusedReply(f"no reply: {absent}" if absent else "no reply in time")
-    return read_train_reply(reply, layout, current, out)

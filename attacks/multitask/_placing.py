@@ -22,13 +22,13 @@ USUAL = 0.95
 class Placing:
     """What every attack of this folder has as options.
 
-    `mode`: see `Mode`. `ratio` > 0: of each source, this share of its clean points, rounded up, is injected. `radius`:
-    of the ball for the features, around the origin; None is the norm that 19 of 20 of the source's clean points do not
-    exceed, so that injected ones are not outliers (the longest clean point may be one). `labels`: those of as many
-    clean points of the source, drawn at random: turned over ("flipped"; a number is mirrored at the middle of the range
-    of all nodes), as they are ("copied"), or "random", which are 1 or -1, or numbers drawn uniformly from the range of
-    all nodes. `start`: the features are those of the same clean points ("clean"), or have a random direction on the
-    surface of the ball.
+    `mode`: see `Mode`. `ratio` >= 0: of each source, this share of its clean points, rounded up, is injected; 0 is the
+    control, the same targets and nothing injected. `radius`: of the ball for the features, around the origin; None is
+    the norm that 19 of 20 of the source's clean points do not exceed, so that injected ones are not outliers (the
+    longest clean point may be one). `labels`: those of as many clean points of the source, drawn at random: turned over
+    ("flipped"; a number is mirrored at the middle of the range of all nodes), as they are ("copied"), or "random",
+    which are 1 or -1, or numbers drawn uniformly from the range of all nodes. `start`: the features are those of the
+    same clean points ("clean"), or have a random direction on the surface of the ball.
     """
 
     mode: Mode
@@ -45,8 +45,8 @@ class Placing:
             raise ValueError(f"{attack} has labels out of {', '.join(get_args(Labels))}: labels = {self.labels}")
         if self.start not in get_args(Start):
             raise ValueError(f"{attack} has start out of {', '.join(get_args(Start))}: start = {self.start}")
-        if not 0 < self.ratio < math.inf:
-            raise ValueError(f"{attack} needs a finite ratio > 0: ratio = {self.ratio}")
+        if not 0 <= self.ratio < math.inf:
+            raise ValueError(f"{attack} needs a finite ratio >= 0: ratio = {self.ratio}")
         if self.radius is not None and not 0 < self.radius < math.inf:
             raise ValueError(f"{attack} needs a finite radius > 0: radius = {self.radius}")
 
@@ -107,6 +107,8 @@ def into_ball(x: Array, movable: int, radius: float) -> Array:
 def injected_at_random(attack: str, view: View, placing: Placing, generator: torch.Generator) -> dict[int, Points]:
     """Return points where every attack begins, by source node."""
     placing.check(attack)
+    if placing.ratio == 0:
+        return {}
     return {source: placing.place(view, source, generator) for source in placing.sources(attack, view, generator)}
 
 

@@ -71,6 +71,8 @@ def at2fl(
         )
     placing = Placing(mode=mode, ratio=ratio, radius=radius, labels=labels, start=start)
     points = injected_at_random("at2fl", view, placing, generator)
+    if not points:
+        return Injection(points, np.empty(0))
     radii = {source: placing.radius_of(view.points[source], view) for source in points}
     best = Injection(points, np.empty(0))
     losses: list[float] = []

@@ -1,8 +1,8 @@
-"""Defenses of a node that leaves some of its own training points out: `NAME(x, y, w, *, options) -> kept`, (n,) bool.
+"""Defenses of a node that leaves some of its own points out: `NAME(x, y, w, loss, *, options) -> kept`, (n,) bool.
 
 x (n, d) and y (n,) are its points, with labels of -1 and 1 for a classification, w (d,) the weights that the server
-last sent it. A node of federated multitask learning asks before its local work, and then has fewer points. Inputs are
-never modified.
+last sent it, `loss` "hinge" or "squared". A node of federated multitask learning asks before its local work, and then
+has fewer points. Inputs are never modified.
 """
 
 from __future__ import annotations

@@ -10,18 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defenses.acted import acted
-from defenses.trimming import Floats, all_but_largest, checked
+from defenses.trimming import Floats, Loss, all_but_largest, checked
 
 
 def distance_trimming(
-    x: Floats, y: Floats, w: Floats, *, share: float = 0.2, by_class: bool = False
+    x: Floats, y: Floats, w: Floats, loss: Loss, *, share: float = 0.2, by_class: bool = False
 ) -> NDArray[np.bool_]:
     """Return a mask of the points to keep: ceil(share * n) go, those farthest from the median of each feature.
 
     Each feature is measured in its median absolute deviation; one that does not move in half of the points is not
     counted. With `by_class` every label has its own middle and loses its own share: for a classification, whose rare
-    class lies apart. w is ignored: distances know no model. It stops points that are far, not ones that lie among the
-    others with a wrong label. Reports `trimmed_share`.
+    class lies apart. w and loss are ignored: distances know no model. It stops points that are far, not ones that lie
+    among the others with a wrong label. Reports `trimmed_share`.
     Raises ValueError for a share that is not in [0, 1), and shapes that do not fit.
     """
     checked("distance_trimming", x, y, w, share)

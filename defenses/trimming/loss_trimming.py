@@ -14,7 +14,7 @@ from defenses.acted import acted
 from defenses.trimming import Floats, Loss, all_but_largest, checked
 
 
-def loss_trimming(x: Floats, y: Floats, w: Floats, *, share: float = 0.2, loss: Loss = "squared") -> NDArray[np.bool_]:
+def loss_trimming(x: Floats, y: Floats, w: Floats, loss: Loss, *, share: float = 0.2) -> NDArray[np.bool_]:
     """Return a mask of the points to keep: ceil(share * n) of the largest loss at w go, whoever put them there.
 
     In a first round w is 0 and says nothing: begin after some. Of rare classes the hinge's losses are large, so much of

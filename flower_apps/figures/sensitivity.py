@@ -16,10 +16,10 @@ import numpy as np
 
 from flower_apps import plugins
 from flower_apps.config import Resolved, Settings
+from flower_apps.curves import ACCURACY, ATTACK
 from flower_apps.figures import Drawing
 from flower_apps.finished import FinishedRun
 from flower_apps.page import DOTTED, FAINT, legend, named, page
-from flower_apps.plots import ACCURACY, ATTACK
 from flower_apps.sweeps.plan import WHEREABOUTS
 
 if TYPE_CHECKING:

@@ -23,10 +23,10 @@ from torch import Tensor
 from attacks.update import Sight
 from attacks.update.mimic import mimic
 from flower_apps.config import Resolved
+from flower_apps.curves import ACCURACY, ATTACK
 from flower_apps.figures import Drawing, check_backdoor
 from flower_apps.finished import FinishedRun
 from flower_apps.page import DOTTED, FAINT, legend, named, page
-from flower_apps.plots import ACCURACY, ATTACK
 from protocol.randomness import generator
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from flower_apps.curves import panel
 from flower_apps.metrics import METRICS, columns
-from flower_apps.plots import panel
 from flower_apps.report.figures import Shown
 from flower_apps.report.group import Group, Points, grouped, heatmap, names_of
 from flower_apps.report.pictures import data, size

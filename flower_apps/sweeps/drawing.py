@@ -44,7 +44,8 @@ def write_drawing(drawing: Drawing, folder: Path, name: str) -> Sequence[Path]:
     for path, table in tables.items():
         table.to_csv(_part(path), index=False)
         _part(path).replace(path)
-    save(drawing.picture, _part(picture), DPI)
+    # Images that lie on a figure pixel by pixel fit its own resolution alone.
+    save(drawing.picture, _part(picture), round(drawing.picture.dpi) if drawing.picture.images else DPI)
     _part(picture).replace(picture)
     return [picture, *tables]
 

@@ -30,8 +30,8 @@ class LocalWork:
     """What a node has after its work: `alpha` (n,) stays with it, `v` (d,) goes to the server.
 
     `v` is the sum of all its duals and not of their change, so that a reply that is lost does no harm: the next one
-    carries all of it. `loss` is its mean loss at the weights it was sent, `conjugate` the mean of L*(-a) before its
-    work; with them the server has the primal, the dual and the gap of the weights it sent.
+    carries all of it. `conjugate` is the mean of L*(-a) of the same duals: whoever has both of all nodes, however old,
+    has the dual there. `loss` is its mean loss at the weights it was sent.
     """
 
     alpha: Array
@@ -74,8 +74,17 @@ def local_work(
         alpha=after,
         v=x.T @ after / n,
         loss=float(losses(loss, x, points.y, w).mean()),
-        conjugate=float(conjugates(loss, alpha, points.y).mean()),
+        conjugate=float(conjugates(loss, after, points.y).mean()),
     )
+
+
+def recovered(points: Points, w: Array, loss: Loss) -> Array:
+    """Return the duals (n,) that belong to weights w (d,) at the optimum: for a node that has lost its own.
+
+    They are minus the derivative of each point's loss; on the kink of the hinge, where it has many, 0.
+    """
+    z = points.x @ w
+    return np.asarray(2 * (points.y - z) if loss == "squared" else points.y * (points.y * z < 1), dtype=np.float64)
 
 
 def _highest(points: Points, alpha: Array, w: Array, curvature: float) -> Array:

@@ -69,10 +69,9 @@ class Server:
         omega = learnt_omega(self.weights, floor=floor)
         return replace(self, coupling=Coupling(omega, self.coupling.lambda1, self.coupling.lambda2))
 
-    def gap(self, losses: Sequence[float], conjugates: Sequence[float]) -> tuple[float, float]:
-        """Return primal and dual of the present weights, from what all m nodes report of them in their `LocalWork`."""
-        price = self.coupling.price(self.weights)
-        return float(np.sum(losses)) + price, -float(np.sum(conjugates)) - price
+    def dual(self, conjugates: Sequence[float]) -> float:
+        """Return D at the duals behind the sums, from the mean L*(-a) that each node reported with its own."""
+        return -float(np.sum(conjugates)) - self.coupling.price(self.weights)
 
 
 def learnt_omega(weights: Array, *, floor: float) -> Array:

@@ -18,8 +18,9 @@ from PIL import Image
 
 from attacks.data.label_flip import LabelFlip
 from attacks.data.pixel_trigger import PixelTrigger
-from flower_apps import plots
-from flower_apps.plots import ACCURACY, ATTACK, LOSS, apart, attacked_pairs, panel, write_pictures
+from flower_apps import curves
+from flower_apps.curves import ACCURACY, ATTACK, LOSS, Drawn, apart, panel
+from flower_apps.plots import attacked_pairs, write_pictures
 from flower_apps.records import Folder
 from flower_apps.sheet import GAP, MARGIN, SIDE
 from tasks import Samples, Task
@@ -110,7 +111,7 @@ def test_a_loss_that_diverges_is_drawn_on_a_logarithmic_scale() -> None:
 
     for values, scale in ((2.0, 0.01), "linear"), ((2.0, 1e9), "log"), ((0.0, 1e9), "linear"), ((math.nan,), "linear"):
         axes = Figure().subplots()
-        plots._loss(axes, range(len(values)), np.array(values))
+        curves._small(axes, range(len(values)), np.array(values), Drawn("loss", "loss", LOSS), "Test loss")
         assert axes.get_yscale() == scale
 
 

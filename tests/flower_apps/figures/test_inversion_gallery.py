@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from flower_apps.config import RunFailed
 from flower_apps.figures.inversion_gallery import InversionGallery
 from flower_apps.finished import FinishedRun
 from flower_apps.records import Folder
+from flower_apps.sheet import LINE, MARGIN, scale_of
+from flower_apps.sweeps.drawing import write_drawing
 from tests.flower_apps.figures.conftest import settings_of
 
 FIGURE = InversionGallery(num_images=3)
@@ -37,6 +41,19 @@ def test_the_first_images_of_the_first_seed_are_shown(made):
     words = [text.get_text() for text in drawing.picture.texts]
     assert words[:3] == ["original", "one", "2.00 dB"]
     assert len(drawing.picture.images) == 9
+
+
+def test_what_is_written_has_every_image_at_its_place(made, tmp_path):
+    images = torch.rand(2, 3, 8, 8)
+    drawing = FIGURE.draw([made("one", images)])
+    picture, _ = write_drawing(drawing, tmp_path, "gallery")
+    with Image.open(picture) as opened:
+        pixels = np.asarray(opened.convert("RGB"))
+    scale = scale_of(8, 8)
+    top = MARGIN + LINE + 4
+    block = pixels[top : top + 8 * scale, MARGIN : MARGIN + 8 * scale]
+    wanted = (255 * images[0]).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    assert np.array_equal(block[scale // 2 :: scale, scale // 2 :: scale], wanted)
 
 
 def test_other_images_or_none_are_refused(made):

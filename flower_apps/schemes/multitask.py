@@ -1,0 +1,190 @@
+"""Federated multitask learning: every node has a linear model of its own, and is tested on its own test points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attacks import Knowledge
+from attacks.multitask import View
+from flower_apps import plugins
+from flower_apps.config import AUTO, NONE, BadSettings, Resolved, Settings
+from flower_apps.schemes import Scheme
+from flower_apps.schemes.multitask_nodes import defenses_in, injection, load_nodes, strategy, targets
+from protocol.randomness import generator
+from protocol.vector import to_tensors
+from strategies.mocha import OMEGA, W
+from tasks import Defaults
+from tasks.mocha.baselines import errors
+from tasks.mocha.objective import primal
+from tasks.multitask import Loss, Points
+
+MODEL = "model.npz"
+SECONDS_A_MESSAGE = 1.5e-3  # there and back, inline
+
+
+class Learner:
+    """The server's side: the models of all nodes, tested on the points of each; the testbed has them, no server would.
+
+    `error` (or `rmse`) is the mean over all nodes, `target_error` that over the targets of the attack.
+    """
+
+    def __init__(self, settings: Resolved) -> None:
+        self.settings = settings
+        self.task = load_nodes(settings)
+        self.strategy = strategy(settings)
+        self.injection = injection(settings)
+        self.points = self.injection.into(self.task.train)
+        self.trimmed = bool(defenses_in(settings, "defenses/trimming"))
+
+    @property
+    def malicious(self) -> frozenset[int]:
+        """The nodes that the attack puts points into."""
+        return frozenset(self.injection.points)
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Where the data are not those that the task is named after, what was left out of them, and the targets."""
+        facts: dict[str, Any] = {"device": "cpu", "num_parameters": len(self.task.features) * len(self.task.nodes)}
+        facts |= {"data": self.task.name, "left_out": dict(self.task.left_out)}
+        if self.settings.attack != NONE:
+            facts |= {"targets": list(targets(self.settings)), "sources": sorted(self.malicious)}
+        return facts
+
+    def initial(self) -> Mapping[str, Tensor]:
+        """Return weights of 0 and the relation matrix that the strategy begins with."""
+        return to_tensors(self.strategy.initial(len(self.task.features), len(self.task.nodes)))
+
+    def test(self, tensors: Mapping[str, Tensor]) -> dict[str, float | None]:
+        """Return errors on test points, and the objective on training points, injected ones among them, with its gap.
+
+        Where nodes trim their points each has an objective of its own in every round, and there is no gap.
+        """
+        weights, coupling = tensors[W].numpy(), self.strategy.coupling(tensors[OMEGA].numpy())
+        by_node = errors(self.task.test, weights, self.task.loss)
+        name = "error" if self.task.loss == "hinge" else "rmse"
+        above = primal(self.points, weights, coupling, self.task.loss)
+        return {
+            name: float(by_node.mean()),
+            f"target_{name}": float(by_node[list(targets(self.settings))].mean()) if self._attacked else None,
+            "primal_objective": above,
+            "duality_gap": None if self.trimmed else above - self.strategy.dual(coupling.omega),
+        }
+
+    def keep(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
+        """Write model.npz: W (d, m), Omega (m, m), and the names of nodes (m,) and features (d,); and the pictures."""
+        from flower_apps.schemes.multitask_pictures import write_pictures
+
+        part = folder / f"{MODEL}.part"
+        with part.open("wb") as stream:
+            np.savez(
+                stream,
+                W=tensors[W].numpy(),
+                Omega=tensors[OMEGA].numpy(),
+                nodes=np.array(self.task.names),
+                features=np.array(self.task.features),
+            )
+        part.replace(folder / MODEL)
+        write_pictures(folder, tensors[W].numpy(), self.task.names, self.task.loss)
+
+    @property
+    def _attacked(self) -> bool:
+        return self.settings.attack != NONE
+
+
+def _defaults(settings: Settings) -> Defaults:
+    """Return the settings of MOCHA: all nodes in every round, one pass over their points; half of them targets."""
+    count = load_nodes(settings).train if settings.num_clients == AUTO else ()
+    return Defaults(
+        model="linear",
+        optimizer="none",
+        learning_rate=1.0,
+        batch_size=1,
+        local_epochs=1.0,
+        rounds=100,
+        num_clients=len(count),
+        clients_per_round=len(count) or int(settings.num_clients),
+        malicious_share=0.5,
+        partition="natural",
+    )
+
+
+def _check(settings: Resolved, data: bool) -> None:
+    loss: Loss = "hinge"
+    made = strategy(settings)
+    if settings.engine == "deployment" and settings.attack != NONE:
+        raise BadSettings(f"--attack {settings.attack} is not for --engine deployment yet; it takes the other engines")
+    if data:
+        task = load_nodes(settings)
+        loss = task.loss
+        if len(task.nodes) != settings.num_clients:
+            raise BadSettings(f"--num-clients {settings.num_clients} and --task {settings.task} has {len(task.nodes)}")
+    # Every plug-in is tried once on few made points, so that options out of range are refused before anything starts.
+    source = generator(0, "check")
+    x = torch.randn(settings.num_clients, 4, 2, generator=source, dtype=torch.float64).numpy()
+    y = np.array([1.0, -1.0, 1.0, -1.0])
+    for spec in defenses_in(settings, "defenses/trimming"):
+        plugins.load("defense", spec)(x[0], y, np.ones(2), loss)
+    omega = to_tensors(made.initial(2, settings.num_clients))[OMEGA].numpy()
+    if settings.attack == NONE:
+        return
+    if len(parts := plugins.parse_sum(settings.attack)) != 1:
+        raise BadSettings(f"--attack takes one attack of multitask learning, not {len(parts)} joined by +")
+    view = View(
+        points=tuple(Points(each, y) for each in x),
+        targets=targets(settings),
+        loss=loss,
+        coupling=made.coupling(omega),
+        intercept=False,
+    )
+    plugins.load("attack", settings.attack)(view, source)
+
+
+def _seconds(settings: Resolved) -> float:
+    """Return the time of messages inline, which is nearly all of it; the search of an attack is not counted."""
+    return settings.rounds * settings.clients_per_round * SECONDS_A_MESSAGE
+
+
+# The attackers are sent their nodes' weights, and are taken to know all that the paper's attacker knows.
+GIVES = frozenset(
+    {
+        Knowledge.OWN_DATA,
+        Knowledge.OTHER_ATTACKERS,
+        Knowledge.DEFENSE,
+        Knowledge.TARGET_DATA,
+        Knowledge.NODES_DATA,
+        Knowledge.RELATIONS,
+    }
+)
+
+SCHEME = Scheme(
+    tasks=("tasks/multitask",),
+    attacks=("attacks/multitask",),
+    defenses=("defenses/trimming", "defenses/relations"),
+    gives=GIVES,
+    unused=frozenset(
+        {
+            "model",
+            "optimizer",
+            "learning_rate",
+            "batch_size",
+            "partition",
+            "continue_epochs",
+            "curious",
+            "curious_clients",
+            "curious_every",
+            "record",
+            "attack_share",
+            "malicious_per_round",
+        }
+    ),
+    defaults=_defaults,
+    check=_check,
+    learn=Learner,
+    seconds=_seconds,
+)

@@ -1,0 +1,141 @@
+"""The nodes of a multitask run: their points, those that an attack injects, and their part of a round."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from flwr.app import Context, Message
+
+from attacks.multitask import Injection, View
+from clients.local_training import one_thread
+from clients.multitask import node_work
+from defenses.acted import listening
+from flower_apps import build, plugins
+from flower_apps.config import NONE, BadSettings, Resolved, Settings
+from flower_apps.plugins import Spec
+from flower_apps.roles import channel_folder
+from protocol.multitask import node_reply, read_node_request
+from protocol.randomness import derived_seed, generator
+from protocol.vector import to_arrays, to_tensors
+from strategies.mocha import OMEGA, Mocha
+from tasks.multitask import Multitask, Points
+
+DUALS = "duals"  # in a node's state
+
+
+def load_nodes(settings: Settings) -> Multitask:
+    """Return the nodes of a task; which random split into training and test, the seed says unless the spec does."""
+    spec = plugins.parse(settings.task)
+    options = {option.name for option in plugins.describe("task", spec.name).options}
+    if "split" in options:
+        # Its own number of 32 bits, which is what NumPy's generator takes.
+        spec = Spec(spec.name, {"split": derived_seed(settings.seed, "split") % 2**32, **spec.options})
+    return _loaded(str(spec), settings.data_dir)
+
+
+@lru_cache(maxsize=4)
+def _loaded(spec: str, data_dir: str) -> Multitask:
+    folder = Path(data_dir).expanduser() if data_dir else None
+    if folder is not None and not folder.is_dir():
+        raise BadSettings(f"--data-dir {data_dir} is no folder")
+    task: Multitask = plugins.load("task", spec)(folder)
+    return task
+
+
+def strategy(settings: Resolved) -> Mocha:
+    """Build the strategy, with the defenses of the server; raises ValueError for options out of range."""
+    relations = tuple(plugins.load("defense", spec) for spec in defenses_in(settings, "defenses/relations"))
+    make = plugins.load("strategy", settings.strategy)
+    made: Mocha = make(build.cohort(settings), settings.min_replies, settings.seed, settings.local_epochs, relations)
+    return made
+
+
+def targets(settings: Resolved) -> tuple[int, ...]:
+    """Return the nodes that the attack is aimed at: those that were named, or so many drawn by the seed."""
+    if settings.named_malicious:
+        return settings.named_malicious
+    order = torch.randperm(settings.num_clients, generator=generator(settings.seed, "targets")).tolist()
+    return tuple(sorted(order[: settings.num_malicious]))
+
+
+def injection(settings: Resolved) -> Injection:
+    """Return the points that the attack injects, found once: by this process, or by another one for all.
+
+    The attackers are one: who finds the points leaves them in the folder that they share, out of the server's sight.
+    """
+    if settings.attack == NONE or not targets(settings):
+        return Injection({}, np.empty(0))
+    return _injection(settings)
+
+
+@lru_cache(maxsize=2)
+def _injection(settings: Resolved) -> Injection:
+    if settings.engine == "inline":
+        return _found(settings)
+    folder = channel_folder(settings, {}, 0)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "injection.npz"
+    with FileLock(folder / ".injection.lock"):
+        if not path.exists():
+            found = _found(settings)
+            part = path.with_suffix(".part")
+            with part.open("wb") as stream:
+                arrays = {f"x{node}": each.x for node, each in found.points.items()}
+                arrays |= {f"y{node}": each.y for node, each in found.points.items()}
+                np.savez(stream, allow_pickle=False, losses=found.losses, **arrays)
+            part.replace(path)
+    with np.load(path, allow_pickle=False) as stored:
+        nodes = sorted(int(name[1:]) for name in stored if name.startswith("x"))
+        return Injection({node: Points(stored[f"x{node}"], stored[f"y{node}"]) for node in nodes}, stored["losses"])
+
+
+def _found(settings: Resolved) -> Injection:
+    task, made = load_nodes(settings), strategy(settings)
+    omega = to_tensors(made.initial(len(task.features), len(task.nodes)))[OMEGA].numpy()
+    view = View(
+        points=task.train,
+        targets=targets(settings),
+        loss=task.loss,
+        coupling=made.coupling(omega),
+        intercept=task.intercept,
+        floor=made.floor if made.learn_omega else None,
+    )
+    attack = plugins.load("attack", settings.attack)
+    found: Injection = attack(view, generator(settings.seed, "injection"))
+    return found
+
+
+def answer(settings: Resolved, node: int, message: Message, context: Context) -> Message:
+    """Do a node's part of a round: its own points and those injected into it, its duals from `context.state`."""
+    request, task = read_node_request(message), load_nodes(settings)
+    points, injected = task.nodes[node].train, injection(settings).points.get(node)
+    if injected is not None:
+        points = points.join(injected)
+    kept = context.state.array_records.get(DUALS)
+    alpha = None if kept is None else to_tensors(kept)[DUALS].numpy()
+    with one_thread(), listening() as figures:
+        work = node_work(
+            points,
+            alpha,
+            request.weights,
+            request.curvature,
+            task.loss,
+            generator(settings.seed, "train", request.server_round, node),
+            passes=request.passes,
+            known=request.known,
+            trimmings=[plugins.load("defense", spec) for spec in defenses_in(settings, "defenses/trimming")],
+        )
+    context.state[DUALS] = to_arrays({DUALS: torch.from_numpy(work.alpha)})
+    told = {name: float(value) for name, value in figures.items() if isinstance(value, int | float)}
+    return node_reply(message, work.v, conjugate=work.conjugate, loss=work.loss, num_points=len(points), defense=told)
+
+
+def defenses_in(settings: Resolved, folder: str) -> list[Spec]:
+    """Return the defenses of a run that lie in a folder of defenses/, in the order they were written."""
+    folders = plugins.available("defense")
+    specs = [] if settings.defense == NONE else plugins.parse_sum(settings.defense)
+    return [spec for spec in specs if folders.get(spec.name) == folder]

@@ -1,0 +1,57 @@
+"""Pictures of a multitask run: errors and duality gap by round, and how alike the nodes' models are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flower_apps.curves import ACCURACY, ATTACK, CURVES, LOSS, Drawn, curves
+from flower_apps.plots import save
+from flower_apps.records import Folder
+from flower_apps.sheet import INK
+from tasks.multitask import Loss
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RELATIONS = "relations.png"
+
+
+def write_pictures(folder: Path, weights: NDArray[np.float64], names: Sequence[str], loss: Loss) -> None:
+    """Write curves.png from the rounds in `folder`, and relations.png from the final weights (d, m)."""
+    from matplotlib import style
+
+    metric, words = ("error", "Error rate") if loss == "hinge" else ("rmse", "RMSE")
+    with style.context("default"):
+        if lines := Folder(folder).lines():
+            drawn = (
+                Drawn(f"target_{metric}", "targets", ATTACK, (0, (5, 2))),
+                Drawn(metric, "all nodes", ACCURACY),
+            )
+            gap = Drawn("duality_gap", "gap", LOSS, logarithmic=True)
+            figure = curves(lines, drawn, gap, (f"{words} on the test points of the nodes", "Duality gap"), whole=False)
+            save(figure, folder / CURVES, dpi=150)
+        save(relations(weights, names), folder / RELATIONS, dpi=150)
+
+
+def relations(weights: NDArray[np.float64], names: Sequence[str]) -> Figure:
+    """Draw the cosines between the weights (d, m) of each two nodes, from -1 to 1."""
+    from matplotlib.figure import Figure
+
+    lengths = np.linalg.norm(weights, axis=0)
+    unit = weights / np.where(lengths > 0, lengths, 1.0)
+    figure = Figure(figsize=(5.4, 4.8), facecolor="white")
+    axes = figure.subplots()
+    image = axes.imshow(unit.T @ unit, vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
+    step = -(-len(names) // 24)  # more names would write over each other
+    ticks = range(0, len(names), step)
+    axes.set_xticks(ticks, [names[tick] for tick in ticks], rotation=90, fontsize=7, color=INK)
+    axes.set_yticks(ticks, [names[tick] for tick in ticks], fontsize=7, color=INK)
+    axes.set_title("How alike the models of the nodes are (cosine)", loc="left", fontsize=10, color=INK)
+    figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
+    figure.tight_layout()
+    return figure

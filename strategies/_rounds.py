@@ -1,0 +1,104 @@
+"""What every strategy does with the replies of a round: read them one by one, keep account, stop where few are left."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from logging import WARNING
+from typing import TypeVar
+
+from flwr.app import Message
+from flwr.common.logger import log
+
+from defenses.acted import Figure
+from protocol.messages import DEFENSE, RefusedReply
+from strategies._cohort import Member
+
+Reply = TypeVar("Reply")
+
+
+class RunStopped(RuntimeError):
+    """The federation cannot go on; the text says why, and what was done until here is kept."""
+
+
+@dataclass(kw_only=True)
+class RoundAccount:
+    """What happened in one round, for the records."""
+
+    sampled: list[int]
+    dropped: list[dict[str, int | str]] = field(default_factory=list)
+    defense: dict[str, Figure] = field(default_factory=dict)
+    train_loss: float | None = None
+    seconds_training: float = 0.0
+    seconds_aggregation: float = 0.0
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What was sent in a round: to whom, and when."""
+
+    server_round: int
+    members: Sequence[Member]
+    at: float
+
+    @classmethod
+    def now(cls, server_round: int, members: Sequence[Member]) -> Sent:
+        """Return what is sent now."""
+        return cls(server_round, members, time.perf_counter())
+
+    def gather(
+        self, replies: Iterable[Message], read: Callable[[Message, int], Reply], *, at_least: int
+    ) -> tuple[dict[int, Reply], RoundAccount]:
+        """Return what `read` makes of the replies, by client in the order of the draw, and the account of the round.
+
+        `read` gets a reply and the number of those accepted before it. A reply that it refuses with RefusedReply is
+        dropped alone and counted with its reason. Raises RunStopped where fewer than `at_least` are left.
+        """
+        arrived = {reply.metadata.src_node_id: reply for reply in replies}
+        account = RoundAccount(
+            sampled=[member.client for member in self.members], seconds_training=time.perf_counter() - self.at
+        )
+        # Of a node that went away the SuperLink says so, in a reply of its own that names no node.
+        others = set(arrived) - {member.node_id for member in self.members}
+        absent = next((arrived[node].error.reason for node in sorted(others) if arrived[node].has_error()), None)
+        accepted: dict[int, Reply] = {}
+        # In the order of the draw, not of arrival: a sum of floats depends on its order.
+        for member in self.members:
+            try:
+                accepted[member.client] = read(_arrived(member, arrived, absent), len(accepted))
+            except RefusedReply as reason:
+                account.dropped.append({"client": member.client, "reason": str(reason)})
+                log(WARNING, "Client %s is left out of round %s: %s", member.client, self.server_round, reason)
+        if len(accepted) < at_least:
+            reasons = "; ".join(sorted({str(drop["reason"]) for drop in account.dropped})) or "nobody was asked"
+            raise RunStopped(
+                f"round {self.server_round} has {len(accepted)} usable replies and needs {at_least} ({reasons})"
+            )
+        return accepted, account
+
+
+def _arrived(member: Member, arrived: Mapping[int, Message], absent: str | None) -> Message:
+    if member.node_id is None:
+        raise RefusedReply("no node holds this client now")
+    if (reply := arrived.get(member.node_id)) is None:
+        raise RefusedReply(f"no reply: {absent}" if absent else "no reply in time")
+    return reply
+
+
+def mean_finite(values: Iterable[float]) -> float | None:
+    """Return the mean of the values that are finite; None where none is."""
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else None
+
+
+def of_clients(replies: Iterable[Mapping[str, float]]) -> dict[str, Figure]:
+    """Return the mean of every figure that defenses on clients report, `clients_NAME`, over those that report it."""
+    found: dict[str, list[float]] = {}
+    for metrics in replies:
+        told = [(name, value) for name, value in metrics.items() if name.startswith(DEFENSE)]
+        for name, value in told[:8]:  # whoever sends thousands does not fill the records
+            if math.isfinite(value) and len(name) < 40:
+                found.setdefault(name.removeprefix(DEFENSE), []).append(value)
+    return {f"clients_{name}": sum(values) / len(values) for name, values in sorted(found.items())}

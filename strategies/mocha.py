@@ -1,0 +1,200 @@
+"""Federated multitask learning: a linear model for every node, and how the nodes are related.
+
+Paper: V. Smith, C.-K. Chiang, M. Sanjabi and A. Talwalkar, "Federated Multi-Task Learning", NeurIPS 2017, Algorithm 1
+(MOCHA); the mathematics is in `tasks/mocha`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from logging import INFO
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from numpy.typing import NDArray
+from torch import Tensor
+
+from defenses.acted import listening
+from protocol.multitask import NodeReply, NodeRequest, node_message, read_node_reply
+from protocol.randomness import generator
+from protocol.vector import to_arrays, to_tensors
+from strategies._cohort import Cohort
+from strategies._rounds import RoundAccount, RunStopped, Sent, mean_finite, of_clients
+from tasks.mocha.objective import Coupling, unrelated
+from tasks.mocha.server_work import Server, learnt_omega
+
+Array = NDArray[np.float64]
+Relations = Callable[[Array, Array, tuple[float, float]], Array]
+"""A defense of `defenses.relations`: weights (d, m), omega (m, m) and the lambdas to the relation matrix to use."""
+W, OMEGA = "W", "Omega"
+
+
+class Mocha(Strategy):
+    """Sends each node its own weights (d,) and one number, and gets back the sum of its duals (d,).
+
+    Parameters
+    ----------
+    cohort : who takes part in a round: clients 0 to m - 1 are the nodes, so they have to say who they are.
+    min_replies : the run stops with `RunStopped` where fewer replies of a round are usable.
+    seed : stragglers follow from it and the round.
+    passes : over its points that a node makes in a round; infinitely many solve its local problem (squared loss).
+    relations : defenses that have the last word on every relation matrix, in their order.
+    lambda1, lambda2 : of the objective, see `tasks.mocha.objective`; lambda1=0.0 leaves every node alone.
+    learn_omega : the relation matrix is learnt after every so many rounds; 0 holds it at I - (1/m) 1 1^T.
+    floor : of the learnt one's eigenvalues, see `tasks.mocha.server_work.learnt_omega`.
+    safety : sigma' in place of the smallest that is safe.
+    stragglers : share of the nodes of a round that have time for part of their passes only, uniform in [0, 1).
+
+    Started with `initial(num_features, num_nodes)`. A node that sits out a round, or whose reply is lost or refused,
+    stays as it was, and nobody waits for it. `memory` holds the sums (d, m) and the mean conjugate (m,) of the same
+    duals: `dual` of the present model follows. Raises ValueError for options out of range.
+    """
+
+    scheme = "multitask"
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        min_replies: int = 1,
+        seed: int = 0,
+        passes: float = 1.0,
+        relations: tuple[Relations, ...] = (),
+        *,
+        lambda1: float = 0.001,
+        lambda2: float = 0.001,
+        learn_omega: int = 0,
+        floor: float = 0.1,
+        safety: float | None = None,
+        stragglers: float = 0.0,
+    ) -> None:
+        if min_replies < 1:
+            raise ValueError(f"min_replies is at least 1: it is {min_replies}")
+        Coupling(np.eye(1), lambda1, lambda2)  # says what is wrong with them
+        if learn_omega < 0 or not 0 < floor <= 1 or not 0 <= stragglers <= 1:
+            raise ValueError(
+                "mocha needs learn_omega >= 0, 0 < floor <= 1 and 0 <= stragglers <= 1: "
+                f"learn_omega = {learn_omega}, floor = {floor}, stragglers = {stragglers}"
+            )
+        if lambda2 == 0 and not learn_omega:
+            raise ValueError(f"mocha needs lambda2 > 0 while omega is I - (1/m) 1 1^T, which is singular: {lambda2 = }")
+        if safety is not None and not 0 < safety < math.inf:
+            raise ValueError(f"mocha needs a finite safety > 0: safety = {safety}")
+        self.cohort, self.min_replies, self.seed, self.passes, self.relations = (
+            cohort,
+            min_replies,
+            seed,
+            passes,
+            relations,
+        )
+        self.lambda1, self.lambda2 = lambda1, lambda2
+        self.learn_omega, self.floor, self.safety, self.stragglers = learn_omega, floor, safety, stragglers
+        self.memory: dict[str, Tensor] = {}
+        self.account: RoundAccount | None = None
+        self._server = Server(np.zeros((1, 1)), Coupling(np.eye(1), 0.0, 1.0))
+        self._sent = Sent.now(0, ())
+
+    def initial(self, num_features: int, num_nodes: int) -> ArrayRecord:
+        """Return where a run begins: weights of 0, W (d, m), and the relation matrix, Omega (m, m)."""
+        weights = np.zeros((num_features, num_nodes))
+        return _arrays(weights, self._related(weights, unrelated(num_nodes)))
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send the members of this round their weights."""
+        tensors = to_tensors(arrays)
+        weights, omega = tensors[W].numpy(), tensors[OMEGA].numpy()
+        v = self.memory["v"].numpy() if "v" in self.memory else np.zeros_like(weights)
+        self._server = Server(v, Coupling(omega, self.lambda1, self.lambda2), self.safety)
+        members = self.cohort.draw(server_round, grid)
+        self._sent = Sent.now(server_round, members)
+        known = np.abs(v).any(axis=0)
+        curvatures, columns = self._server.curvatures, self._server.weights
+        return [
+            node_message(
+                NodeRequest(
+                    weights=np.ascontiguousarray(columns[:, member.client]),
+                    curvature=float(curvatures[member.client]),
+                    passes=self._passes(server_round, member.client),
+                    known=bool(known[member.client]),
+                    server_round=server_round,
+                ),
+                config,
+                member.node_id,
+            )
+            for member in members
+            if member.node_id is not None
+        ]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Check the replies, take in their sums, and return the weights of all nodes and how these are related."""
+
+        def read(reply: Message, place: int) -> NodeReply:
+            return read_node_reply(reply, len(self._server.v))
+
+        accepted, account = self._sent.gather(replies, read, at_least=self.min_replies)
+        self.account = account
+        started = time.perf_counter()
+        server = self._server.receive({node: reply.v for node, reply in accepted.items()})
+        conjugates = self.memory.get("conjugates", torch.zeros(server.v.shape[1], dtype=torch.float64)).clone()
+        for node, reply in accepted.items():
+            conjugates[node] = reply.conjugate
+        omega = server.coupling.omega
+        with listening() as figures:
+            if self.learn_omega and server_round % self.learn_omega == 0 and server.weights.any():
+                omega = self._related(server.weights, learnt_omega(server.weights, floor=self.floor))
+        try:
+            server = Server(server.v, Coupling(omega, self.lambda1, self.lambda2), self.safety)
+        except ValueError as error:
+            raise RunStopped(f"round {server_round} cannot be aggregated: {error}") from error
+        self.memory = {"v": torch.from_numpy(server.v), "conjugates": conjugates}
+        account.defense = {**figures, **of_clients(reply.metrics for reply in accepted.values())}
+        account.train_loss = mean_finite(reply.loss for reply in accepted.values())
+        account.seconds_aggregation = time.perf_counter() - started
+        metrics = MetricRecord({"replies": len(accepted), "dropped": len(account.dropped)})
+        return _arrays(server.weights, omega), metrics
+
+    def coupling(self, omega: Array) -> Coupling:
+        """Return the coupling of a relation matrix (m, m) in this strategy's objective."""
+        return Coupling(omega, self.lambda1, self.lambda2)
+
+    def dual(self, omega: Array) -> float:
+        """Return D at the duals whose sums the server has: no weights have an objective below it."""
+        if "v" not in self.memory:
+            return 0.0
+        return Server(self.memory["v"].numpy(), self.coupling(omega)).dual(self.memory["conjugates"].tolist())
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask no node: pass `evaluate_fn` to `start` for a test."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Return nothing, as nobody was asked."""
+        return None
+
+    def summary(self) -> None:
+        """Log the objective and the minimum of replies."""
+        log(INFO, "\t└──> MOCHA: lambda1 %s, lambda2 %s", self.lambda1, self.lambda2)
+
+    def _related(self, weights: Array, omega: Array) -> Array:
+        for defend in self.relations:
+            omega = defend(weights, omega, (self.lambda1, self.lambda2))
+        return omega
+
+    def _passes(self, server_round: int, node: int) -> float:
+        late = torch.rand(2, generator=generator(self.seed, "straggler", server_round, node))
+        return self.passes * float(late[1]) if float(late[0]) < self.stragglers else self.passes
+
+
+def _arrays(weights: Array, omega: Array) -> ArrayRecord:
+    return to_arrays({W: torch.from_numpy(np.ascontiguousarray(weights)), OMEGA: torch.from_numpy(omega)})
