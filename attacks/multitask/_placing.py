@@ -28,7 +28,8 @@ class Placing:
     longest clean point may be one). `labels`: those of as many clean points of the source, drawn at random: turned over
     ("flipped"; a number is mirrored at the middle of the range of all nodes), as they are ("copied"), or "random",
     which are 1 or -1, or numbers drawn uniformly from the range of all nodes. `start`: the features are those of the
-    same clean points ("clean"), or have a random direction on the surface of the ball.
+    same clean points ("clean"), or have a random direction on the surface of the ball. `within` in (0, 1]: the part of
+    the radius that is used.
     """
 
     mode: Mode
@@ -36,6 +37,7 @@ class Placing:
     radius: float | None
     labels: Labels
     start: Start
+    within: float = 1.0
 
     def check(self, attack: str) -> None:
         """Raise ValueError, with the name of the attack, for an option out of range."""
@@ -69,8 +71,8 @@ class Placing:
     def radius_of(self, points: Points, view: View) -> float:
         """Return the radius of the ball for points injected into a node."""
         if self.radius is not None:
-            return self.radius
-        return float(np.quantile(np.linalg.norm(points.x[:, : view.movable], axis=1), USUAL))
+            return self.within * self.radius
+        return self.within * float(np.quantile(np.linalg.norm(points.x[:, : view.movable], axis=1), USUAL))
 
     def place(self, view: View, source: int, generator: torch.Generator) -> Points:
         """Return the points that a search begins with, with their labels."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -45,6 +46,7 @@ def at2fl(
     passes: int | None = None,
     labels: Labels = "flipped",
     start: Start = "clean",
+    balls: int = 1,
 ) -> Injection:
     """Return the points of the iteration at which the targets' loss was largest.
 
@@ -60,16 +62,47 @@ def at2fl(
     `ratio`, `radius` and `labels` are those of `Placing`. The relation matrix is held in a gradient, as in the paper,
     and learnt anew after each solution where the view has a floor.
 
+    The loss has many local maxima, and points that begin far out stay there: with `balls` the search is made in so many
+    balls of growing radius, the last of them the whole, each from the same points and labels, and the result counts
+    whose loss at the optimum is the largest (nobody's but ours).
+
     Raises ValueError for options out of range, and where an indirect attack has too few nodes beside its targets.
     """
     if gradient not in get_args(Gradient):
         raise ValueError(f"at2fl has gradient out of {', '.join(get_args(Gradient))}: gradient = {gradient}")
-    if not 0 < step < math.inf or iterations < 0 or (passes is not None and passes < 1):
+    if not 0 < step < math.inf or iterations < 0 or (passes is not None and passes < 1) or balls < 1:
         raise ValueError(
-            "at2fl needs a finite step > 0, iterations >= 0 and passes >= 1: "
-            f"step = {step}, iterations = {iterations}, passes = {passes}"
+            "at2fl needs a finite step > 0, iterations >= 0, passes >= 1 and balls >= 1: "
+            f"step = {step}, iterations = {iterations}, passes = {passes}, balls = {balls}"
         )
     placing = Placing(mode=mode, ratio=ratio, radius=radius, labels=labels, start=start)
+    climb = partial(_climbed, view, step=step, iterations=iterations, gradient=gradient, unit=unit, passes=passes)
+    if balls == 1:
+        return climb(placing, generator)
+    state = generator.get_state()
+    found = []
+    for ball in range(1, balls + 1):
+        generator.set_state(state)
+        found.append(climb(replace(placing, within=ball / balls), generator))
+    reached = [
+        upper(view, _lower(each.into(view.points), view.coupling, view, generator, None, None).weights)
+        for each in found
+    ]
+    return found[int(np.argmax(reached))]
+
+
+def _climbed(
+    view: View,
+    placing: Placing,
+    generator: torch.Generator,
+    *,
+    step: float,
+    iterations: int,
+    gradient: Gradient,
+    unit: bool,
+    passes: int | None,
+) -> Injection:
+    """Return what one search finds."""
     points = injected_at_random("at2fl", view, placing, generator)
     if not points:
         return Injection(points, np.empty(0))
