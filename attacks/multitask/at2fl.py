@@ -8,7 +8,7 @@ derived here differ: see `gradient`, and the derivation in `attacks/multitask/_g
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Literal, get_args
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from attacks import Knowledge
-from attacks.multitask import Injection, Mode, View
+from attacks.multitask import Injection, Mode, View, random_twin
 from attacks.multitask._gradients import as_printed, by_duals, implicit, of_targets, upper
 from attacks.multitask._placing import Labels, Placing, Start, injected_at_random, into_ball
 from tasks.mocha.objective import Coupling
@@ -47,6 +47,7 @@ def at2fl(
     labels: Labels = "flipped",
     start: Start = "clean",
     balls: int = 1,
+    twin: bool = False,
 ) -> Injection:
     """Return the points of the iteration at which the targets' loss was largest.
 
@@ -64,7 +65,8 @@ def at2fl(
 
     The loss has many local maxima, and points that begin far out stay there: with `balls` the search is made in so many
     balls of growing radius, the last of them the whole, each from the same points and labels, and the result counts
-    whose loss at the optimum is the largest (nobody's but ours).
+    whose loss at the optimum is the largest (nobody's but ours). `twin` is the control: every point that was found is
+    turned into a random direction, at its norm and with its label (`random_twin`).
 
     Raises ValueError for options out of range, and where an indirect attack has too few nodes beside its targets.
     """
@@ -77,8 +79,18 @@ def at2fl(
         )
     placing = Placing(mode=mode, ratio=ratio, radius=radius, labels=labels, start=start)
     climb = partial(_climbed, view, step=step, iterations=iterations, gradient=gradient, unit=unit, passes=passes)
-    if balls == 1:
-        return climb(placing, generator)
+    best = climb(placing, generator) if balls == 1 else _best(view, climb, placing, balls, generator)
+    return random_twin(best, view, generator) if twin else best
+
+
+def _best(
+    view: View,
+    climb: Callable[[Placing, torch.Generator], Injection],
+    placing: Placing,
+    balls: int,
+    generator: torch.Generator,
+) -> Injection:
+    """Return the best of the searches in balls of growing radius, from the same randomness."""
     state = generator.get_state()
     found = []
     for ball in range(1, balls + 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -98,20 +99,30 @@ class Learner:
 
 
 def _defaults(settings: Settings) -> Defaults:
-    """Return the settings of MOCHA: all nodes in every round, one pass over their points; half of them targets."""
-    count = load_nodes(settings).train if settings.num_clients == AUTO else ()
+    """Return the settings of MOCHA: all nodes in every round, ten passes over their points; half of them targets."""
+    num_nodes = _num_nodes(settings)
     return Defaults(
         model="linear",
         optimizer="none",
         learning_rate=1.0,
         batch_size=1,
-        local_epochs=1.0,
-        rounds=100,
-        num_clients=len(count),
-        clients_per_round=len(count) or int(settings.num_clients),
+        local_epochs=10.0,
+        rounds=50,
+        num_clients=num_nodes,
+        clients_per_round=num_nodes,
         malicious_share=0.5,
         partition="natural",
     )
+
+
+def _num_nodes(settings: Settings) -> int:
+    """Return how many nodes a task has, from its data only where nothing else says it."""
+    if settings.num_clients != AUTO:
+        return int(settings.num_clients)
+    spec = plugins.parse(settings.task)
+    module = importlib.import_module(plugins.find("task", spec.name).__module__)
+    known = None if spec.options.get("leave_out") else getattr(module, "NUM_NODES", None)
+    return len(load_nodes(settings).nodes) if known is None else int(known)
 
 
 def _check(settings: Resolved, data: bool) -> None:
@@ -123,7 +134,9 @@ def _check(settings: Resolved, data: bool) -> None:
         task = load_nodes(settings)
         loss = task.loss
         if len(task.nodes) != settings.num_clients:
-            raise BadSettings(f"--num-clients {settings.num_clients} and --task {settings.task} has {len(task.nodes)}")
+            raise BadSettings(
+                f"--num-clients is {settings.num_clients}, and --task {settings.task} has {len(task.nodes)} nodes here"
+            )
     # Every plug-in is tried once on few made points, so that options out of range are refused before anything starts.
     source = generator(0, "check")
     x = torch.randn(settings.num_clients, 4, 2, generator=source, dtype=torch.float64).numpy()

@@ -1,8 +1,9 @@
 """Linear tasks of many nodes, each with data of its own, one task a file.
 
-Every public module of this folder holds a function of its own name, `NAME(data_dir, *, options) -> Multitask`. The
-types they share are here. Arrays are NumPy's, float64: the solver of `tasks/mocha` works coordinate by coordinate and
-stops at a duality gap that float32 cannot reach.
+Every public module of this folder holds a function of its own name, `NAME(data_dir, *, options) -> Multitask`. One
+whose nodes are known without its data has a constant `NUM_NODES`. The types they share are here. Arrays are NumPy's,
+float64: the solver of `tasks/mocha` works coordinate by coordinate and stops at a duality gap that float32 cannot
+reach.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from tasks.multitask import Multitask
 from tasks.multitask._nodes import Preparation, RawNode, Scaling, prepared
 
-NUM_DIGITS = 10
+NUM_NODES = NUM_DIGITS = 10
 
 
 def digit_nodes(

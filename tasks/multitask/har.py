@@ -18,6 +18,7 @@ from tasks.multitask import Array, Multitask
 from tasks.multitask._nodes import Preparation, Scaling, grouped, prepared
 from tasks.multitask._table import existing
 
+NUM_NODES = 30
 TABLE, REBUILT = "UCI HAR Dataset", "uci_har_561_rebuilt.npz"
 SITTING = "SITTING"
 

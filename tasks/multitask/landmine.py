@@ -17,6 +17,7 @@ from tasks.multitask import Multitask
 from tasks.multitask._nodes import Preparation, RawNode, Scaling, prepared, signs
 from tasks.multitask._table import existing
 
+NUM_NODES = 29
 FILES = ("landmine.mat", "LandmineData.mat")
 FEATURES = (
     "moment_1", "moment_2", "moment_3", "moment_4", "correlation_1", "correlation_2", "correlation_3", "energy_ratio",

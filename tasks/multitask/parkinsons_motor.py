@@ -12,6 +12,8 @@ from tasks.multitask import Multitask
 from tasks.multitask._nodes import Preparation, Scaling
 from tasks.multitask._parkinsons import parkinsons
 
+NUM_NODES = 42
+
 
 def parkinsons_motor(
     data_dir: Path | None,

@@ -14,7 +14,8 @@ NAMES = sorted(plugins.available("figure"))
 
 def test_the_folder_is_not_empty() -> None:
     assert {
-        "inversion_curves",
+        "option_curves",
+        "relation_matrices",
         "inversion_gallery",
         "loss_landscape",
         "update_histogram",

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from flower_apps.figures.inversion_curves import InversionCurves
+from flower_apps.figures.option_curves import OptionCurves
 from flower_apps.finished import FinishedRun
 from flower_apps.records import Folder
 from tests.flower_apps.figures.conftest import settings_of
 
-FIGURE = InversionCurves(x="beta", metrics=("psnr", "seconds_per_step"))
+FIGURE = OptionCurves(x="beta", metrics=("psnr", "seconds_per_step"))
 
 
 def run(psnr, curious="agic(beta=5.0)", **changes):
     metrics = {"accuracy": 0.1, "loss": 1.0, "psnr": psnr, "seconds_per_step": 0.5}
-    settings = settings_of(curious=curious, attack="none", **changes)
+    settings = settings_of(**{"curious": curious, "attack": "none", **changes})
     return FinishedRun(name="", settings=settings, metrics=metrics, folder=Folder(Path()))
 
 
@@ -58,7 +58,7 @@ def test_a_tenth_of_a_decibel_is_drawn_as_little():
 
 def test_x_may_be_a_setting():
     runs = [run(9.0, batch_size=size) for size in (1, 2)]
-    table = InversionCurves(x="batch_size").draw(runs).tables[""]
+    table = OptionCurves(x="batch_size").draw(runs).tables[""]
     assert table["batch_size"].tolist() == [1, 2]
     assert set(table["curve"]) == {"agic"}
 
@@ -66,10 +66,10 @@ def test_x_may_be_a_setting():
 @pytest.mark.parametrize(
     ("figure", "cells", "sentence"),
     [
-        (FIGURE, [settings_of()], "needs an inversion in every cell: curious = none"),
+        (FIGURE, [settings_of()], "needs one in every cell: curious = none"),
         (FIGURE, [RUNS[0].settings], r"needs two values of beta or more: values = \[1.0\]"),
         (FIGURE, [settings_of(curious="dlg_adam")], "no setting and no option of dlg_adam called beta"),
-        (InversionCurves(x="shape"), [settings_of(curious="agic")], "needs numbers: shape = 'linear'"),
+        (OptionCurves(x="shape"), [settings_of(curious="agic")], "needs numbers: shape = 'linear'"),
     ],
 )
 def test_cells_that_make_no_curve_are_refused(figure, cells, sentence):
@@ -79,6 +79,15 @@ def test_cells_that_make_no_curve_are_refused(figure, cells, sentence):
 
 def test_unknown_metrics_are_refused():
     with pytest.raises(ValueError, match="knows no metric sharpness; there are accuracy"):
-        InversionCurves(metrics=("sharpness",))
+        OptionCurves(metrics=("sharpness",))
     with pytest.raises(ValueError, match="one metric or more"):
-        InversionCurves(metrics=())
+        OptionCurves(metrics=())
+    with pytest.raises(ValueError, match=r"takes options of task, model, .*: of = rounds"):
+        OptionCurves(of="rounds")
+
+
+def test_x_may_be_an_option_of_the_attack_or_the_strategy():
+    runs = [run(9.0, "agic", attack=f"scaling(factor={factor})") for factor in (2.0, 5.0)]
+    table = OptionCurves(x="factor", of="attack").draw(runs).tables[""]
+    assert table["factor"].tolist() == [2.0, 5.0]
+    assert set(table["curve"]) == {"scaling"}

@@ -1,7 +1,8 @@
-"""How near a curious server comes, and how long it takes, against one number: local steps, the weight of late layers.
+"""Metrics against one number, a setting or an option: local steps, the weight of late layers, the ratio of poison.
 
 Paper: J. Xu, C. Hong, J. Huang, L. Y. Chen, J. Decouchant, "AGIC: Approximate Gradient Inversion Attack on Federated
-Learning", SRDS 2022, Figures 8 and 9.
+Learning", SRDS 2022, Figures 8 and 9; G. Sun et al., "Data Poisoning Attacks on Federated Machine Learning", IEEE
+Internet of Things Journal 2022, Figures 5 to 7.
 """
 
 from __future__ import annotations
@@ -17,21 +18,30 @@ from flower_apps.figures import Drawing
 from flower_apps.finished import FinishedRun
 from flower_apps.metrics import METRICS
 from flower_apps.page import DASHES, PALETTE, legend, named, page
+from flower_apps.resolving import SPECS
 from flower_apps.sweeps.plan import WHEREABOUTS
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-SPOKEN = {"beta": "weight ratio β of the last convolution to the first", "batch_size": "images in a local step"}
+SPOKEN = {
+    "ratio": "injected points, as a share of a source's own",
+    "lambda1": "strength λ₁ of the relation",
+    "num_malicious": "targets",
+    "step": "step size η",
+    "beta": "weight ratio β of the last convolution to the first",
+    "batch_size": "images in a local step",
+}
 MARKS = ("o", "s", "^", "D", "v", "P")
 
 
 @dataclass(frozen=True, kw_only=True)
-class InversionCurves:
+class OptionCurves:
     """Draw a panel for each of `metrics`, a curve for cells that are alike but for `x` and their seed.
 
-    `x` is a setting, or an option of the inversion, that is a number in every cell.
+    `x` is a setting, or an option of what the setting `of` names (attack, curious, strategy), that is a number in every
+    cell.
 
     The table has a row for each curve and value of x, with the mean of each metric, its standard deviation of the
     sample (NaN for one seed), and the number of seeds.
@@ -39,22 +49,25 @@ class InversionCurves:
 
     x: str = "beta"
     metrics: tuple[str, ...] = ("psnr",)
+    of: str = "curious"
 
     needs_cells: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.metrics if name not in METRICS]:
-            raise ValueError(f"inversion_curves knows no metric {unknown[0]}; there are {', '.join(METRICS)}")
+            raise ValueError(f"option_curves knows no metric {unknown[0]}; there are {', '.join(METRICS)}")
         if not self.metrics:
-            raise ValueError("inversion_curves needs one metric or more: metrics = ()")
+            raise ValueError("option_curves needs one metric or more: metrics = ()")
+        if self.of not in SPECS:
+            raise ValueError(f"option_curves takes options of {', '.join(SPECS)}: of = {self.of}")
 
     def check(self, cells: Sequence[Resolved]) -> None:
-        """Raise ValueError where a cell has no inversion or no number x, or all have the same."""
-        if any(settings.curious == NONE for settings in cells):
-            raise ValueError("inversion_curves needs an inversion in every cell: curious = none")
+        """Raise ValueError where a cell has nothing of the kind or no number x, or all have the same."""
+        if any(getattr(settings, self.of) == NONE for settings in cells):
+            raise ValueError(f"option_curves needs one in every cell: {self.of} = none")
         values = {self._value(settings) for settings in cells}
         if len(values) < 2:
-            raise ValueError(f"inversion_curves needs two values of {self.x} or more: values = {sorted(values)}")
+            raise ValueError(f"option_curves needs two values of {self.x} or more: values = {sorted(values)}")
 
     def draw(self, runs: Sequence[FinishedRun]) -> Drawing:
         """Return the curves of all runs."""
@@ -89,10 +102,13 @@ class InversionCurves:
             }
             points = table[table["curve"] == curve].sort_values(self.x)
             for axes, metric in zip(panels, self.metrics, strict=True):
+                known = points[points[metric].notna()]
+                if known.empty:
+                    continue
                 axes.errorbar(
-                    points[self.x],
-                    points[metric],
-                    points[f"{metric}_std"].fillna(0.0),
+                    known[self.x],
+                    known[metric],
+                    known[f"{metric}_std"].fillna(0.0),
                     capsize=3,
                     elinewidth=1,
                     **looks,
@@ -114,38 +130,36 @@ class InversionCurves:
         return figure
 
     def _names(self, cells: Sequence[Resolved]) -> list[str]:
-        """Return for each cell what tells its curve from others: the inversion, and whatever else differs."""
+        """Return for each cell what tells its curve from others: what `of` names, and whatever else differs."""
         apart = [self._apart(settings) for settings in cells]
         keys = dict.fromkeys(key for each in apart for key in each)
         differing = [key for key in keys if len({each.get(key) for each in apart}) > 1]
         return [
-            ", ".join(
-                [each["curious"], *(f"{key} {each[key]}" for key in differing if key in each and key != "curious")]
-            )
+            ", ".join([each[self.of], *(f"{key} {each[key]}" for key in differing if key in each and key != self.of)])
             for each in apart
         ]
 
     def _apart(self, settings: Resolved) -> Mapping[str, str]:
-        spec = plugins.parse(settings.curious)
+        spec = plugins.parse(getattr(settings, self.of))
         others = {
             name: str(value)
             for name, value in settings.model_dump().items()
-            if name not in (*WHEREABOUTS, "seed", "curious", self.x)
+            if name not in (*WHEREABOUTS, "seed", self.of, self.x)
         }
         options = {name: repr(value) for name, value in spec.options.items() if name != self.x}
-        return {"curious": spec.name, **others, **options}
+        return {self.of: spec.name, **others, **options}
 
     def _value(self, settings: Resolved) -> float:
-        spec = plugins.parse(settings.curious)
+        spec = plugins.parse(getattr(settings, self.of))
         if self.x in Settings.model_fields:
             value: Any = getattr(settings, self.x)
         elif self.x in spec.options:
             value = spec.options[self.x]
         else:
-            defaults = {option.name: option.default for option in plugins.describe("curious", spec.name).options}
+            defaults = {option.name: option.default for option in plugins.describe(self.of, spec.name).options}
             if self.x not in defaults:
-                raise ValueError(f"inversion_curves finds no setting and no option of {spec.name} called {self.x}")
+                raise ValueError(f"option_curves finds no setting and no option of {spec.name} called {self.x}")
             value = ast.literal_eval(defaults[self.x] or "None")
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"inversion_curves needs numbers: {self.x} = {value!r}")
+            raise ValueError(f"option_curves needs numbers: {self.x} = {value!r}")
         return value

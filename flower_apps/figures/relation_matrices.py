@@ -1,0 +1,63 @@
+"""How alike the models of the nodes of multitask learning are: a matrix of cosines for each run.
+
+Paper: G. Sun et al., "Data Poisoning Attacks on Federated Machine Learning", IEEE Internet of Things Journal 2022,
+Figure 4, which draws correlations of nodes and says of indirect attacks that they need them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from flower_apps.config import Resolved, RunFailed
+from flower_apps.figures import Drawing
+from flower_apps.finished import FinishedRun
+from flower_apps.page import named, page
+from flower_apps.schemes import multitask, scheme_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelationMatrices:
+    """Draw a matrix (m, m) of the cosines between the nodes' weights for each cell of the first seed.
+
+    The table has a row for each cell, with the mean of the absolute cosines of different nodes.
+    """
+
+    needs_cells: ClassVar[bool] = True
+
+    def check(self, cells: Sequence[Resolved]) -> None:
+        """Raise ValueError where a cell is no multitask learning."""
+        for settings in cells:
+            if scheme_of(settings) is not multitask.SCHEME:
+                raise ValueError(f"relation_matrices needs multitask learning in every cell: {settings.strategy}")
+
+    def draw(self, runs: Sequence[FinishedRun]) -> Drawing:
+        """Return the matrices of all runs of the first seed."""
+        import pandas as pd
+
+        first = [run for run in runs if run.settings.seed == runs[0].settings.seed]
+        rows = []
+        figure, [panels] = page([[run.name for run in first]], panel=(3.0, 3.0))
+        for axes, run in zip(panels, first, strict=True):
+            cosines = _cosines(run)
+            axes.imshow(cosines, vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
+            axes.grid(visible=False)
+            named(axes, x="node")
+            apart = np.abs(cosines[~np.eye(len(cosines), dtype=bool)])
+            rows.append({"cell": run.name, "nodes": len(cosines), "mean_absolute_cosine": float(apart.mean())})
+        return Drawing(figure, {"": pd.DataFrame(rows)})
+
+
+def _cosines(run: FinishedRun) -> np.ndarray:
+    path = run.folder.path / multitask.MODEL
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            weights = stored["W"]
+    except (OSError, ValueError, KeyError) as error:
+        raise RunFailed(f"{path} cannot be read: {error}") from None
+    lengths = np.linalg.norm(weights, axis=0)
+    unit = weights / np.where(lengths > 0, lengths, 1.0)
+    return np.asarray(unit.T @ unit)
