@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -47,7 +48,8 @@ class Facts(BaseModel):
     num_samples : images that went into the update.
     learning_rate : of plain local SGD; None where it is not known, or the optimiser is another.
     local_steps : of the optimiser.
-    batch_size : of a local step; None: all samples in each.
+    batch_size : of a local step; None: all samples in each. Several numbers, whose sum is num_samples, are the sizes of
+        the steps until all samples had their turn, where they are not equal up to a smaller last one.
     batch_norm : what its layers normalised with while the client trained: their running statistics (evaluation), or
         those of each batch (training).
     round, client, epoch : when and from whom; which pass over its data it was, from 1.
@@ -63,11 +65,19 @@ class Facts(BaseModel):
     std: tuple[AboveZero, ...] = ()
     learning_rate: AboveZero | None = None
     local_steps: Whole = 1
-    batch_size: Whole | None = None
+    batch_size: int | tuple[int, ...] | None = None
     batch_norm: Literal["evaluation", "training"] = "training"
     round: Whole = 1
     client: Annotated[int, Field(ge=0)] = 0
     epoch: Whole = 1
+
+    @field_validator("batch_size", mode="before")
+    @classmethod
+    def _sizes(cls, value: Any) -> Any:
+        sizes = value if isinstance(value, list | tuple) else [value]
+        if value is not None and not (sizes and all(type(size) is int and 1 <= size < 2**31 for size in sizes)):
+            raise PydanticCustomError("sizes", "Input should be a whole number above 0, or several of them")
+        return value
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -9,7 +9,7 @@ from the generator alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,7 +46,8 @@ class Observation:
     learning_rate : of the client's plain SGD; None where it is not known.
     local_steps : of SGD, T >= 1.
     batch_size : of a local step; None: all samples in each. The samples follow each other in batches of this size, the
-        last one may be smaller, and after the last comes the first again.
+        last one may be smaller, and after the last comes the first again. Where that is not what a client does, a
+        sequence of sizes, whose sum is num_samples: those of the steps until all samples had their turn.
     client, epoch : who sent it, and in which pass over its data, from 1; for attacks that use several passes.
 
     Raises ValueError with both numbers where these contradict each other or the model.
@@ -63,7 +64,7 @@ class Observation:
     batch_norm: BatchNormMode = "evaluation"
     learning_rate: float | None = None
     local_steps: int = 1
-    batch_size: int | None = None
+    batch_size: int | Sequence[int] | None = None
     client: int = 0
     epoch: int = 1
 
@@ -75,11 +76,7 @@ class Observation:
         for field in ("num_samples", "num_classes", "local_steps", "epoch"):
             if (number := getattr(self, field)) < 1:
                 raise ValueError(f"an observation needs {field} >= 1: {field} = {number}")
-        if self.batch_size is not None and not 1 <= self.batch_size <= self.num_samples:
-            raise ValueError(
-                "an observation needs 1 <= batch_size <= num_samples: "
-                f"batch_size = {self.batch_size}, num_samples = {self.num_samples}"
-            )
+        self._check_batch_size()
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise ValueError(f"an observation needs a finite learning_rate > 0: learning_rate = {self.learning_rate}")
         if self.batch_norm not in ("evaluation", "training"):
@@ -87,6 +84,20 @@ class Observation:
         self._check_normalisation()
         self._check_labels()
         check_names(self.model, self.gradient, "gradient")
+
+    def _check_batch_size(self) -> None:
+        sizes = self.batch_size
+        if isinstance(sizes, Sequence):
+            if min(sizes, default=0) < 1 or sum(sizes) != self.num_samples:
+                raise ValueError(
+                    "an observation needs sizes of batches >= 1 whose sum is num_samples: "
+                    f"batch_size = {list(sizes)}, num_samples = {self.num_samples}"
+                )
+        elif sizes is not None and not 1 <= sizes <= self.num_samples:
+            raise ValueError(
+                "an observation needs 1 <= batch_size <= num_samples: "
+                f"batch_size = {sizes}, num_samples = {self.num_samples}"
+            )
 
     def _check_normalisation(self) -> None:
         channels = self.sample_shape[0]
@@ -114,7 +125,8 @@ class Observation:
     @property
     def batches(self) -> list[Tensor]:
         """Return the rows of the samples that each local step uses, T tensors (b,) int64."""
-        whole = torch.arange(self.num_samples).split(self.batch_size or self.num_samples)
+        sizes = self.batch_size or self.num_samples
+        whole = torch.arange(self.num_samples).split(sizes if isinstance(sizes, int) else list(sizes))
         return [whole[step % len(whole)] for step in range(self.local_steps)]
 
 

@@ -96,7 +96,7 @@ class Objective:
             seen = view.observation
             steps: Hashable = None
             if self.local_steps == "simulated":
-                steps = (seen.learning_rate, tuple(len(rows) for rows in seen.batches), seen.batch_size)
+                steps = (seen.learning_rate, tuple(len(rows) for rows in seen.batches))
             names = tuple(name for name, weight in view.layer_weights.items() if weight > 0)
             views.append((structure(seen.model), seen.batch_norm, len(view.rows), names, steps, seen.mean, seen.std))
         return len(problem.labels), problem.first.sample_shape, tuple(views)

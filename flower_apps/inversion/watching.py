@@ -109,6 +109,7 @@ def observed_facts(settings: Resolved, num_examples: int, server_round: int, cli
     steps = num_steps(num_examples, settings.batch_size, settings.local_epochs)
     skipped = (server_round - 1) * steps if settings.continue_epochs else 0
     sizes = [epoch[(skipped + step) % len(epoch)] for step in range(steps)]
+    turn = sizes[: len(epoch)]  # the steps until every sample that is used had its turn
     optimizer = plugins.parse(settings.optimizer)
     # The first step of momentum is that of plain SGD; of later ones the update tells a direction alone.
     first = steps == 1 and set(optimizer.options) == {"momentum"}
@@ -119,12 +120,18 @@ def observed_facts(settings: Resolved, num_examples: int, server_round: int, cli
         num_classes=task.num_classes,
         mean=task.mean,
         std=task.std,
-        num_samples=min(sum(sizes), num_examples),
+        num_samples=sum(turn),
         learning_rate=settings.learning_rate if plain else None,
         local_steps=steps,
-        batch_size=max(sizes) if steps > 1 else None,
+        batch_size=_batch_size(turn) if steps > 1 else None,
         batch_norm="evaluation" if uses_running_statistics(num_examples, settings.batch_size) else "training",
         round=server_round,
         client=client,
         epoch=(server_round - 1) * min(steps, len(epoch)) // len(epoch) + 1,
     )
+
+
+def _batch_size(sizes: Sequence[int]) -> int | tuple[int, ...]:
+    """Return the one size that says how large the steps are, the last of which may be smaller; all where none does."""
+    *full, last = sizes
+    return sizes[0] if all(size == sizes[0] for size in full) and last <= sizes[0] else tuple(sizes)
