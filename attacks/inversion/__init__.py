@@ -103,8 +103,8 @@ class Observation:
         channels = self.sample_shape[0]
         if len(self.mean) != len(self.std) or len(self.mean) not in (0, channels):
             raise ValueError(
-                f"an observation of images with {channels} channels needs as many means and deviations, or none: "
-                f"{len(self.mean)} means, {len(self.std)} deviations"
+                "an observation needs a mean and a deviation for each channel, or none: "
+                f"channels = {channels}, means = {len(self.mean)}, deviations = {len(self.std)}"
             )
         if any(not deviation > 0 for deviation in self.std):
             raise ValueError(f"an observation needs deviations above 0: std = {self.std}")
@@ -141,7 +141,8 @@ class Reconstruction:
     losses : (steps + 1,) what the attack minimises, before the first step and after each; NaN after it has ended.
         They begin anew, one after the other, where an attack has several stages, and are those of the last.
     best_step : the images are the iterate after so many steps, the one with the smallest loss.
-    seconds_per_step : of the whole computation, which took a step of `together` inversions at once.
+    seconds_per_step : of the whole computation, which took a step of `together` inversions at once; 0 where none was
+        taken.
     together : inversions that shared each step, restarts counted.
     snapshots : (k, n, C, H, W), in [0, 1], the iterates after `snapshot_steps` steps.
     failure : why the attack ended before its last step, as a sentence; None where it did not.

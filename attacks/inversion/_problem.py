@@ -89,6 +89,19 @@ class Objective:
                 stacklevel=3,
             )
 
+    def fault(self, problem: Problem) -> str | None:
+        """Return why a search has nothing to go by, as a sentence: an update whose distance to any image is no number.
+
+        One that is not finite has none, nor has one of zeros by the cosine, which compares directions.
+        """
+        for view in problem.views:
+            weighed = [view.observation.gradient[name] for name, weight in view.layer_weights.items() if weight > 0]
+            if not bool(torch.stack([tensor.isfinite().all() for tensor in weighed]).all()):
+                return "the update is not finite"
+            if self.distance == "cosine" and not bool(torch.stack([tensor.any() for tensor in weighed]).any()):
+                return "the update is zero, and has no direction"
+        return None
+
     def key(self, problem: Problem) -> Hashable:
         """Return what problems must have in common to be computed together."""
         views = []

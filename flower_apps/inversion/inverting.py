@@ -98,7 +98,7 @@ class Inversions:
             **means,
             "label_accuracy": mean_known([result.right_labels() for result in self.results]),
             "matching_success_rate": self._matched(),
-            "seconds_per_step": mean_known([result.reconstruction.seconds_per_step for result in self.results]),
+            "seconds_per_step": mean_known([result.reconstruction.seconds_per_step or None for result in self.results]),
         }
 
     def beware(self) -> list[str]:
