@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from flower_apps import build, plugins, threat
+from flower_apps import checking, plugins, threat
 from flower_apps.config import NONE, BadSettings, Interrupted, Resolved, RunFailed, Settings
 from flower_apps.federation import OnRound, default_output
 from flower_apps.inversion.files import beware_of
@@ -44,7 +44,7 @@ def prepare(settings: Settings) -> Resolved:
         if certificates := resolved.root_certificates:
             paths["root_certificates"] = str(Path(certificates).expanduser().resolve())
         resolved = resolved.model_copy(update={**paths, "origin": origin()})
-        build.check(resolved, data=here)
+        checking.check(resolved, data=here)
         if here:
             with Folder(Path(resolved.output)).opened(resolved):
                 pass

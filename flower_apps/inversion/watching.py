@@ -116,7 +116,7 @@ def observed_facts(settings: Resolved, num_examples: int, server_round: int, cli
     plain = optimizer.name == "sgd" and (not optimizer.options or first)
     return Facts(
         model=settings.model,
-        sample_shape=cast(tuple[int, int, int], task.sample_shape),  # of an image: build.check has seen to it
+        sample_shape=cast(tuple[int, int, int], task.sample_shape),  # of an image: the check has seen to it
         num_classes=task.num_classes,
         mean=task.mean,
         std=task.std,
