@@ -13,6 +13,7 @@ from attacks.update import Sight, outgoing
 from flower_apps import build, plugins
 from flower_apps.config import NONE, BadSettings, Resolved
 from flower_apps.inversion.inverting import attack_of
+from flower_apps.inversion.watching import check_recordings
 from flower_apps.loggers import missing_package
 from flower_apps.roles import attack, channel_folder, defense
 from flower_apps.threat import check_threat
@@ -51,6 +52,7 @@ def check(settings: Resolved, *, data: bool = True) -> None:
         raise BadSettings(
             f"--curious and --record are for images: a sample of --task {settings.task} has shape {task.sample_shape}"
         )
+    check_recordings(settings)
     if (fault := build.refusal(rule, settings.clients_per_round, partial(build.root_samples, settings))) is not None:
         raise BadSettings(fault)
     for hardening in defended.hardenings:

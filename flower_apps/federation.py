@@ -21,7 +21,7 @@ from flower_apps import build
 from flower_apps.config import NONE, BadSettings, Resolved, RunFailed
 from flower_apps.inversion.files import metrics_of, write_inversions
 from flower_apps.inversion.inverting import invert
-from flower_apps.inversion.watching import check_recordings, recordings_folder, recordings_of, watched, watches
+from flower_apps.inversion.watching import recordings_folder, recordings_of, watched, watches
 from flower_apps.metrics import named
 from flower_apps.records import Folder
 from flower_apps.roles import attack as attack_of
@@ -70,7 +70,6 @@ class _Run:
 
     def __init__(self, settings: Resolved, folder: Folder, on_round: OnRound | None) -> None:
         self.settings, self.folder, self.on_round = settings, folder, on_round
-        check_recordings(settings)
         self.task = build.load_task(settings.task, settings.data_dir)
         self.device = build.device(settings)
         self.network = build.model(settings, self.task)

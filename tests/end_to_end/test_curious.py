@@ -270,3 +270,41 @@ def test_recordings_of_another_run_are_not_mixed_in(thornbed, recorded, tmp_path
     typed = thornbed(*SMALL, "--record", recorded, "--output", tmp_path / "out")
     assert typed.code == 2
     assert "holds recordings already; name another folder" in typed.sentence
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_recordings_of_a_run_stay_in_one_folder(thornbed, tmp_path):
+    flags = ["--curious-every", 1, "--record", tmp_path / "rec", "--output", tmp_path / "run"]
+    assert thornbed(*SMALL, *flags).code == 0
+    again = ["run", "--resume", "--rounds", 3, "--output", tmp_path / "run"]
+    typed = thornbed(*again, "--record", tmp_path / "other")
+    assert typed.code == 2
+    assert f"--record is '{tmp_path / 'other'}' and was '{tmp_path / 'rec'}' in " in typed.sentence
+    assert thornbed(*again).code == 0
+    assert [load_update(path).facts.round for path in recordings_in(tmp_path / "rec")] == [1, 2, 3]
+
+
+def test_a_complete_run_that_goes_on_keeps_what_its_earlier_rounds_gave_away(thornbed, tmp_path):
+    flags = ["--curious", "agic(steps=2, labels='idlg', snapshots=2)", "--curious-every", 1]
+    assert thornbed(*SMALL, *flags, "--output", tmp_path / "run").code == 0
+    files = ("inversions.json", "inversions.safetensors", "inversions.png", "inversion_steps.png")
+    before = {name: (tmp_path / "run" / name).read_bytes() for name in files}
+    typed = thornbed("run", "--resume", "--rounds", 3, "--output", tmp_path / "run")
+    assert typed.code == 0, typed.err
+    sentence = "what earlier rounds gave away is in inversions-until-round-2 and is not counted here: --record would"
+    assert f"Beware: {sentence}" in typed.out
+    assert [each["round"] for each in told(tmp_path / "run")["inversions"]] == [3]
+    aside = tmp_path / "run" / "inversions-until-round-2"
+    assert {path.name: path.read_bytes() for path in aside.iterdir()} == before
+    assert thornbed("report", tmp_path / "run").code == 0
+    assert sentence in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_inversions_that_are_made_again_take_the_place_of_the_earlier_ones(thornbed, tmp_path):
+    flags = ["--curious", "agic(steps=2, labels='idlg')", "--curious-every", 1, "--record", tmp_path / "rec"]
+    assert thornbed(*SMALL, *flags, "--output", tmp_path / "run").code == 0
+    typed = thornbed("run", "--resume", "--rounds", 3, "--output", tmp_path / "run")
+    assert typed.code == 0, typed.err
+    assert [each["round"] for each in told(tmp_path / "run")["inversions"]] == [1, 2, 3]
+    assert not list((tmp_path / "run").glob("inversions-until-*"))
+    assert "earlier rounds" not in typed.out
