@@ -12,6 +12,7 @@ from attacks.data import Divided
 from attacks.update import Sight, outgoing
 from flower_apps import build, plugins
 from flower_apps.config import NONE, BadSettings, Resolved
+from flower_apps.inversion.foreseen import check_inversion
 from flower_apps.inversion.inverting import attack_of
 from flower_apps.inversion.watching import check_recordings
 from flower_apps.loggers import missing_package
@@ -92,6 +93,8 @@ def check(settings: Resolved, *, data: bool = True) -> None:
     except (RuntimeError, MemoryError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadSettings(f"--model {settings.model} cannot be made for --task {settings.task}: {reason}") from error
+    if settings.curious != NONE and settings.engine != "deployment":  # there nobody knows what the clients hold
+        check_inversion(settings, network)
 
 
 def _check_loggers(settings: Resolved) -> None:

@@ -23,6 +23,21 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     part.replace(path)
 
 
+def misfit(tensors: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> str | None:
+    """Return in what tensors differ from those of a model by name or shape, the first of them; None where they do not.
+
+    The text goes on after a colon, and calls the tensors it.
+    """
+    if missing := sorted(model.keys() - tensors.keys()):
+        return f"it lacks {missing[0]} ({len(missing)} such)"
+    if unknown := sorted(tensors.keys() - model.keys()):
+        return f"it holds {unknown[0]}, which the model has not ({len(unknown)} such)"
+    for name, tensor in model.items():
+        if tensors[name].shape != tensor.shape:
+            return f"{name} is {tuple(tensors[name].shape)} instead of {tuple(tensor.shape)}"
+    return None
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -4,6 +4,10 @@
 attacker is the server: it knows the model that it sent and what came back, not the images, which have no place in
 `Observation`. Whoever has them compares afterwards, with `tasks.metrics`. Inputs are never modified; randomness comes
 from the generator alone.
+
+What an attack cannot read it refuses with ValueError, whatever the gradient is; where the gradient is not finite, its
+inversion ends at once, however many steps there were to be. So a run can show it, before it trains, updates like those
+that it will read, without a gradient.
 """
 
 from __future__ import annotations

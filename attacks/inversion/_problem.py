@@ -96,9 +96,9 @@ class Objective:
         """
         for view in problem.views:
             weighed = [view.observation.gradient[name] for name, weight in view.layer_weights.items() if weight > 0]
-            if not bool(torch.stack([tensor.isfinite().all() for tensor in weighed]).all()):
+            if any(not bool(tensor.isfinite().all()) for tensor in weighed):
                 return "the update is not finite"
-            if self.distance == "cosine" and not bool(torch.stack([tensor.any() for tensor in weighed]).any()):
+            if self.distance == "cosine" and not any(bool(tensor.any()) for tensor in weighed):
                 return "the update is zero, and has no direction"
         return None
 

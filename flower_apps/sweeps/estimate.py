@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from clients.local_training import one_thread
 from flower_apps import build, plugins
 from flower_apps.config import AUTO, NONE, Resolved, Settings
+from flower_apps.inversion.choice import rounds_read
 from flower_apps.resolving import resolve
 
 # Start and end of a run, and what Flower's virtual client engine costs beside the training (docs/benchmarks.md).
@@ -70,8 +71,7 @@ def _inverting(settings: Resolved, training: float) -> float:
     spec = plugins.parse(settings.curious)
     options = {option.name: option.default for option in plugins.describe("curious", spec.name).options}
     steps = spec.options.get("steps", options.get("steps") or 0)
-    every, clients = settings.curious_every, settings.curious_clients
-    rounds = 1 if every == AUTO else -(-settings.rounds // every)
+    clients, rounds = settings.curious_clients, len(rounds_read(settings))
     some = {AUTO: 1, "all": settings.clients_per_round}
     read = some[clients] if clients in some else len(clients.split(","))
     images = max(1.0, len(build.partitions(settings)[0]) * min(settings.local_epochs, 1.0))
