@@ -16,6 +16,7 @@ from flower_apps import plugins
 from flower_apps.config import AUTO, NONE, BadSettings, Resolved
 from flower_apps.loggers import Logger
 from protocol.randomness import derived_seed, generator
+from protocol.tensor_files import load_tensors, misfit
 from strategies import FedAvg, NumberedClients
 from strategies._cohort import Cohort
 from strategies.fedavg import RootTraining
@@ -82,6 +83,29 @@ def model(settings: Resolved, task: Task) -> nn.Module:
     if task.modality == "image":
         network = cast(Any, network).to(memory_format=torch.channels_last)  # torch's own stubs lack this overload
     return network
+
+
+def starting_model(settings: Resolved, network: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors that a run begins with: those of a fresh `network`, or of the file that --start-from names.
+
+    Raises BadSettings where that is not there, is no safetensors file, does not fit, or has values that are not finite.
+    """
+    own: dict[str, Tensor] = network.state_dict()
+    if not settings.start_from:
+        return own
+    path = Path(settings.start_from).expanduser()
+    try:
+        tensors, _ = load_tensors(path)
+    except FileNotFoundError:
+        raise BadSettings(f"--start-from {path} is not there; name the model.safetensors of a run") from None
+    except ValueError as error:
+        raise BadSettings(f"--start-from {path} is no safetensors file, or damaged ({error})") from None
+    if (fault := misfit(tensors, own)) is not None:
+        raise BadSettings(f"--start-from {path} does not fit --model {settings.model}: {fault}")
+    tensors = {name: tensors[name].to(tensor.dtype) for name, tensor in own.items()}
+    if odd := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
+        raise BadSettings(f"--start-from {path} holds values that are not finite: in {odd[0]} ({len(odd)} such)")
+    return tensors
 
 
 def device(settings: Resolved) -> torch.device:

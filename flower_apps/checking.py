@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from flower_apps.inversion.foreseen import check_inversion
 from flower_apps.inversion.inverting import attack_of
 from flower_apps.inversion.watching import check_recordings
 from flower_apps.loggers import missing_package
+from flower_apps.records import Folder
 from flower_apps.roles import attack, channel_folder, defense
 from flower_apps.threat import check_threat
 from protocol.randomness import generator
@@ -93,6 +95,8 @@ def check(settings: Resolved, *, data: bool = True) -> None:
     except (RuntimeError, MemoryError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadSettings(f"--model {settings.model} cannot be made for --task {settings.task}: {reason}") from error
+    if not settings.resume or Folder(Path(settings.output).expanduser()).rounds_done() is None:
+        build.starting_model(settings, network)
     if settings.curious != NONE and settings.engine != "deployment":  # there nobody knows what the clients hold
         check_inversion(settings, network)
 

@@ -37,6 +37,7 @@ def prepare(settings: Settings) -> Resolved:
         paths = {
             "output": resolved.output or default_output(resolved),
             "record": resolved.record,
+            "start_from": resolved.start_from,
             "data_dir": resolved.data_dir,
         }
         if here:

@@ -112,6 +112,10 @@ class Folder:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
             raise BadSettings(f"{self.path / CONFIG} is damaged ({error}); name another --output") from None
 
+    def fact(self, name: str) -> Any:
+        """Return what config.json says beside the settings of the run that is here; None where it does not."""
+        return json.loads((self.path / CONFIG).read_text(encoding="utf-8")).get(name)
+
     def _compare(self, settings: Settings) -> None:
         before = self.settings()
         if "deployment" in {settings.engine, before.engine} and settings.engine != before.engine:

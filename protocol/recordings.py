@@ -17,10 +17,9 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from protocol.tensor_files import save_tensors
+from protocol.tensor_files import load_tensors, save_tensors
 
 FORMAT, VERSION = "thornbed-recording", "1"
 ORIGINALS = ".originals.safetensors"
@@ -182,13 +181,11 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _load(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
     try:
-        with safe_open(path, framework="pt") as stored:
-            return {name: stored.get_tensor(name) for name in stored.keys()}, stored.metadata() or {}  # noqa: SIM118
+        return load_tensors(path)
     except FileNotFoundError:
         raise BadRecording(f"{path} is not there") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise BadRecording(f"{path} is no recording, or damaged ({reason})") from None
+    except ValueError as error:
+        raise BadRecording(f"{path} is no recording, or damaged ({error})") from None
 
 
 def _sentence(error: ValidationError) -> str:
