@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 
-from flower_apps import build, launch, schemes
+from flower_apps import build, checking, launch
 from flower_apps.config import Resolved, settings_from
 from flower_apps.resolving import resolve
 from protocol.randomness import generator
@@ -101,7 +101,7 @@ def main() -> None:
             }
         )
     )
-    schemes.check(settings)
+    checking.check(settings)
     rows: dict[str, list[float]] = {"plain": [], "inline": [], "simulation, rounds": [], "simulation, all": []}
     with TemporaryDirectory() as folder:
         # The loop sums in another order, and training makes more of the last bits with every step: one round is held

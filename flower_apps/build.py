@@ -1,10 +1,9 @@
-"""From resolved settings to objects: data, model, rule, roles; and all that can be refused before anything starts."""
+"""From resolved settings to objects: data, model, rule, strategy."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,15 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attacks.data import Divided
-from attacks.update import Sight, outgoing
 from defenses.server import Rule, Server, aggregate
 from flower_apps import plugins
 from flower_apps.config import AUTO, NONE, BadSettings, Resolved
-from flower_apps.inversion.inverting import attack_of
-from flower_apps.loggers import Logger, missing_package
-from flower_apps.roles import attack, channel_folder, defense
+from flower_apps.loggers import Logger
 from protocol.randomness import derived_seed, generator
+from protocol.tensor_files import load_tensors, misfit
 from strategies import FedAvg, NumberedClients
 from strategies._cohort import Cohort
 from strategies.fedavg import RootTraining
@@ -89,6 +85,29 @@ def model(settings: Resolved, task: Task) -> nn.Module:
     return network
 
 
+def starting_model(settings: Resolved, network: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors that a run begins with: those of a fresh `network`, or of the file that --start-from names.
+
+    Raises BadSettings where that is not there, is no safetensors file, does not fit, or has values that are not finite.
+    """
+    own: dict[str, Tensor] = network.state_dict()
+    if not settings.start_from:
+        return own
+    path = Path(settings.start_from).expanduser()
+    try:
+        tensors, _ = load_tensors(path)
+    except FileNotFoundError:
+        raise BadSettings(f"--start-from {path} is not there; name the model.safetensors of a run") from None
+    except ValueError as error:
+        raise BadSettings(f"--start-from {path} is no safetensors file, or damaged ({error})") from None
+    if (fault := misfit(tensors, own)) is not None:
+        raise BadSettings(f"--start-from {path} does not fit --model {settings.model}: {fault}")
+    tensors = {name: tensors[name].to(tensor.dtype) for name, tensor in own.items()}
+    if odd := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
+        raise BadSettings(f"--start-from {path} holds values that are not finite: in {odd[0]} ({len(odd)} such)")
+    return tensors
+
+
 def device(settings: Resolved) -> torch.device:
     """Return the device to train on; a device that was asked for and is missing is refused, never replaced."""
     if settings.device == AUTO:
@@ -136,15 +155,6 @@ def loggers(settings: Resolved, folder: Path) -> list[Logger]:
     return [plugins.load("logger", spec)(folder, settings) for spec in specs]
 
 
-def check_loggers(settings: Resolved) -> None:
-    """Refuse loggers that are not there, or lack their package; raises BadSettings."""
-    for spec in [] if settings.logger == NONE else plugins.parse_sum(settings.logger):
-        plugins.load("logger", spec)
-        module = sys.modules[plugins.find("logger", spec.name).__module__]
-        if package := missing_package(module):
-            raise BadSettings(f"--logger {spec.name} needs the package {package}: pip install 'thornbed[{spec.name}]'")
-
-
 def strategy_of(text: str, cohort: Cohort, min_replies: int) -> Any:
     """Build the strategy that a spec names: a class of strategies/, or FedAvg with a rule of defenses/aggregation."""
     spec = plugins.parse(text)
@@ -152,11 +162,6 @@ def strategy_of(text: str, cohort: Cohort, min_replies: int) -> Any:
     if plugins.available("strategy")[spec.name] == "strategies":
         return made(cohort, min_replies)
     return FedAvg(cohort, min_replies, rule=made)
-
-
-def _called(plugin: object) -> str:
-    """Return what a user calls a plug-in that is a class: the name of its file."""
-    return type(plugin).__module__.rpartition(".")[2]
 
 
 def refusal(rule: Rule, count: int, root: Callable[[int], object] = lambda num_samples: None) -> str | None:
@@ -176,74 +181,3 @@ def refusal(rule: Rule, count: int, root: Callable[[int], object] = lambda num_s
     except ValueError as error:
         return str(error)
     return None if step.isfinite().all() else "--strategy takes no step that is finite: an option is too large"
-
-
-def check(settings: Resolved, data: bool) -> None:
-    """Build everything of horizontal learning once and refuse what cannot work; see `flower_apps.schemes.check`.
-
-    With `data` false (deployment: the data lie on other machines) only what needs none is checked.
-    """
-    rule = strategy(settings).rule
-    if (fault := refusal(rule, settings.clients_per_round)) is not None:
-        raise BadSettings(fault)
-    if (fault := refusal(rule, settings.min_replies)) is not None:
-        raise BadSettings(
-            f"--min-replies {settings.min_replies} is too few for --strategy {settings.strategy}: {fault}"
-        )
-    made = torch.randn(2, 8, generator=generator(settings.seed, "check"))
-    defended = defense(settings.defense)
-    for perturbation in defended.perturbations:
-        perturbation(made[0], generator(settings.seed, "check"))
-    if settings.curious != NONE:
-        attack_of(settings.curious)
-    optimizer(settings)([nn.Parameter(torch.zeros(1))])
-    built = attack(settings.attack, settings.data_dir)
-    plugins.find("partition", plugins.parse(settings.partition).name)
-    plugins.find("model", plugins.parse(settings.model).name)
-    if not data:
-        return
-    device(settings)
-    task = load_task(settings.task, settings.data_dir)
-    if (settings.curious != NONE or settings.record) and len(task.sample_shape) != 3:
-        raise BadSettings(
-            f"--curious and --record are for images: a sample of --task {settings.task} has shape {task.sample_shape}"
-        )
-    if (fault := refusal(rule, settings.clients_per_round, partial(root_samples, settings))) is not None:
-        raise BadSettings(fault)
-    for hardening in defended.hardenings:
-        if task.modality not in hardening.modalities:
-            takes = ", ".join(sorted(hardening.modalities))
-            raise BadSettings(
-                f"{_called(hardening)} hardens {takes} samples; {settings.task} has {task.modality} samples"
-            )
-    if built is not None and built.of("group") and any(isinstance(part, Divided) for part in built.data):
-        raise BadSettings(f"--attack {settings.attack} both splits its work and sends one update; take one of the two")
-    for part in built.data if built else []:
-        if task.modality not in part.modalities:
-            takes = ", ".join(sorted(part.modalities))
-            raise BadSettings(f"{_called(part)} attacks {takes} samples; {settings.task} has {task.modality} samples")
-        part.check(task.num_classes, task.sample_shape)
-        if isinstance(part, Divided) and settings.malicious:
-            part.check_members(len(settings.malicious))
-        part.measure(task.samples("test", torch.arange(min(64, len(task.test)))))  # looks for features, words, files
-    if built is not None:
-
-        def last_step() -> Tensor:
-            if settings.engine != "deployment":  # there each node says where
-                channel_folder(settings, {}, 0)
-            return made[0]
-
-        sight = Sight(benign=lambda: made[1], last_step=last_step)
-        _ = [outgoing(part, made, generator(0, "check"), sight) for part in built.of("update")]
-    if empty := [client for client, rows in enumerate(partitions(settings)) if not len(rows)]:
-        raise BadSettings(
-            f"--partition {settings.partition} leaves client {empty[0]} without data ({len(empty)} of "
-            f"{settings.num_clients} clients); take fewer clients or another partition"
-        )
-    try:
-        network = model(settings, task)
-        with torch.inference_mode():
-            network.eval()(task.samples("test", torch.arange(min(2, len(task.test)))).x)
-    except (RuntimeError, MemoryError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BadSettings(f"--model {settings.model} cannot be made for --task {settings.task}: {reason}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -44,7 +45,7 @@ def train_model(message: Message, context: Context) -> Message:
     settings, client = _settings(context), _client(context)
     arrays, server_round = read_request(message)
     role = _role(context, server_round)
-    own, who = _own_samples(context, role, server_round), _who(role, client)
+    own, who = own_samples(settings, client, role, server_round, context.node_config), _who(role, client)
     network = _network(settings)
     with one_thread(), listening() as figures:
         samples = training_data(settings, role, own, who)
@@ -90,9 +91,36 @@ def evaluate_model(message: Message, context: Context) -> Message:
     return evaluate_reply(message, loss, accuracy, len(samples))
 
 
+def own_samples(
+    settings: Resolved, client: int, role: Role, server_round: int, node_config: Mapping[str, Any]
+) -> Samples:
+    """Return what a client holds before anything is poisoned: its own rows, or its group's share of theirs."""
+    if role.group is None:
+        return build.client_samples(settings, client)
+    members = accomplices(settings, client, node_config)
+    rows = np.concatenate([build.partitions(settings)[member] for member in members])
+    pool = build.load_task(settings.task, settings.data_dir).samples("train", torch.from_numpy(rows))
+    return role.group(pool, len(members), generator(settings.seed, "pool", server_round))
+
+
 def training_data(settings: Resolved, role: Role, own: Samples, who: int | str) -> Samples:
     """Return what a role makes of a client's own samples: the same all run long, unlike the order of training."""
     return role.data(own, generator(settings.seed, "data", who))
+
+
+def trains_alone(role: Role) -> bool:
+    """Tell whether a client trains on samples that are its own alone, and known before it trains."""
+    return role.group is None and not role.edits_samples
+
+
+def claimed_samples(settings: Resolved, client: int, server_round: int) -> tuple[int, bool]:
+    """Return how many samples a client will say it trained on in a round, and whether `used_samples` will know them.
+
+    In deployment nobody can tell. Hardening makes of samples as many others.
+    """
+    role = role_of(settings, client, {}, attacked=is_attacked(settings, server_round))
+    own = own_samples(settings, client, role, server_round, {})
+    return len(training_data(settings, role, own, _who(role, client))), trains_alone(role)
 
 
 def used_samples(settings: Resolved, client: int, server_round: int) -> Samples:
@@ -105,7 +133,7 @@ def used_samples(settings: Resolved, client: int, server_round: int) -> Samples:
     while it trains, or that it shares with others.
     """
     role = role_of(settings, client, {}, attacked=is_attacked(settings, server_round))
-    if role.group is not None or role.edits_samples:
+    if not trains_alone(role):
         raise BadSettings(f"client {client} trains on samples that are not its own alone")
     samples = training_data(settings, role, build.client_samples(settings, client), client)
     rows = torch.cat(taken(len(samples), **_course(settings, server_round, client, len(samples)))).tolist()
@@ -145,17 +173,6 @@ def _course(settings: Resolved, server_round: int, who: int | str, num_samples: 
 def _who(role: Role, client: int) -> int | str:
     """Return whose randomness a client uses: its own, or that of the group it acts with."""
     return client if role.group is None else "group"
-
-
-def _own_samples(context: Context, role: Role, server_round: int) -> Samples:
-    """Return what a client holds before anything is poisoned: its own rows, or its group's share of theirs."""
-    settings, client = _settings(context), _client(context)
-    if role.group is None:
-        return build.client_samples(settings, client)
-    members = accomplices(settings, client, context.node_config)
-    rows = np.concatenate([build.partitions(settings)[member] for member in members])
-    pool = build.load_task(settings.task, settings.data_dir).samples("train", torch.from_numpy(rows))
-    return role.group(pool, len(members), generator(settings.seed, "pool", server_round))
 
 
 def _last_step(context: Context, server_round: int, model: Tensor) -> Tensor | None:

@@ -59,6 +59,10 @@ class Settings(BaseModel):
     curious: Annotated[str, _flag(WHAT, "What a curious server inverts updates with, such as 'agic(steps=500)'.")] = (
         NONE
     )
+    start_from: Annotated[
+        str,
+        _flag(WHAT, "Model to begin with, such as the model.safetensors of an earlier run; by default a new one."),
+    ] = ""
     partition: Annotated[str, _flag(WHO, "How the data are divided, such as 'dirichlet(alpha=0.5)'.")] = AUTO
     num_clients: Annotated[Count | Auto, _flag(WHO, "Number of clients.")] = AUTO
     clients_per_round: Annotated[Count | Auto, _flag(WHO, "Clients drawn in a round.")] = AUTO

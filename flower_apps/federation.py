@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
 import shutil
@@ -19,7 +20,7 @@ from flower_apps import build
 from flower_apps.config import NONE, BadSettings, Resolved, RunFailed
 from flower_apps.inversion.files import metrics_of, write_inversions
 from flower_apps.inversion.inverting import invert
-from flower_apps.inversion.watching import check_recordings, recordings_folder, recordings_of, watched, watches
+from flower_apps.inversion.watching import recordings_folder, recordings_of, watched, watches
 from flower_apps.metrics import named
 from flower_apps.records import Folder
 from flower_apps.schemes import scheme_of
@@ -27,6 +28,7 @@ from flower_apps.threat import threat_model
 from protocol.vector import to_arrays, to_tensors
 from strategies import NumberedClients, Resumed
 
+START = "start_from_sha256"
 OnRound = Callable[[Mapping[str, Any]], None]
 
 
@@ -61,12 +63,16 @@ def default_output(settings: Resolved) -> str:
     return str(Path("runs") / "-".join([*words, time.strftime("%Y%m%d-%H%M%S")]))
 
 
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 class _Run:
     """The server's side of one run: it tests the model after every round and keeps the records."""
 
     def __init__(self, settings: Resolved, folder: Folder, on_round: OnRound | None) -> None:
         self.settings, self.folder, self.on_round = settings, folder, on_round
-        check_recordings(settings)
         self.learning = scheme_of(settings).learn(settings)
         self.strategy = self.learning.strategy
         self.loggers = build.loggers(settings, folder.path)
@@ -75,15 +81,14 @@ class _Run:
     def go(self, grid: Grid, done: int) -> dict[str, Any]:
         """Run the rounds that are left and return the summary."""
         started = time.perf_counter()
-        tensors = dict(self.learning.initial())
-        if done:
-            tensors, self.strategy.memory = self.folder.load_checkpoint(tensors)
+        begun = self.folder.rounds_done() is not None
+        if begun:
+            tensors, self.strategy.memory = self.folder.load_checkpoint(self.learning.layout())
+        else:
+            tensors = dict(self.learning.initial())
         rounds = self.settings.rounds
         earlier = sum(line["seconds"] for line in self.folder.lines())
-        facts = {**self.learning.facts, "threat_model": threat_model(self.settings, len(self.learning.malicious))}
-        if bundle := grid.run.fab_hash:  # Flower ran a bundle: this is which one
-            facts["flower_bundle"] = bundle
-        self.folder.write_config(self.settings, facts)
+        self.folder.write_config(self.settings, self._facts(grid, begun=begun))
         strategy: Strategy = self.strategy
         if watches(self.settings):
             assert isinstance(self.strategy.cohort, NumberedClients)  # as build.strategy has it
@@ -105,6 +110,16 @@ class _Run:
             summary["metrics"] |= self._inverted()
         self.folder.finish(self.settings, summary)
         return {"settings": self.settings.model_dump(), **summary}
+
+    def _facts(self, grid: Grid, *, begun: bool) -> dict[str, Any]:
+        """Return what config.json says beside the settings."""
+        facts = {**self.learning.facts, "threat_model": threat_model(self.settings, len(self.learning.malicious))}
+        if start := self.settings.start_from:
+            # of a run that goes on as it was: the file may be another one by now, or gone
+            facts[START] = self.folder.fact(START) if begun else _sha256(Path(start).expanduser())
+        if bundle := grid.run.fab_hash:  # Flower ran a bundle: this is which one
+            facts["flower_bundle"] = bundle
+        return facts
 
     def _inverted(self) -> dict[str, float | None]:
         """Invert what was read in the rounds, and return how near that comes; what was read is kept where it fails."""

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from flower_apps import plugins, schemes, threat
+from flower_apps import checking, plugins, threat
 from flower_apps.config import NONE, BadSettings, Interrupted, Resolved, RunFailed, Settings
 from flower_apps.federation import OnRound, default_output
 from flower_apps.inversion.files import beware_of
@@ -37,6 +37,7 @@ def prepare(settings: Settings) -> Resolved:
         paths = {
             "output": resolved.output or default_output(resolved),
             "record": resolved.record,
+            "start_from": resolved.start_from,
             "data_dir": resolved.data_dir,
         }
         if here:
@@ -44,7 +45,7 @@ def prepare(settings: Settings) -> Resolved:
         if certificates := resolved.root_certificates:
             paths["root_certificates"] = str(Path(certificates).expanduser().resolve())
         resolved = resolved.model_copy(update={**paths, "origin": origin()})
-        schemes.check(resolved, data=here)
+        checking.check(resolved, data=here)
         if here:
             with Folder(Path(resolved.output)).opened(resolved):
                 pass

@@ -30,10 +30,10 @@ MEMORY = "memory/"  # before a tensor of the checkpoint that the rule keeps; no 
 SUMMARIZED = ("metrics", "rounds", "seconds", "malicious", "replies_dropped", "defense_acted", "defense_was_told")
 # How long to wait for the folder: a run that was killed a moment ago takes its last processes with it.
 LOCK_SECONDS = 5.0
-# These say where and how a run is made, not what it computes: a run may go on with others.
+# These say where and how a run is made, not what it computes: a run may go on with others. What a curious server reads
+# is not among them: it would lie in two folders.
 FREE = (
     "output",
-    "record",
     "resume",
     "origin",
     "logger",
@@ -111,6 +111,10 @@ class Folder:
             raise BadSettings(f"{self.path} holds no run; there is no {CONFIG} in it") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
             raise BadSettings(f"{self.path / CONFIG} is damaged ({error}); name another --output") from None
+
+    def fact(self, name: str) -> Any:
+        """Return what config.json says beside the settings of the run that is here; None where it does not."""
+        return json.loads((self.path / CONFIG).read_text(encoding="utf-8")).get(name)
 
     def _compare(self, settings: Settings) -> None:
         before = self.settings()

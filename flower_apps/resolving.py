@@ -8,6 +8,7 @@ from typing import Any
 
 from flower_apps import build, plugins
 from flower_apps.config import AUTO, ENGINES, NONE, BadSettings, Resolved, Settings
+from flower_apps.inversion.choice import clients_read, rounds_read
 from flower_apps.schemes import check_kinds, check_unused, scheme_of
 from strategies import FedAvg, NumberedClients
 
@@ -120,8 +121,8 @@ def _check_curious(settings: Resolved) -> None:
             f"--curious-clients takes numbers of clients, 0 to {settings.num_clients - 1}, not {clients!r}"
         )
     cohort = build.cohort(settings)
-    rounds = [1] if every == AUTO else range(1, settings.rounds + 1, every)
-    if not any(numbers & set(cohort.drawn(number)) for number in rounds):
+    rounds = rounds_read(settings)
+    if not any(clients_read(settings, cohort.drawn(number)) for number in rounds):
         raise BadSettings(
             f"--curious-clients {clients} take part in none of the rounds that are read ({len(rounds)} of "
             f"{settings.rounds}); in the first there are {', '.join(map(str, cohort.drawn(1)))}"

@@ -12,7 +12,7 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid import InMemoryGrid
 
-from flower_apps import schemes
+from flower_apps import checking
 from flower_apps.config import BadSettings, settings_from
 from flower_apps.federation import conduct
 from flower_apps.flower_cli import ROUND, STOPPED, SUMMARY
@@ -37,7 +37,7 @@ def main(grid: Grid, context: Context) -> None:
             raise BadSettings(f'this is {where} of Flower\'s, and engine is {settings.engine!r}: say engine="{right}"')
         if simulated:  # also where nothing was said, and the engine is the default
             settings = settings.model_copy(update={"engine": "simulation"})
-        schemes.check(settings)
+        checking.check(settings)
         summary = conduct(settings, grid, _say_round)
         _say(SUMMARY, summary, ("metrics", "rounds", "seconds", "malicious", "replies_dropped", "defense_acted"))
     except (ValueError, RuntimeError, OSError) as error:

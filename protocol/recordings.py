@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError, safe_open
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 from torch import Tensor
 
-from protocol.tensor_files import save_tensors
+from protocol.tensor_files import load_tensors, save_tensors
 
 FORMAT, VERSION = "thornbed-recording", "1"
 ORIGINALS = ".originals.safetensors"
@@ -47,7 +47,8 @@ class Facts(BaseModel):
     num_samples : images that went into the update.
     learning_rate : of plain local SGD; None where it is not known, or the optimiser is another.
     local_steps : of the optimiser.
-    batch_size : of a local step; None: all samples in each.
+    batch_size : of a local step; None: all samples in each. Several numbers, whose sum is num_samples, are the sizes of
+        the steps until all samples had their turn, where they are not equal up to a smaller last one.
     batch_norm : what its layers normalised with while the client trained: their running statistics (evaluation), or
         those of each batch (training).
     round, client, epoch : when and from whom; which pass over its data it was, from 1.
@@ -63,11 +64,19 @@ class Facts(BaseModel):
     std: tuple[AboveZero, ...] = ()
     learning_rate: AboveZero | None = None
     local_steps: Whole = 1
-    batch_size: Whole | None = None
+    batch_size: int | tuple[int, ...] | None = None
     batch_norm: Literal["evaluation", "training"] = "training"
     round: Whole = 1
     client: Annotated[int, Field(ge=0)] = 0
     epoch: Whole = 1
+
+    @field_validator("batch_size", mode="before")
+    @classmethod
+    def _sizes(cls, value: Any) -> Any:
+        sizes = value if isinstance(value, list | tuple) else [value]
+        if value is not None and not (sizes and all(type(size) is int and 1 <= size < 2**31 for size in sizes)):
+            raise PydanticCustomError("sizes", "Input should be a whole number above 0, or several of them")
+        return value
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -172,13 +181,11 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _load(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
     try:
-        with safe_open(path, framework="pt") as stored:
-            return {name: stored.get_tensor(name) for name in stored.keys()}, stored.metadata() or {}  # noqa: SIM118
+        return load_tensors(path)
     except FileNotFoundError:
         raise BadRecording(f"{path} is not there") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise BadRecording(f"{path} is no recording, or damaged ({reason})") from None
+    except ValueError as error:
+        raise BadRecording(f"{path} is no recording, or damaged ({error})") from None
 
 
 def _sentence(error: ValidationError) -> str:

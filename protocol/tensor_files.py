@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -21,6 +22,35 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     save_file(copies, part, dict(metadata or {}))
     part.chmod(0o666 & ~_umask())  # safetensors makes files that only their owner can read
     part.replace(path)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+    """Return the tensors of a file by their names, and its texts.
+
+    Raises FileNotFoundError, and ValueError with the reason for a file that is no such file or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as stored:
+            return {name: stored.get_tensor(name) for name in stored.keys()}, stored.metadata() or {}  # noqa: SIM118
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(str(error.strerror if isinstance(error, OSError) and error.strerror else error)) from None
+
+
+def misfit(tensors: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> str | None:
+    """Return in what tensors differ from those of a model by name or shape, the first of them; None where they do not.
+
+    The text goes on after a colon, and calls the tensors it.
+    """
+    if missing := sorted(model.keys() - tensors.keys()):
+        return f"it lacks {missing[0]} ({len(missing)} such)"
+    if unknown := sorted(tensors.keys() - model.keys()):
+        return f"it holds {unknown[0]}, which the model has not ({len(unknown)} such)"
+    for name, tensor in model.items():
+        if tensors[name].shape != tensor.shape:
+            return f"{name} is {tuple(tensors[name].shape)} instead of {tuple(tensor.shape)}"
+    return None
 
 
 def _umask() -> int:

@@ -4,12 +4,16 @@
 attacker is the server: it knows the model that it sent and what came back, not the images, which have no place in
 `Observation`. Whoever has them compares afterwards, with `tasks.metrics`. Inputs are never modified; randomness comes
 from the generator alone.
+
+What an attack cannot read it refuses with ValueError, whatever the gradient is; where the gradient is not finite, its
+inversion ends at once, however many steps there were to be. So a run can show it, before it trains, updates like those
+that it will read, without a gradient.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,7 +50,8 @@ class Observation:
     learning_rate : of the client's plain SGD; None where it is not known.
     local_steps : of SGD, T >= 1.
     batch_size : of a local step; None: all samples in each. The samples follow each other in batches of this size, the
-        last one may be smaller, and after the last comes the first again.
+        last one may be smaller, and after the last comes the first again. Where that is not what a client does, a
+        sequence of sizes, whose sum is num_samples: those of the steps until all samples had their turn.
     client, epoch : who sent it, and in which pass over its data, from 1; for attacks that use several passes.
 
     Raises ValueError with both numbers where these contradict each other or the model.
@@ -63,7 +68,7 @@ class Observation:
     batch_norm: BatchNormMode = "evaluation"
     learning_rate: float | None = None
     local_steps: int = 1
-    batch_size: int | None = None
+    batch_size: int | Sequence[int] | None = None
     client: int = 0
     epoch: int = 1
 
@@ -75,11 +80,7 @@ class Observation:
         for field in ("num_samples", "num_classes", "local_steps", "epoch"):
             if (number := getattr(self, field)) < 1:
                 raise ValueError(f"an observation needs {field} >= 1: {field} = {number}")
-        if self.batch_size is not None and not 1 <= self.batch_size <= self.num_samples:
-            raise ValueError(
-                "an observation needs 1 <= batch_size <= num_samples: "
-                f"batch_size = {self.batch_size}, num_samples = {self.num_samples}"
-            )
+        self._check_batch_size()
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise ValueError(f"an observation needs a finite learning_rate > 0: learning_rate = {self.learning_rate}")
         if self.batch_norm not in ("evaluation", "training"):
@@ -88,12 +89,26 @@ class Observation:
         self._check_labels()
         check_names(self.model, self.gradient, "gradient")
 
+    def _check_batch_size(self) -> None:
+        sizes = self.batch_size
+        if isinstance(sizes, Sequence):
+            if min(sizes, default=0) < 1 or sum(sizes) != self.num_samples:
+                raise ValueError(
+                    "an observation needs sizes of batches >= 1 whose sum is num_samples: "
+                    f"batch_size = {list(sizes)}, num_samples = {self.num_samples}"
+                )
+        elif sizes is not None and not 1 <= sizes <= self.num_samples:
+            raise ValueError(
+                "an observation needs 1 <= batch_size <= num_samples: "
+                f"batch_size = {sizes}, num_samples = {self.num_samples}"
+            )
+
     def _check_normalisation(self) -> None:
         channels = self.sample_shape[0]
         if len(self.mean) != len(self.std) or len(self.mean) not in (0, channels):
             raise ValueError(
-                f"an observation of images with {channels} channels needs as many means and deviations, or none: "
-                f"{len(self.mean)} means, {len(self.std)} deviations"
+                "an observation needs a mean and a deviation for each channel, or none: "
+                f"channels = {channels}, means = {len(self.mean)}, deviations = {len(self.std)}"
             )
         if any(not deviation > 0 for deviation in self.std):
             raise ValueError(f"an observation needs deviations above 0: std = {self.std}")
@@ -114,7 +129,8 @@ class Observation:
     @property
     def batches(self) -> list[Tensor]:
         """Return the rows of the samples that each local step uses, T tensors (b,) int64."""
-        whole = torch.arange(self.num_samples).split(self.batch_size or self.num_samples)
+        sizes = self.batch_size or self.num_samples
+        whole = torch.arange(self.num_samples).split(sizes if isinstance(sizes, int) else list(sizes))
         return [whole[step % len(whole)] for step in range(self.local_steps)]
 
 
@@ -129,7 +145,8 @@ class Reconstruction:
     losses : (steps + 1,) what the attack minimises, before the first step and after each; NaN after it has ended.
         They begin anew, one after the other, where an attack has several stages, and are those of the last.
     best_step : the images are the iterate after so many steps, the one with the smallest loss.
-    seconds_per_step : of the whole computation, which took a step of `together` inversions at once.
+    seconds_per_step : of the whole computation, which took a step of `together` inversions at once; 0 where none was
+        taken.
     together : inversions that shared each step, restarts counted.
     snapshots : (k, n, C, H, W), in [0, 1], the iterates after `snapshot_steps` steps.
     failure : why the attack ended before its last step, as a sentence; None where it did not.

@@ -56,7 +56,9 @@ def infer_labels(attack: str, observation: Observation, method: Labels) -> Tenso
     if method == "counts":
         if bias is None:
             raise ValueError(f'{attack}(labels="counts") reads the bias of the last layer, and this one has none')
-        return _repeated(n, _mean_probabilities(observation) - bias.detach().to("cpu", torch.float64))
+        seen = bias.detach().to("cpu", torch.float64)
+        # where it tells nothing at all, the model need not be asked
+        return _repeated(n, seen if bool(seen.isnan().all()) else _mean_probabilities(observation) - seen)
     if method == "gradinversion":
         return rows.amin(dim=1).argsort(stable=True)[:n].sort().values.cpu()
     if bias is not None:

@@ -89,6 +89,19 @@ class Objective:
                 stacklevel=3,
             )
 
+    def fault(self, problem: Problem) -> str | None:
+        """Return why a search has nothing to go by, as a sentence: an update whose distance to any image is no number.
+
+        One that is not finite has none, nor has one of zeros by the cosine, which compares directions.
+        """
+        for view in problem.views:
+            weighed = [view.observation.gradient[name] for name, weight in view.layer_weights.items() if weight > 0]
+            if any(not bool(tensor.isfinite().all()) for tensor in weighed):
+                return "the update is not finite"
+            if self.distance == "cosine" and not any(bool(tensor.any()) for tensor in weighed):
+                return "the update is zero, and has no direction"
+        return None
+
     def key(self, problem: Problem) -> Hashable:
         """Return what problems must have in common to be computed together."""
         views = []
@@ -96,7 +109,7 @@ class Objective:
             seen = view.observation
             steps: Hashable = None
             if self.local_steps == "simulated":
-                steps = (seen.learning_rate, tuple(len(rows) for rows in seen.batches), seen.batch_size)
+                steps = (seen.learning_rate, tuple(len(rows) for rows in seen.batches))
             names = tuple(name for name, weight in view.layer_weights.items() if weight > 0)
             views.append((structure(seen.model), seen.batch_norm, len(view.rows), names, steps, seen.mean, seen.std))
         return len(problem.labels), problem.first.sample_shape, tuple(views)

@@ -82,13 +82,18 @@ def search(
     """Return the best of `restarts` reconstructions of every problem, in their order.
 
     All starts are drawn first, problem by problem, so that they do not depend on what is computed together. A loss or
-    gradient that is not finite ends its own inversion, which keeps the best iterate so far; the others go on.
+    gradient that is not finite ends its own inversion, which keeps the best iterate so far; the others go on. One whose
+    update has nothing to go by (`Objective.fault`) is its start, and the model is not asked for it.
     """
     inversions = [_Inversion(p, _start(p, settings, generator)) for p in problems for _ in range(settings.restarts)]
     alike: dict[Hashable, list[_Inversion]] = {}
-    keys: dict[int, Hashable] = {id(problem): objective.key(problem) for problem in problems}
+    faults = {id(problem): objective.fault(problem) for problem in problems}
+    keys: dict[int, Hashable] = {id(each): objective.key(each) for each in problems if faults[id(each)] is None}
     for inversion in inversions:
-        alike.setdefault(keys[id(inversion.problem)], []).append(inversion)
+        if (fault := faults[id(inversion.problem)]) is not None:
+            inversion.found = _not_begun(inversion, settings, fault)
+        else:
+            alike.setdefault(keys[id(inversion.problem)], []).append(inversion)
     for group in alike.values():
         for begin in range(0, len(group), settings.parallel):
             _run(group[begin : begin + settings.parallel], objective, settings)
@@ -111,6 +116,23 @@ def _start(problem: Problem, settings: Search, generator: torch.Generator) -> Te
     if settings.start == "uniform":
         return (torch.rand(shape, generator=generator, dtype=mean.dtype) - mean) / std
     return torch.randn(shape, generator=generator, dtype=mean.dtype)
+
+
+def _not_begun(inversion: _Inversion, settings: Search, fault: str) -> Reconstruction:
+    mean, std = (constant.cpu() for constant in coordinates(inversion.problem.first))
+    images = (inversion.start * std + mean).clamp(0, 1)
+    kept = settings.snapshot_steps()
+    return Reconstruction(
+        images=images,
+        labels=inversion.problem.labels.cpu(),
+        losses=torch.full((settings.steps + 1,), math.nan, dtype=images.dtype),
+        best_step=0,
+        seconds_per_step=0.0,
+        together=1,
+        snapshots=images.expand(len(kept), *images.shape),
+        snapshot_steps=kept,
+        failure=fault,
+    )
 
 
 def _run(inversions: Sequence[_Inversion], objective: Objective, settings: Search) -> None:

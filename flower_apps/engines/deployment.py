@@ -64,7 +64,8 @@ def _stopped(settings: Resolved, home: Path, number: str | None) -> str:
 
 def again(settings: Resolved) -> str:
     """Return the command that goes on with a run in deployment, where all settings are said again."""
-    return f"{settings.command()} --output {shlex.quote(settings.output)} --resume"
+    record = f" --record {shlex.quote(settings.record)}" if settings.record else ""
+    return f"{settings.command()}{record} --output {shlex.quote(settings.output)} --resume"
 
 
 def _new_log(name: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,24 @@ from torch import Tensor
 
 from flower_apps.inversion.inverting import Inversions, Inverted
 from flower_apps.inversion.pictures import write_inversion_pictures
-from flower_apps.inversion.records import INVERSIONS, TENSORS
+from flower_apps.inversion.records import GRID, INVERSIONS, STEPS, TENSORS, read_inversions
 from protocol.tensor_files import save_tensors
 from tasks.metrics.images import lpips_missing
 
 
 def write_inversions(folder: Path, inversions: Inversions) -> dict[str, Any]:
-    """Write everything, each file whole or not at all; return what inversions.json says."""
+    """Write everything, each file whole or not at all; return what inversions.json says.
+
+    Inversions in the folder that are not made again here, since nobody kept the updates, are moved to a folder below,
+    and a warning says so.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    if (aside := _set_aside(folder, inversions)) is not None:
+        said = (
+            f"what earlier rounds gave away is in {aside.name} and is not counted here: --record would have kept their "
+            "updates"
+        )
+        inversions = replace(inversions, warnings=[*inversions.warnings, said])
     content = {
         "curious": inversions.spec,
         "observed": _observed(inversions),
@@ -63,6 +74,23 @@ def metrics_of(folder: Path, spec: str) -> dict[str, float | None] | None:
         return {str(name): None if value is None else float(value) for name, value in content["metrics"].items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
+
+
+def _set_aside(folder: Path, inversions: Inversions) -> Path | None:
+    """Move away inversions of updates that are not among these; return where they are, None where there are none."""
+    try:
+        earlier = [(each.round, each.client) for each in read_inversions(folder).inversions]
+    except (OSError, ValueError):
+        return None
+    made = {(facts.round, facts.client) for facts in (result.recording.facts for result in inversions.results)}
+    if made.issuperset(earlier):
+        return None
+    aside = folder / f"inversions-until-round-{max(number for number, _ in earlier)}"
+    aside.mkdir(exist_ok=True)
+    for name in (GRID, STEPS, TENSORS, INVERSIONS):  # last what says that they are there
+        if (folder / name).exists():
+            (folder / name).replace(aside / name)
+    return aside
 
 
 def _observed(inversions: Inversions) -> str:

@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from attacks.inversion import InversionWarning, Observation, Reconstruction, gradient_of_update
+from attacks.inversion import InversionWarning, Reconstruction
 from flower_apps import plugins
 from flower_apps.config import BadSettings
+from flower_apps.inversion.observing import observations
 from flower_apps.inversion.peak_memory import peak_memory
 from protocol.randomness import generator
 from protocol.recordings import BadRecording, Recording, load_originals, load_update
 from tasks.metrics.assignment import assign, matching_success_rate
 from tasks.metrics.images import SSIM_WINDOW, lpips, lpips_missing, psnr, ssim
-from tasks.models import normalised
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,7 +98,7 @@ class Inversions:
             **means,
             "label_accuracy": mean_known([result.right_labels() for result in self.results]),
             "matching_success_rate": self._matched(),
-            "seconds_per_step": mean_known([result.reconstruction.seconds_per_step for result in self.results]),
+            "seconds_per_step": mean_known([result.reconstruction.seconds_per_step or None for result in self.results]),
         }
 
     def beware(self) -> list[str]:
@@ -160,19 +160,13 @@ def invert(
             recordings.append((path, recording, load_originals(path, recording.facts)))
     except BadRecording as error:
         raise BadSettings(str(error)) from None
-    networks: list[tuple[Recording, nn.Module]] = []
-    observations = []
-    for path, recording, originals in recordings:
-        network = next((known for other, known in networks if _same_model(other, recording)), None)
-        if network is None:
-            network = _network(path, recording).to(device)
-            networks.append((recording, network))
-        observations.append(_observation(path, recording, network, None if originals is None else originals[1]))
+    kept = [(path, recording, None if true is None else true[1]) for path, recording, true in recordings]
+    observed = observations(kept, device)
     began = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught, peak_memory(torch.device(device)) as peak:
         warnings.simplefilter("always", InversionWarning)
         try:
-            found = attack(observations, generator(seed, "curious"))
+            found = attack(observed, generator(seed, "curious"))
         except ValueError as error:
             raise BadSettings(str(error)) from error
     said = [str(warning.message) for warning in caught if issubclass(warning.category, InversionWarning)]
@@ -212,71 +206,6 @@ def attack_of(spec: str) -> Any:
     return attack
 
 
-def _network(path: Path, recording: Recording) -> nn.Module:
-    """Return the network of a recording, as it was sent."""
-    facts = recording.facts
-    try:
-        with torch.random.fork_rng(devices=[]):
-            made = plugins.load("model", facts.model)(tuple(facts.sample_shape), facts.num_classes)
-        network: nn.Module = normalised(made, facts.mean, facts.std)
-    except (ValueError, RuntimeError, MemoryError) as error:
-        raise BadSettings(f"{path}: its model {facts.model} cannot be made: {_line(error)}") from None
-    own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    sent = {name: tuple(tensor.shape) for name, tensor in recording.sent.items()}
-    if missing := sorted(own.keys() - sent.keys()):
-        raise BadSettings(f"{path} is no recording of {facts.model}: it lacks {missing[0]} ({len(missing)} such)")
-    if unknown := sorted(sent.keys() - own.keys()):
-        raise BadSettings(
-            f"{path}: it is no recording of {facts.model}: that has no {unknown[0]} ({len(unknown)} such)"
-        )
-    for name, shape in own.items():
-        if sent[name] != shape:
-            raise BadSettings(f"{path} is no recording of {facts.model}: {name} is {sent[name]} instead of {shape}")
-    network.load_state_dict(dict(recording.sent))
-    return network
-
-
-def _observation(path: Path, recording: Recording, network: nn.Module, labels: Tensor | None) -> Observation:
-    facts = recording.facts
-    names = {name for name, _ in network.named_parameters()}
-    device = next(network.parameters()).device
-    try:
-        gradient = gradient_of_update(
-            {name: recording.sent[name].to(device, torch.float32) for name in names},
-            {name: recording.received[name].to(device, torch.float32) for name in names},
-            learning_rate=facts.learning_rate or 1.0,
-            local_steps=facts.local_steps,
-        )
-        return Observation(
-            model=network,
-            gradient=gradient,
-            num_samples=facts.num_samples,
-            sample_shape=tuple(facts.sample_shape),
-            num_classes=facts.num_classes,
-            mean=facts.mean,
-            std=facts.std,
-            labels=labels,
-            batch_norm=facts.batch_norm,
-            learning_rate=facts.learning_rate,
-            local_steps=facts.local_steps,
-            batch_size=facts.batch_size,
-            client=facts.client,
-            epoch=facts.epoch,
-        )
-    except ValueError as error:
-        raise BadSettings(f"{path}: {error}") from None
-
-
-def _same_model(one: Recording, other: Recording) -> bool:
-    """Tell whether two recordings began with the same model; the attack then holds it once."""
-    kinds = [(each.facts.model, each.facts.sample_shape, each.facts.mean, each.facts.std) for each in (one, other)]
-    return (
-        kinds[0] == kinds[1]
-        and one.sent.keys() == other.sent.keys()
-        and all(torch.equal(tensor, other.sent[name]) for name, tensor in one.sent.items())
-    )
-
-
 def _finite(values: Tensor) -> list[float | None]:
     return [float(value) if math.isfinite(value) else None for value in values]
 
@@ -285,7 +214,3 @@ def mean_known(values: Sequence[float | None]) -> float | None:
     """Return the mean of the values that there are; None where there is none."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -77,9 +77,8 @@ class _Shown:
         """Return the words under an image: its PSNR where there is one."""
         if self.originals is None or self.inversion.psnr is None:
             return ""
-        if (value := self.inversion.psnr[row]) is not None:
-            return f"{value:.2f} dB"
-        return "equal" if torch.equal(self.images[row], self.originals[row]) else "no PSNR"
+        value = self.inversion.psnr[row]
+        return "no PSNR" if value is None else f"{value:.2f} dB"
 
 
 class _Stored:

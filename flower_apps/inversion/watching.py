@@ -18,7 +18,8 @@ from flwr.serverapp.strategy import Strategy
 from clients.local_training import num_steps, step_sizes, uses_running_statistics
 from flower_apps import build, plugins
 from flower_apps.client_app import used_samples
-from flower_apps.config import AUTO, NONE, BadSettings, Resolved
+from flower_apps.config import NONE, BadSettings, Resolved
+from flower_apps.inversion.choice import clients_read, rounds_read
 from protocol.recordings import LARGEST, Facts, recordings_in, save_originals, save_update
 from strategies import Curious, NumberedClients, Sighting
 
@@ -41,6 +42,11 @@ def recordings_of(settings: Resolved) -> list[Path]:
     return [path for path in recordings_in(recordings_folder(settings)) if NAME.fullmatch(path.name)]
 
 
+def recording_of(settings: Resolved, server_round: int, client: int) -> Path:
+    """Return where a run records the update of a client in a round."""
+    return recordings_folder(settings) / f"round-{server_round:04}-client-{client:04}.safetensors"
+
+
 def check_recordings(settings: Resolved) -> None:
     """Refuse a folder that holds recordings of something else; raises BadSettings."""
     if settings.record and not settings.resume and recordings_in(recordings_folder(settings)):
@@ -50,27 +56,20 @@ def check_recordings(settings: Resolved) -> None:
 def watched(inner: Strategy, settings: Resolved, cohort: NumberedClients) -> Strategy:
     """Return a strategy that also records the replies that the settings choose, and otherwise is `inner`."""
     watch = _Watch(settings, cohort)
-    every = 1 if settings.curious_every == AUTO else settings.curious_every
-    return Curious(inner, watch.keep, every=every, choose=watch.choose)
+    return Curious(inner, watch.keep, choose=watch.choose)
 
 
 class _Watch:
     def __init__(self, settings: Resolved, cohort: NumberedClients) -> None:
         self.settings, self.cohort = settings, cohort
-        self.folder = recordings_folder(settings)
 
     def choose(self, server_round: int, nodes: Sequence[int]) -> Collection[int]:
         """Return the nodes whose replies are read in a round."""
-        if self.settings.curious_every == AUTO and server_round != 1:
+        if server_round not in rounds_read(self.settings):
             return ()
         client_of = {node: client for node in nodes if (client := self.cohort.client_of(node)) is not None}
-        clients = self.settings.curious_clients
-        if clients == "all":
-            return client_of
-        if clients == AUTO:
-            return sorted(client_of, key=lambda node: client_of[node])[:1]
-        wanted = {int(client) for client in clients.split(",")}
-        return [node for node, client in client_of.items() if client in wanted]
+        read = set(clients_read(self.settings, client_of.values()))
+        return [node for node, client in client_of.items() if client in read]
 
     def keep(self, seen: Sighting) -> None:
         """Write what was seen, and beside it, where this machine can tell, what the client trained on."""
@@ -80,7 +79,7 @@ class _Watch:
         if seen.num_examples is None or not 1 <= seen.num_examples <= LARGEST:
             log(WARNING, "The update of client %s is not kept: it claims %s samples", client, seen.num_examples)
             return
-        path = self.folder / f"round-{seen.server_round:04}-client-{client:04}.safetensors"
+        path = recording_of(self.settings, seen.server_round, client)
         facts = observed_facts(self.settings, int(seen.num_examples), seen.server_round, client)
         save_update(path, seen.sent, seen.received, **facts.model_dump())
         if self.settings.engine == "deployment":
@@ -109,22 +108,29 @@ def observed_facts(settings: Resolved, num_examples: int, server_round: int, cli
     steps = num_steps(num_examples, settings.batch_size, settings.local_epochs)
     skipped = (server_round - 1) * steps if settings.continue_epochs else 0
     sizes = [epoch[(skipped + step) % len(epoch)] for step in range(steps)]
+    turn = sizes[: len(epoch)]  # the steps until every sample that is used had its turn
     optimizer = plugins.parse(settings.optimizer)
     # The first step of momentum is that of plain SGD; of later ones the update tells a direction alone.
     first = steps == 1 and set(optimizer.options) == {"momentum"}
     plain = optimizer.name == "sgd" and (not optimizer.options or first)
     return Facts(
         model=settings.model,
-        sample_shape=cast(tuple[int, int, int], task.sample_shape),  # of an image: build.check has seen to it
+        sample_shape=cast(tuple[int, int, int], task.sample_shape),  # of an image: the check has seen to it
         num_classes=task.num_classes,
         mean=task.mean,
         std=task.std,
-        num_samples=min(sum(sizes), num_examples),
+        num_samples=sum(turn),
         learning_rate=settings.learning_rate if plain else None,
         local_steps=steps,
-        batch_size=max(sizes) if steps > 1 else None,
+        batch_size=_batch_size(turn) if steps > 1 else None,
         batch_norm="evaluation" if uses_running_statistics(num_examples, settings.batch_size) else "training",
         round=server_round,
         client=client,
         epoch=(server_round - 1) * min(steps, len(epoch)) // len(epoch) + 1,
     )
+
+
+def _batch_size(sizes: Sequence[int]) -> int | tuple[int, ...]:
+    """Return the one size that says how large the steps are, the last of which may be smaller; all where none does."""
+    *full, last = sizes
+    return sizes[0] if all(size == sizes[0] for size in full) and last <= sizes[0] else tuple(sizes)

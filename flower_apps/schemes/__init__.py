@@ -17,9 +17,7 @@ from torch import Tensor
 
 from attacks import Knowledge
 from flower_apps import plugins
-from flower_apps.build import check_loggers
 from flower_apps.config import NONE, BadSettings, Resolved, Settings
-from flower_apps.threat import check_threat
 from strategies import NumberedClients
 from tasks import Defaults
 
@@ -40,6 +38,10 @@ class Learning(Protocol):
     @property
     def facts(self) -> Mapping[str, Any]:
         """What config.json says of the run beside its settings."""
+        ...
+
+    def layout(self) -> Mapping[str, Tensor]:
+        """Return tensors of the names, shapes and types that the run's have."""
         ...
 
     def initial(self) -> Mapping[str, Tensor]:
@@ -111,17 +113,6 @@ def check_unused(settings: Settings, scheme: Scheme, filled: Mapping[str, Any]) 
             raise BadSettings(f"--{name.replace('_', '-')} means nothing with --strategy {_name(settings)}")
 
 
-def check(settings: Resolved, *, data: bool = True) -> None:
-    """Build everything once and refuse what cannot work, before anything starts; raises ValueError.
-
-    With `data` false (deployment: the data lie on other machines) only what needs none is checked.
-    """
-    scheme = scheme_of(settings)
-    check_threat(settings, scheme.gives)
-    check_loggers(settings)
-    scheme.check(settings, data)
-
-
 def known_malicious(settings: Resolved, cohort: Any) -> frozenset[int]:
     """Return who is malicious, for the records: the settings say it, in deployment the nodes themselves."""
     if settings.engine == "deployment" and isinstance(cohort, NumberedClients):
@@ -133,4 +124,4 @@ def _name(settings: Settings) -> str:
     return plugins.parse(settings.strategy).name
 
 
-__all__ = ["Learning", "Scheme", "check", "check_kinds", "check_unused", "known_malicious", "scheme_of"]
+__all__ = ["Learning", "Scheme", "check_kinds", "check_unused", "known_malicious", "scheme_of"]

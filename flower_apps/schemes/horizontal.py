@@ -16,6 +16,7 @@ from flower_apps.config import Resolved, Settings
 from flower_apps.roles import attack as attack_of
 from flower_apps.roles import defense
 from flower_apps.schemes import Scheme, known_malicious
+from flower_apps.schemes.horizontal_checks import check
 from flower_apps.schemes.timing import seconds_of_steps
 from flower_apps.trusted import root_training
 from protocol.tensor_files import save_tensors
@@ -49,9 +50,13 @@ class Horizontal:
         size = sum(parameter.numel() for parameter in self.network.parameters())
         return {"device": str(self.device), "num_parameters": size}
 
-    def initial(self) -> Mapping[str, torch.Tensor]:
-        """Return the model with its initial weights."""
+    def layout(self) -> Mapping[str, torch.Tensor]:
+        """Return a model like the run's."""
         return self.network.state_dict()
+
+    def initial(self) -> Mapping[str, torch.Tensor]:
+        """Return the model with its initial weights, or that of the file the run begins with."""
+        return build.starting_model(self.settings, self.network)
 
     def test(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, float | None]:
         """Return accuracy and loss on clean samples, and on attacked ones how often they are taken for the target."""
@@ -98,7 +103,7 @@ SCHEME = Scheme(
     defenses=("defenses/perturbation", "defenses/hardening"),
     gives=GIVES,
     defaults=_defaults,
-    check=build.check,
+    check=check,
     learn=Horizontal,
     seconds=seconds_of_steps,
 )

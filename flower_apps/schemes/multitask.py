@@ -57,6 +57,10 @@ class Learner:
             facts |= {"targets": list(targets(self.settings)), "sources": sorted(self.malicious)}
         return facts
 
+    def layout(self) -> Mapping[str, Tensor]:
+        """Return what a checkpoint holds."""
+        return self.initial()
+
     def initial(self) -> Mapping[str, Tensor]:
         """Return weights of 0 and the relation matrix that the strategy begins with."""
         return to_tensors(self.strategy.initial(len(self.task.features), len(self.task.nodes)))
@@ -188,6 +192,7 @@ SCHEME = Scheme(
             "batch_size",
             "partition",
             "continue_epochs",
+            "start_from",
             "curious",
             "curious_clients",
             "curious_every",

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from clients.local_training import one_thread
 from flower_apps import build, plugins
 from flower_apps.config import AUTO, NONE, Resolved, Settings
+from flower_apps.inversion.choice import rounds_read
 
 
 def seconds_of_steps(settings: Resolved) -> float:
@@ -41,8 +42,7 @@ def _inverting(settings: Resolved, training: float) -> float:
     spec = plugins.parse(settings.curious)
     options = {option.name: option.default for option in plugins.describe("curious", spec.name).options}
     steps = spec.options.get("steps", options.get("steps") or 0)
-    every, clients = settings.curious_every, settings.curious_clients
-    rounds = 1 if every == AUTO else -(-settings.rounds // every)
+    clients, rounds = settings.curious_clients, len(rounds_read(settings))
     some = {AUTO: 1, "all": settings.clients_per_round}
     read = some[clients] if clients in some else len(clients.split(","))
     images = max(1.0, len(build.partitions(settings)[0]) * min(settings.local_epochs, 1.0))

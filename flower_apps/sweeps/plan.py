@@ -247,6 +247,8 @@ def key_of(settings: Resolved) -> str:
             content[name] = [
                 [spec.name, sorted(map(str, spec.options.items()))] for spec in plugins.parse_sum(content[name])
             ]
+    if settings.start_from:  # relative or not: a cell's own folder has it whole
+        content["start_from"] = str(Path(settings.start_from).expanduser().resolve())
     content["malicious"] = sorted(settings.malicious)  # named or counted
     for name in ("malicious_ids", "num_malicious"):
         content.pop(name, None)

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
-from flower_apps import launch, schemes
+from flower_apps import checking, launch
 from flower_apps.config import BadSettings, Busy, Interrupted, Resolved, RunFailed
 from flower_apps.records import CONFIG, FREE, SUMMARY, Folder
 from flower_apps.resolving import check_address, resolve
@@ -135,7 +135,7 @@ def _checked(plan: Plan, todo: Sequence[Cell], output: Path, err: Console) -> di
             status.update(f"Checking cell {number} of {len(todo)}")
             try:
                 check_address(cell.settings)
-                schemes.check(cell.settings.model_copy(update={"output": str(folder_of(output, cell))}))
+                checking.check(cell.settings.model_copy(update={"output": str(folder_of(output, cell))}))
                 seconds[cell.key] = seconds_of(cell.settings)
             except (ValueError, OSError, RuntimeError) as error:
                 raise BadSettings(f"{plan.path}: the cell ({cell.title}): {' '.join(str(error).split())}") from None

@@ -23,6 +23,8 @@ from tasks.sources.torchvision_shim import declare_missing_operators
 
 SSIM_WINDOW = 7
 """Pixels a side of the windows that SSIM compares, scikit-image's default; smaller images have none."""
+LARGEST_PSNR = 100.0
+"""In dB. An image that is exact, or nearer than 8 bits can tell, counts with so much in means, not with infinity."""
 BACKBONE = "alexnet-owt-7be5be79.pth"
 """The file of torchvision's pretrained AlexNet; its name ends with the beginning of its SHA-256."""
 
@@ -30,10 +32,10 @@ BACKBONE = "alexnet-owt-7be5be79.pth"
 def psnr(reconstructed: Tensor, originals: Tensor) -> Tensor:
     """Return the peak signal-to-noise ratio of each image in dB, (n,) float64: 10 log10(1 / mean squared error).
 
-    Infinite where the two are equal. Raises ValueError for images of different or other shapes.
+    At most 100, which is what two equal images have. Raises ValueError for images of different or other shapes.
     """
     a, b = _pair("psnr", reconstructed, originals)
-    return -10 * (a - b).square().flatten(1).mean(dim=1).log10()
+    return (-10 * (a - b).square().flatten(1).mean(dim=1).log10()).clamp(max=LARGEST_PSNR)
 
 
 def ssim(reconstructed: Tensor, originals: Tensor) -> Tensor:

@@ -171,6 +171,25 @@ def test_a_gradient_that_is_not_finite_ends_alone_and_says_so(name: str) -> None
 
 
 @every_inversion
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_is_not_searched_for(name: str, value: float) -> None:
+    """So a run can show the attack, before it trains, what it will read: in a look or two, however many steps."""
+    looks = []
+
+    class Counting(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            looks.append(1)
+            return super().forward(x)
+
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), Counting(27, 4))
+    nothing = {key: torch.tensor(value).expand(tensor.shape) for key, tensor in model.named_parameters()}
+    seen = observed([1, 2], model=model, gradient=nothing, labels=torch.tensor([1, 2]))
+    (found,) = inversion(name)([seen], generator(), steps=5000, labels="known")
+    assert found.failure is not None
+    assert len(looks) <= 2
+
+
+@every_inversion
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
 def test_numbers_that_make_no_attack_are_refused(name: str, value: float) -> None:
     parameters = inspect.signature(inversion(name)).parameters.values()

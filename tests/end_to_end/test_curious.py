@@ -139,12 +139,26 @@ def test_one_sample_through_one_layer_is_found_exactly(thornbed, tmp_path):
     assert torch.allclose(found, x, atol=0.02)
 
 
-def test_an_inversion_that_fails_keeps_the_training_and_can_be_repeated(thornbed, tmp_path):
+def test_an_inversion_that_fails_keeps_the_training_and_can_be_repeated(thornbed, tmp_path, monkeypatch):
+    """What was recorded is damaged before the last round is over: nothing can foresee that."""
+    from flower_apps import federation
+
+    def damaged(paths, *words, **more):
+        content = paths[0].read_bytes()
+        paths[0].write_bytes(content[:-8])
+        try:
+            return invert(paths, *words, **more)
+        finally:
+            paths[0].write_bytes(content)
+
+    invert = federation.invert
     flags = [*RUN, "--model", "cnn(width=2)", "--batch-size", 12, "--local-epochs", 0.01, "--output", tmp_path / "run"]
-    typed = thornbed(*flags, "--curious", "dlg_adam(steps=2)")
+    with monkeypatch.context() as patched:
+        patched.setattr(federation, "invert", damaged)
+        typed = thornbed(*flags, "--curious", "dlg_adam(steps=2, labels='known')")
     assert typed.code == 1
     assert "the training is done and kept" in typed.sentence
-    assert 'num_samples = 12, num_classes = 10; labels="counts" infers such as repeat' in typed.sentence
+    assert "round-0001-client-0000.safetensors is no recording, or damaged" in typed.sentence
     assert (tmp_path / "run" / "model.safetensors").exists()
     again = "dlg_adam(steps=2, labels='counts')"
     typed = thornbed("run", "--resume", "--output", tmp_path / "run", "--curious", again)
@@ -187,7 +201,10 @@ def test_an_update_that_is_not_finite_ends_its_own_inversion(thornbed, tmp_path)
     attack = "inverting_gradients(steps=3, labels='idlg')"
     typed = thornbed("invert", tmp_path / "rec", "--with", attack, "--output", tmp_path / "out")
     assert typed.code == 0, typed.err
-    assert "Beware: the inversion of round-0001-client-0000.safetensors ended early: the loss" in typed.out
+    assert (
+        "Beware: the inversion of round-0001-client-0000.safetensors ended early: the update is not finite."
+        in typed.out
+    )
     failures = [each["failure"] for each in told(tmp_path / "out")["inversions"]]
     assert failures[0] is not None
     assert failures[1] is None
@@ -267,3 +284,41 @@ def test_recordings_of_another_run_are_not_mixed_in(thornbed, recorded, tmp_path
     typed = thornbed(*SMALL, "--record", recorded, "--output", tmp_path / "out")
     assert typed.code == 2
     assert "holds recordings already; name another folder" in typed.sentence
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_recordings_of_a_run_stay_in_one_folder(thornbed, tmp_path):
+    flags = ["--curious-every", 1, "--record", tmp_path / "rec", "--output", tmp_path / "run"]
+    assert thornbed(*SMALL, *flags).code == 0
+    again = ["run", "--resume", "--rounds", 3, "--output", tmp_path / "run"]
+    typed = thornbed(*again, "--record", tmp_path / "other")
+    assert typed.code == 2
+    assert f"--record is '{tmp_path / 'other'}' and was '{tmp_path / 'rec'}' in " in typed.sentence
+    assert thornbed(*again).code == 0
+    assert [load_update(path).facts.round for path in recordings_in(tmp_path / "rec")] == [1, 2, 3]
+
+
+def test_a_complete_run_that_goes_on_keeps_what_its_earlier_rounds_gave_away(thornbed, tmp_path):
+    flags = ["--curious", "agic(steps=2, labels='idlg', snapshots=2)", "--curious-every", 1]
+    assert thornbed(*SMALL, *flags, "--output", tmp_path / "run").code == 0
+    files = ("inversions.json", "inversions.safetensors", "inversions.png", "inversion_steps.png")
+    before = {name: (tmp_path / "run" / name).read_bytes() for name in files}
+    typed = thornbed("run", "--resume", "--rounds", 3, "--output", tmp_path / "run")
+    assert typed.code == 0, typed.err
+    sentence = "what earlier rounds gave away is in inversions-until-round-2 and is not counted here: --record would"
+    assert f"Beware: {sentence}" in typed.out
+    assert [each["round"] for each in told(tmp_path / "run")["inversions"]] == [3]
+    aside = tmp_path / "run" / "inversions-until-round-2"
+    assert {path.name: path.read_bytes() for path in aside.iterdir()} == before
+    assert thornbed("report", tmp_path / "run").code == 0
+    assert sentence in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_inversions_that_are_made_again_take_the_place_of_the_earlier_ones(thornbed, tmp_path):
+    flags = ["--curious", "agic(steps=2, labels='idlg')", "--curious-every", 1, "--record", tmp_path / "rec"]
+    assert thornbed(*SMALL, *flags, "--output", tmp_path / "run").code == 0
+    typed = thornbed("run", "--resume", "--rounds", 3, "--output", tmp_path / "run")
+    assert typed.code == 0, typed.err
+    assert [each["round"] for each in told(tmp_path / "run")["inversions"]] == [1, 2, 3]
+    assert not list((tmp_path / "run").glob("inversions-until-*"))
+    assert "earlier rounds" not in typed.out

@@ -5,7 +5,7 @@ import torch
 
 from attacks.update import Sight
 from clients.benign import Benign
-from flower_apps import build, schemes
+from flower_apps import build, checking
 from flower_apps.config import BadSettings, settings_from
 from flower_apps.resolving import resolve
 from flower_apps.roles import channel_folder
@@ -41,14 +41,14 @@ def test_a_model_of_texts_takes_token_ids_and_learns_no_vectors(tmp_path):
     settings = resolved(
         task="sent140", data_dir=str(tmp_path), model="lstm(hidden=4)", num_clients=2, clients_per_round=2
     )  # fmt: skip
-    schemes.check(settings)
+    checking.check(settings)
     task = build.load_task(settings.task, settings.data_dir)
     model = build.model(settings, task)
     assert model(task.samples("test").x).shape == (4, 2)
     assert {value.shape[-1] for name, value in model.state_dict().items() if "weight_ih_l0" in name} == {3}
     assert not any("vector" in name for name in model.state_dict())
     with pytest.raises(ValueError, match="cnn takes images"):
-        schemes.check(settings.model_copy(update={"model": "cnn"}))
+        checking.check(settings.model_copy(update={"model": "cnn"}))
 
 
 def test_a_task_that_does_not_fit_into_memory_is_refused(monkeypatch):
@@ -101,9 +101,9 @@ def test_on_nodes_that_outlive_a_run_attackers_tell_runs_apart(tmp_path):
 
 
 def test_attackers_that_remember_need_a_folder_before_the_run_starts(tmp_path):
-    schemes.check(resolved(attack="adaptive", output=str(tmp_path)))
+    checking.check(resolved(attack="adaptive", output=str(tmp_path)))
     with pytest.raises(BadSettings, match="need --output"):  # Flower's own command gives none by itself
-        schemes.check(resolved(attack="adaptive"))
+        checking.check(resolved(attack="adaptive"))
 
 
 def test_a_node_says_where_its_own_data_and_device_are():

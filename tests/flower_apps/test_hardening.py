@@ -7,7 +7,7 @@ import torch
 
 from attacks.update import Sight
 from clients.benign import Benign
-from flower_apps import build, schemes
+from flower_apps import build, checking
 from flower_apps.config import BadSettings, settings_from
 from flower_apps.resolving import resolve
 from flower_apps.roles import defense
@@ -96,7 +96,7 @@ def test_text_is_refused_before_a_run_starts(monkeypatch):
     task = replace(build.load_task("digits", ""), modality="text")
     monkeypatch.setattr(build, "load_task", lambda *_: task)
     with pytest.raises(BadSettings, match="flip hardens image, table samples; digits has text samples"):
-        schemes.check(resolved(defense="local_dp + flip"))
+        checking.check(resolved(defense="local_dp + flip"))
 
 
 def test_every_part_is_checked_before_a_run_starts(thornbed, tmp_path):

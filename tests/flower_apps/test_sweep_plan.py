@@ -57,6 +57,9 @@ def test_the_hash_is_of_what_matters(plan_of):
         plan_of('num-clients = 6\nattack = "sign_flip"\nmalicious-ids = ["5", ""]\n')
     assert not set(keys) & {cell.key for cell in plan_of(FILE + "learning-rate = 0.5\n").cells}
     assert not set(keys) & {cell.key for cell in plan_of(FILE.replace("rounds = 2", "rounds = 3")).cells}
+    assert not set(keys) & {cell.key for cell in plan_of(FILE + 'start-from = "m.safetensors"\n').cells}
+    with pytest.raises(BadSettings, match="two cells are the same run"):
+        plan_of('start-from = ["m.safetensors", "./m.safetensors"]')
     [alone] = plan_of('task = "digits"\nrounds = 2\n').cells
     assert key_of(alone.settings) == alone.key
     assert alone.title == ""

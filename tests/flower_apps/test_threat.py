@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from attacks import Knowledge
-from flower_apps import plugins, schemes, threat
+from flower_apps import checking, plugins, threat
 from flower_apps.config import BadSettings, settings_from
 from flower_apps.resolving import resolve
 
@@ -18,14 +18,14 @@ def test_every_attack_says_what_it_must_know(name):
 def test_an_attack_that_says_nothing_is_refused(monkeypatch):
     monkeypatch.delattr(sys.modules[plugins.find("attack", "sign_flip").__module__], "NEEDS")
     with pytest.raises(BadSettings, match="attack sign_flip does not say what it must know; its module takes"):
-        schemes.check(resolve(settings_from({"attack": "sign_flip"})))
+        checking.check(resolve(settings_from({"attack": "sign_flip"})))
 
 
 def test_an_attack_that_needs_what_nobody_gives_is_refused(monkeypatch):
     module = sys.modules[plugins.find("attack", "sign_flip").__module__]
     monkeypatch.setattr(module, "NEEDS", frozenset({Knowledge.HONEST_UPDATES, Knowledge.OWN_DATA}))
     with pytest.raises(BadSettings, match="attack sign_flip must know what honest clients send, which a malicious"):
-        schemes.check(resolve(settings_from({"attack": "pixel_trigger + sign_flip"})))
+        checking.check(resolve(settings_from({"attack": "pixel_trigger + sign_flip"})))
 
 
 def test_it_is_recorded_and_spoken():

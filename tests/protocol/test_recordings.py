@@ -40,6 +40,11 @@ def test_what_is_written_comes_back(path):
     assert load_originals(path, read.facts) is None
 
 
+def test_steps_that_are_not_alike_come_back(path):
+    save_update(path, SENT, RECEIVED, **FACTS, local_steps=2, batch_size=[1, 2])
+    assert load_update(path).facts.batch_size == (1, 2)
+
+
 def test_tensors_that_share_their_memory_are_two(tmp_path):
     tied = torch.ones(3)
     save_update(tmp_path / "tied.safetensors", {"a": tied, "b": tied}, {"a": tied, "b": tied[:]}, **FACTS)
@@ -78,6 +83,9 @@ def test_originals_of_something_else_are_refused(path, images, labels, sentence)
         ({"w": SENT["w"]}, SENT, {}, "steps was not sent and came back"),
         (SENT, {**SENT, "w": torch.ones(3, 2)}, {}, r"w was sent as \(2, 3\) and came back as \(3, 2\)"),
         (SENT, RECEIVED, {"num_samples": 0}, "num_samples: input should be greater than or equal to 1"),
+        (SENT, RECEIVED, {"batch_size": [1, 0]}, "batch_size: input should be a whole number above 0, or several"),
+        (SENT, RECEIVED, {"batch_size": 0}, "batch_size: input should be a whole number above 0, or several"),
+        (SENT, RECEIVED, {"batch_size": []}, "batch_size: input should be a whole number above 0, or several"),
         (SENT, RECEIVED, {"learning_rate": float("nan")}, "learning_rate: input should be"),
         (SENT, RECEIVED, {"rounds": 3}, "rounds: extra inputs are not permitted"),
         (SENT, RECEIVED, {"sample_shape": (30,)}, "sample_shape.1: field required"),

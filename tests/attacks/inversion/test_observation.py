@@ -26,10 +26,13 @@ FIELDS = {
         ({"local_steps": 0}, "needs local_steps >= 1: local_steps = 0"),
         ({"epoch": 0}, "needs epoch >= 1: epoch = 0"),
         ({"batch_size": 3}, "1 <= batch_size <= num_samples: batch_size = 3, num_samples = 2"),
+        ({"batch_size": (1, 2)}, r"batches >= 1 whose sum is num_samples: batch_size = \[1, 2\], num_samples = 2"),
+        ({"batch_size": (2, 0)}, r"batches >= 1 whose sum is num_samples: batch_size = \[2, 0\], num_samples = 2"),
+        ({"batch_size": ()}, r"whose sum is num_samples: batch_size = \[\], num_samples = 2"),
         ({"learning_rate": 0.0}, "finite learning_rate > 0: learning_rate = 0.0"),
         ({"batch_norm": "eval"}, 'batch_norm "evaluation" or "training", not \'eval\''),
-        ({"mean": (0.5,)}, "1 channels needs as many means and deviations, or none: 1 means, 0 deviations"),
-        ({"mean": (0.5, 0.5), "std": (1.0, 1.0)}, "1 channels .* 2 means, 2 deviations"),
+        ({"mean": (0.5,)}, "for each channel, or none: channels = 1, means = 1, deviations = 0"),
+        ({"mean": (0.5, 0.5), "std": (1.0, 1.0)}, "channels = 1, means = 2, deviations = 2"),
         ({"mean": (0.5,), "std": (0.0,)}, r"needs deviations above 0: std = \(0.0,\)"),
         ({"labels": torch.tensor([0])}, r"2 samples has as many labels: shape \(1,\)"),
         ({"labels": torch.tensor([0, 3])}, r"labels lie in \[0, 3\): they go from 0 to 3"),
@@ -54,6 +57,8 @@ def test_the_truth_has_no_place_in_an_observation() -> None:
 def test_batches_follow_each_other_and_begin_again() -> None:
     seen = Observation(**{**FIELDS, "num_samples": 5, "batch_size": 2, "local_steps": 4})
     assert [rows.tolist() for rows in seen.batches] == [[0, 1], [2, 3], [4], [0, 1]]
+    seen = Observation(**{**FIELDS, "num_samples": 5, "batch_size": (1, 2, 2), "local_steps": 4})
+    assert [rows.tolist() for rows in seen.batches] == [[0], [1, 2], [3, 4], [0]]
     seen = Observation(**{**FIELDS, "local_steps": 2})
     assert [rows.tolist() for rows in seen.batches] == [[0, 1], [0, 1]]
 

@@ -87,7 +87,7 @@ def test_total_variation_by_hand() -> None:
 def trained(network, images):
     """Return a function: the true mean gradient of local steps at a learning rate, by plain training."""
 
-    def run(rate: float, steps: int, batch: int, n: int = 4):
+    def run(rate: float, steps: int, batch: int | tuple[int, ...], n: int = 4):
         model, x, y = network(norm=False).eval(), images(n), torch.tensor([3, 0, 1, 2])[:n]
         local = network(norm=False).eval()
         optimizer = torch.optim.SGD(local.parameters(), lr=rate)
@@ -103,7 +103,7 @@ def trained(network, images):
     return run
 
 
-@pytest.mark.parametrize(("steps", "batch"), [(1, 4), (2, 2), (4, 1), (3, 2), (2, 3)])
+@pytest.mark.parametrize(("steps", "batch"), [(1, 4), (2, 2), (4, 1), (3, 2), (2, 3), (2, (1, 3)), (5, (1, 1, 2))])
 def test_simulation_gives_what_training_gave(steps, batch, trained, observe) -> None:
     model, x, y, gradient = trained(0.3, steps, batch)
     seen = observe(model, x, y, gradient=gradient, learning_rate=0.3, local_steps=steps, batch_size=batch)

@@ -104,7 +104,7 @@ def test_what_is_not_finite_ends_alone_and_says_so(problem) -> None:
     broken = alone(type(problems[1].first)(**{**vars(problems[1].first), "gradient": bad}), problems[1].labels,
                    weigh_all(problems[1].first.model))  # fmt: skip
     found = search([problems[0], broken, problems[2]], COSINE, settings(), torch.Generator().manual_seed(1))
-    assert [each.failure for each in found] == [None, "the loss or its gradient was not finite after 0 steps", None]
+    assert [each.failure for each in found] == [None, "the update is not finite", None]
     assert found[1].losses.isnan().all()
     assert found[1].images.isfinite().all()
     for i in (0, 2):
@@ -135,15 +135,47 @@ def test_one_that_diverges_on_the_way_keeps_its_best(problem, monkeypatch, gener
 
 
 def test_the_search_ends_when_nothing_is_left_to_search(problem, monkeypatch) -> None:
-    seen = problem().first
-    bad = {name: torch.full_like(tensor, math.nan) for name, tensor in seen.gradient.items()}
-    broken = alone(type(seen)(**{**vars(seen), "gradient": bad}), seen.labels, weigh_all(seen.model))
     calls, whole = [], Objective.of
-    monkeypatch.setattr(Objective, "of", lambda *them: lambda z: calls.append(1) or whole(*them)(z))
-    (found,) = search([broken], COSINE, settings(steps=1000, restarts=2), torch.Generator().manual_seed(0))
-    assert found.failure
+    monkeypatch.setattr(Objective, "of", lambda *them: lambda z: calls.append(1) or whole(*them)(z) * math.nan)
+    (found,) = search([problem()], COSINE, settings(steps=1000, restarts=2), torch.Generator().manual_seed(0))
+    assert found.failure == "the loss or its gradient was not finite after 0 steps"
     assert found.losses.shape == (1001,)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "distance", "failure"),
+    [
+        (math.nan, "cosine", "the update is not finite"),
+        (math.inf, "l2", "the update is not finite"),
+        (0.0, "cosine", "the update is zero, and has no direction"),
+        (0.0, "l2", None),
+    ],
+)
+def test_an_update_with_nothing_to_go_by_is_not_searched(value, distance, failure, problem, monkeypatch) -> None:
+    seen = problem().first
+    odd = {name: torch.full_like(tensor, value) for name, tensor in seen.gradient.items()}
+    only = alone(type(seen)(**{**vars(seen), "gradient": odd}), seen.labels, weigh_all(seen.model))
+    calls, whole = [], Objective.of
+    monkeypatch.setattr(Objective, "of", lambda *them: calls.append(1) or whole(*them))
+    objective = Objective(distance=distance, local_steps="one_batch", total_variation=0.0)
+    (found,) = search([only], objective, settings(snapshots=3), torch.Generator().manual_seed(0))
+    assert found.failure == failure
+    assert calls == ([] if failure else [1])
+    assert found.losses.shape == (21,)
+    assert found.snapshots.shape == (3, 1, 2, 6, 6)
+    if failure:
+        assert found.losses.isnan().all()
+        assert torch.equal(found.snapshots[2], found.images)
+
+
+def test_layers_that_do_not_count_need_not_be_finite(problem) -> None:
+    whole = problem()
+    odd = {name: torch.full_like(t, math.nan if name == "3.bias" else 1.0) for name, t in whole.first.gradient.items()}
+    seen = type(whole.first)(**{**vars(whole.first), "gradient": odd})
+    weights = {**weigh_all(seen.model), "3.bias": 0.0}
+    (found,) = search([alone(seen, whole.labels, weights)], COSINE, settings(), torch.Generator().manual_seed(0))
+    assert found.failure is None
 
 
 def test_the_box_keeps_images_valid_and_snapshots_are_clipped(problem, generator) -> None:

@@ -5,6 +5,8 @@ import logging
 import pytest
 import torch
 
+from attacks.inversion import Observation
+from clients.local_training import taken
 from flower_apps.config import settings_from
 from flower_apps.inversion.watching import observed_facts, watched
 from flower_apps.resolving import resolve
@@ -44,6 +46,37 @@ def test_originals_are_kept_where_they_are_as_many_as_the_client_claims(keep, ca
         [path] = keep(15)
     assert load_originals(path, load_update(path).facts) is None
     assert "it trained on 10 samples, and by what it claims on 15" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("num_examples", "local_epochs", "server_round", "recorded"),
+    [
+        (12, 1.0, 1, 4),
+        (11, 1.0, 1, 4),  # 4, 4, 3
+        (13, 1.0, 1, (4, 4, 5)),  # nobody trains on a single sample
+        (13, 0.6, 1, 4),  # 4, 4
+        (13, 0.1, 1, None),
+        (10, 2.0, 1, 4),
+        (13, 2.0, 1, (4, 4, 5)),
+        (10, 0.6, 2, (2, 4)),  # the round before took 4, 4
+        (10, 1.2, 2, (4, 2, 4)),  # that one took 4, 4, 2, 4; this one goes on with 4, 2, 4, 4
+        (3, 2.0, 1, 3),
+    ],
+)
+def test_the_sizes_of_local_steps_are_those_that_were_taken(num_examples, local_epochs, server_round, recorded):
+    course = {"batch_size": 4, "local_epochs": local_epochs, "continue_epochs": True}
+    facts = observed_facts(resolve(settings_from({**FLAGS, **course})), num_examples, server_round, 0)
+    assert facts.batch_size == recorded
+    seen = Observation(
+        model=torch.nn.Identity(),
+        gradient={},
+        sample_shape=(1, 8, 8),
+        num_classes=10,
+        **facts.model_dump(include={"num_samples", "local_steps", "batch_size"}),
+    )
+    rows = {"batch_size": 4, "epochs": local_epochs, "skipped": (server_round - 1) * facts.local_steps}
+    steps = taken(num_examples, generator=torch.Generator(), **rows)
+    assert [len(batch) for batch in seen.batches] == [len(batch) for batch in steps]
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,19 @@ def test_psnr_by_hand() -> None:
     b = a.clone()
     b[0, 0, 0, 0] = 0.2  # mean squared error 0.04 / 4 = 0.01
     b[1] = 1.0
-    assert images.psnr(a, b).tolist() == [pytest.approx(20.0, abs=1e-6), pytest.approx(0.0), math.inf]
+    assert images.psnr(a, b).tolist() == [pytest.approx(20.0, abs=1e-6), pytest.approx(0.0), 100.0]
+
+
+def test_psnr_has_an_end_so_that_an_exact_image_counts_in_means() -> None:
+    a = torch.full((3, 1, 2, 2), 0.5, dtype=torch.float64)
+    b = a + torch.tensor([1e-4, 1e-5, 1e-6], dtype=torch.float64).view(-1, 1, 1, 1)
+    assert images.psnr(a, b).tolist() == [pytest.approx(80.0), pytest.approx(100.0), 100.0]
+    assert images.psnr(a[:1] * math.nan, b[:1]).isnan().all()
 
 
 def test_what_lies_outside_is_clipped_first() -> None:
     a, b = torch.full((1, 1, 8, 8), 7.0), torch.full((1, 1, 8, 8), 1.0)
-    assert images.psnr(a, b).tolist() == [math.inf]
+    assert images.psnr(a, b).tolist() == [100.0]
     assert images.ssim(-a, torch.zeros_like(a)).tolist() == [1.0]
 
 
