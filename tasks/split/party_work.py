@@ -77,6 +77,6 @@ class PartyWork:
                     f"the gradient of an embedding {tuple(embedding.shape)} has its shape: {tuple(gradient.shape)}"
                 )
             self.optimizer.zero_grad(set_to_none=True)
-            embedding.backward(gradient)  # type: ignore[no-untyped-call]
+            embedding.backward(gradient)
             self.optimizer.step()
             self._embedding = None

@@ -32,16 +32,21 @@ class Records:
         object.__setattr__(self, "_sorted", ordered)
         object.__setattr__(self, "_order", order)
 
-    def places(self, ids: Tensor) -> Tensor:
-        """Return where the ids (b,) stand, (b,) int64; raises ValueError for one that is not here."""
+    @property
+    def in_order(self) -> Tensor:
+        """The rows (N, c) by ascending id: the order that parties with the same samples have in common."""
+        return self.x[self._order]
+
+    def ranks(self, ids: Tensor) -> Tensor:
+        """Return where the ids (b,) stand in that order, (b,) int64; raises ValueError for one that is not here."""
         found = torch.searchsorted(self._sorted, ids).clamp(max=len(self._sorted) - 1)
         if bool((missing := self._sorted[found] != ids).any()):
             raise ValueError(f"there is no record of id {int(ids[missing][0])} here ({int(missing.sum())} such)")
-        return self._order[found]
+        return found
 
     def take(self, ids: Tensor) -> Tensor:
         """Return the rows (b, c) of the ids (b,), in their order."""
-        return self.x[self.places(ids)]
+        return self.x[self._order[self.ranks(ids)]]
 
 
 def check_aligned(ids: Sequence[Tensor]) -> None:

@@ -18,27 +18,16 @@ from tasks.split import MakeOptimizer
 from tasks.split.kept_state import kept, restore
 
 
-@dataclass(frozen=True, eq=False)
-class Received:
-    """Embeddings (b, K, d) of b samples from K parties, and which blocks (b, K) bool the top model uses; others are 0.
-
-    `received` makes it of what came in.
-    """
-
-    embeddings: Tensor
-    used: Tensor
-
-    @property
-    def masked(self) -> Tensor:
-        """The embeddings with 0 in blocks that are not used."""
-        return torch.where(self.used[:, :, None], self.embeddings, 0.0)
-
-
 class Guard(Protocol):
     """What a server does against its parties; every file of `defenses.vertical` has one, and this is what it is."""
 
-    def admit(self, received: Received, generator: torch.Generator, *, training: bool) -> Received:
-        """Return what the top model is given; differentiable in the embeddings."""
+    def admit(
+        self, embeddings: Tensor, used: Tensor, generator: torch.Generator, *, training: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return what the top model is given, of embeddings (b, K, d) and which blocks (b, K) bool may be used.
+
+        Differentiable in the embeddings; blocks that are not used are 0 to the top model, whatever they hold.
+        """
 
     def release(self, gradients: Tensor, generator: torch.Generator) -> Tensor:
         """Return what goes back for the gradients (b, K, d) of the embeddings as they came in."""
@@ -62,11 +51,10 @@ class TopStep:
     rejected: int
 
 
-def received(embeddings: Tensor, present: Tensor) -> Received:
-    """Return what came in: embeddings (b, K, d), anything for parties that present (K,) bool says are absent.
+def usable(embeddings: Tensor, present: Tensor) -> Tensor:
+    """Return which blocks (b, K) bool of embeddings (b, K, d) can be used: finite ones, of parties present (K,) bool.
 
-    A block that is not finite counts as absent for its sample. Raises ValueError for shapes that do not fit, and where
-    nobody is present.
+    Raises ValueError for shapes that do not fit, and where nobody is present.
     """
     if embeddings.ndim != 3 or present.shape != embeddings.shape[1:2] or present.dtype != torch.bool:
         raise ValueError(
@@ -75,7 +63,12 @@ def received(embeddings: Tensor, present: Tensor) -> Received:
         )
     if not bool(present.any()):
         raise ValueError(f"the top model needs at least one party: K = {len(present)}, present = 0")
-    return Received(embeddings, embeddings.isfinite().all(dim=2) & present)
+    return embeddings.isfinite().all(dim=2) & present
+
+
+def masked(embeddings: Tensor, used: Tensor) -> Tensor:
+    """Return the embeddings (b, K, d) with 0 in blocks that are not used (b, K)."""
+    return torch.where(used[:, :, None], embeddings, 0.0)
 
 
 class TopWork:
@@ -94,41 +87,39 @@ class TopWork:
     def step(self, embeddings: Tensor, present: Tensor, y: Tensor, generator: torch.Generator) -> TopStep:
         """Learn from embeddings (b, K, d) with labels (b,) int64; the generator is the guard's.
 
-        Raises ValueError as `received` does, and for another number of labels.
+        Raises ValueError as `usable` does, and for another number of labels.
         """
         sent = embeddings.detach().requires_grad_()
-        came = received(sent, present)
+        used = usable(sent, present)
         if len(y) != len(sent):
             raise ValueError(f"the top model needs one label a sample: {len(sent)} samples, {len(y)} labels")
-        admitted = came if self.guard is None else self.guard.admit(came, generator, training=True)
-        inputs = admitted.masked
+        inputs = self._admitted(sent, used, generator, training=True)
         gradients, first, correct = torch.zeros_like(sent), 0.0, 0
         for local in range(self.local_steps):
             self.optimizer.zero_grad(set_to_none=True)
             logits = self.top(inputs if local == 0 else inputs.detach())
             loss = F.cross_entropy(logits, y)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             if local == 0:
                 first, correct = float(loss.detach()), int((logits.argmax(dim=1) == y).sum())
                 # Of a block that came in as NaN it is a number all the same: 0, since nothing of it was used.
-                gradients = torch.where(came.used[:, :, None], sent.grad, 0.0) if sent.grad is not None else gradients
+                gradients = masked(sent.grad, used) if sent.grad is not None else gradients
             self.optimizer.step()
         if self.guard is not None:
             gradients = self.guard.release(gradients, generator)
         gradients = gradients * present[:, None]
-        return TopStep(first, correct, gradients, int((present & ~came.used).sum()))
+        return TopStep(first, correct, gradients, int((present & ~used).sum()))
 
     def predict(self, embeddings: Tensor, present: Tensor, generator: torch.Generator) -> Tensor:
         """Return logits (n, C) of embeddings (n, K, d) without learning."""
         with torch.no_grad():
-            came = received(embeddings, present)
-            admitted = came if self.guard is None else self.guard.admit(came, generator, training=False)
-            logits: Tensor = self.top(admitted.masked)
+            inputs = self._admitted(embeddings, usable(embeddings, present), generator, training=False)
+            logits: Tensor = self.top(inputs)
             return logits
 
     def gradient(self, embeddings: Tensor, present: Tensor, y: Tensor) -> Tensor:
         """Return the gradient of the mean loss in the top model's parameters, flat (p,), without a guard or a step."""
-        loss = F.cross_entropy(self.top(received(embeddings, present).masked), y)
+        loss = F.cross_entropy(self.top(masked(embeddings, usable(embeddings, present))), y)
         return torch.cat([part.flatten() for part in torch.autograd.grad(loss, tuple(self.top.parameters()))])
 
     def state(self) -> dict[str, Tensor]:
@@ -138,3 +129,9 @@ class TopWork:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a `state`; raises ValueError where it is one of another network."""
         restore(self.top, self.optimizer, state)
+
+    def _admitted(self, embeddings: Tensor, used: Tensor, generator: torch.Generator, *, training: bool) -> Tensor:
+        embeddings = masked(embeddings, used)  # so that no guard meets a NaN
+        if self.guard is not None:
+            embeddings, used = self.guard.admit(embeddings, used, generator, training=training)
+        return masked(embeddings, used)

@@ -20,7 +20,7 @@ from tasks.split.parties import HonestParty, gathered, train_parties
 from tasks.split.party_work import PartyWork
 from tasks.split.records import Records, check_aligned
 from tasks.split.top_model import two_layers
-from tasks.split.top_work import TopWork, received
+from tasks.split.top_work import TopWork, usable
 
 PARTIES, SIZE = 6, 5
 
@@ -166,7 +166,6 @@ def test_a_silent_party_is_masked_and_counted_and_learns_nothing_from_that_step(
 
         def step(self, gradient, ids):
             self.heard += gradient is not None
-            return None
 
     parts, y, bottoms, top = setting()
     parties = parties_of(parts, bottoms)
@@ -216,6 +215,8 @@ def test_the_gradient_of_the_top_model_is_the_one_it_steps_along() -> None:
 def test_records_are_found_by_id_and_parties_that_disagree_are_named() -> None:
     records = Records(torch.tensor([7, 3, 5]), torch.tensor([[7.0], [3.0], [5.0]]))
     assert records.take(torch.tensor([5, 7, 5]))[:, 0].tolist() == [5, 7, 5]
+    assert records.in_order[:, 0].tolist() == [3, 5, 7]
+    assert records.ranks(torch.tensor([5, 7])).tolist() == [1, 2]
     with pytest.raises(ValueError, match=r"there is no record of id 4 here \(2 such\)"):
         records.take(torch.tensor([3, 4, 9]))
     with pytest.raises(ValueError, match=r"records have id 3 twice \(1 such\)"):
@@ -244,9 +245,9 @@ def test_what_does_not_fit_is_refused_with_both_numbers() -> None:
     with pytest.raises(ValueError, match="a top model needs hidden >= 1: hidden = 0"):
         two_layers(2, 2, 2, hidden=0)
     with pytest.raises(ValueError, match="at least one party: K = 2, present = 0"):
-        received(torch.zeros(1, 2, 3), torch.zeros(2, dtype=torch.bool))
+        usable(torch.zeros(1, 2, 3), torch.zeros(2, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"\(1, 2, 3\), present is torch.bool \(3,\)"):
-        received(torch.zeros(1, 2, 3), torch.ones(3, dtype=torch.bool))
+        usable(torch.zeros(1, 2, 3), torch.ones(3, dtype=torch.bool))
     with pytest.raises(ValueError, match="one label a sample: 3 samples, 200 labels"):
         TopWork(top, sgd).step(torch.zeros(3, PARTIES, SIZE), torch.ones(PARTIES, dtype=torch.bool), y, source())
     with pytest.raises(ValueError, match=r"party 0 sent \(2, 3\), party 2 \(2, 4\)"):
