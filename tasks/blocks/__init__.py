@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Blocks = tuple[tuple[int, ...], ...]
+Block = tuple[int, ...]
+Blocks = tuple[Block, ...]
 
 
 def split(x: Tensor, blocks: Sequence[Sequence[int]]) -> list[Tensor]:
