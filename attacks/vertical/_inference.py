@@ -68,7 +68,9 @@ class Inference:
         own, others = features[known[labels == target]], features[known[labels != target]]
         vae = self._autoencoder(features, generator)
         with _weights_of(generator):
-            classifier = nn.Linear(self.latent, num_classes).to(features)
+            classifier = nn.Sequential(
+                nn.Linear(self.latent, self.hidden), nn.ReLU(), nn.Linear(self.hidden, num_classes)
+            ).to(features)
         self._fit(vae, own, others, generator)
         with torch.no_grad():
             mu = torch.cat([vae.encode(part)[0] for part in features.split(4096)])
@@ -115,7 +117,7 @@ class Inference:
                 _step(optimizer, loss)
 
     def _classify(self, classifier: nn.Module, mu: Tensor, labels: Tensor, generator: torch.Generator) -> None:
-        optimizer = torch.optim.Adam(classifier.parameters(), lr=10 * self.learning_rate)
+        optimizer = torch.optim.Adam(classifier.parameters(), lr=self.learning_rate)
         for _ in range(self.epochs):
             for rows in _batches(len(mu), 2 * self.batch_size, generator):
                 _step(optimizer, F.cross_entropy(classifier(mu[rows]), labels[rows]))

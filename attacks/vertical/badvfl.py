@@ -100,10 +100,11 @@ class BadvflAdversary(ReplacingAdversary):
     def hears(self, rows: Tensor, gradients: Tensor) -> None:
         """Compare with the latest gradient of the references, which may be as old as a pass over the rows."""
         memory, directions = self.memory, F.normalize(gradients.detach(), dim=1)
+        compares = self.attack.warm_up * len(self.view.x) <= memory["heard"] and self.vote() is None
         memory["heard"] = memory["heard"] + len(rows)
         if (own := torch.isin(rows, memory["references"])).any():
             memory["direction"] = directions[own].mean(dim=0)
-        if "direction" in memory and self.attack.warm_up * len(self.view.x) < memory["heard"] and self.vote() is None:
+        if "direction" in memory and compares:
             alike = F.cosine_similarity(directions, memory["direction"][None], dim=1)
             memory["similarity"] = memory["similarity"].index_add(0, rows, alike)
             memory["times"] = memory["times"].index_add(0, rows, torch.ones_like(alike))

@@ -56,11 +56,11 @@ class CooperativeBackdoor(VerticalAttack):
     confidence: float = 0.999
     margin: float = 0.4
     triplet_weight: float = 1.0
-    rebuilding: float = 0.5
+    rebuilding: float = 0.9
     layers: Layers = "linear"
     latent: int = 32
     hidden: int = 256
-    epochs: int = 100
+    epochs: int = 200
     steps: int = 600
     learning_rate: float = 1e-3
 
