@@ -15,7 +15,7 @@ place to read them.
     >>> from tasks.blocks.grid import grid
     >>> from tasks.digits import digits
     >>> task = digits(None, num_train=300)
-    >>> attack = CooperativeBackdoor(size=(3, 3), num_known=60, epochs=20)
+    >>> attack = CooperativeBackdoor(size=(3, 3), num_known=60, epochs=20, steps=50)
     >>> outcome = attack_in_process(
     ...     task, grid(task.sample_shape, 4), (0, 1), attack, torch.Generator().manual_seed(0), Training(epochs=2)
     ... )
@@ -89,16 +89,16 @@ class View:
 class Adversary:
     """One adversary of a run: verbs that are those of an honest party until an attack overrides them.
 
-    All that it remembers from one step to the next is `memory`, plain tensors by name: whoever puts it down and takes
-    it up again gives it back. x and embeddings that are passed in are never modified.
+    All that it remembers from one step to the next is `memory`, plain tensors by name: whoever keeps it between two
+    messages goes on from it with `VerticalAttack.recalled`. x and embeddings that are passed in are never modified.
     """
 
     watches: ClassVar[bool] = False
     """Whether it is told the gradients of its own embeddings; `hears` and `learns` are never called otherwise."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, memory: Mapping[str, Tensor]) -> None:
         self.view = view
-        self.memory: dict[str, Tensor] = {}
+        self.memory = dict(memory)
 
     def vote(self) -> Tensor | None:
         """Return the rows (v,) that it takes for the target's, ascending; None as long as it does not know."""
@@ -181,5 +181,13 @@ class VerticalAttack:
         return nx.complete_graph(parties)
 
     def adversary(self, view: View, generator: torch.Generator) -> Adversary:
-        """Return one adversary, which may have thought about its view already."""
+        """Return one adversary, which has thought about its view as far as it can before the first step."""
+        return self.recalled(view, self.begins(view, generator))
+
+    def begins(self, view: View, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return what an adversary remembers before the first step; this may take long, `recalled` does not."""
+        raise NotImplementedError
+
+    def recalled(self, view: View, memory: Mapping[str, Tensor]) -> Adversary:
+        """Return the adversary that has this memory."""
         raise NotImplementedError

@@ -5,18 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attacks.vertical import Adversary, View
+from attacks.vertical import Adversary
 from attacks.vertical.triggers import Trigger
 
 
 class ReplacingAdversary(Adversary):
-    """Embeds poisoned rows from a `pool` (q, c) of its memory, one drawn each time, with the trigger; rows to poison
-    are its memory's `rows`. Without a pool the trigger goes on what was there.
-    """
+    """Embeds poisoned rows from a pool, one drawn each time, with the trigger; without a pool, what was there with it.
 
-    def __init__(self, view: View, trigger: Trigger) -> None:
-        super().__init__(view)
-        self.memory["keep"], self.memory["add"] = trigger.keep, trigger.add
+    Of its memory, `keep` and `add` are the trigger, `rows` those to poison, and `pool` (q, c) what replaces them.
+    """
 
     @property
     def trigger(self) -> Trigger:

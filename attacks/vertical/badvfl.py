@@ -70,9 +70,26 @@ class Badvfl(VerticalAttack):
         super().check(blocks, sample_shape, num_classes)
         self._triggers(blocks, sample_shape)
 
-    def adversary(self, view: View, generator: torch.Generator) -> BadvflAdversary:
-        """Return one adversary, whose references are drawn."""
-        return BadvflAdversary(self, view, self._triggers(view.blocks, view.sample_shape)[view.party], generator)
+    def begins(self, view: View, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw the references; raises ValueError where fewer are known."""
+        targets = view.known_targets
+        if len(targets) < self.references:
+            raise ValueError(
+                f"badvfl needs {self.references} known labels of the target class: it knows {len(targets)}"
+            )
+        trigger = self._triggers(view.blocks, view.sample_shape)[view.party]
+        return {
+            "keep": trigger.keep,
+            "add": trigger.add,
+            "references": targets[torch.randperm(len(targets), generator=generator)[: self.references]],
+            "heard": torch.tensor(0),
+            "similarity": torch.zeros(len(view.x)),
+            "times": torch.zeros(len(view.x)),
+        }
+
+    def recalled(self, view: View, memory: Mapping[str, Tensor]) -> BadvflAdversary:
+        """See `VerticalAttack`."""
+        return BadvflAdversary(self, view, memory)
 
     def _triggers(self, blocks: Mapping[int, Block], sample_shape: tuple[int, ...]) -> dict[int, Trigger]:
         white = torch.full(self.size, self.value)
@@ -84,18 +101,9 @@ class BadvflAdversary(ReplacingAdversary):
 
     watches: ClassVar[bool] = True
 
-    def __init__(self, attack: Badvfl, view: View, trigger: Trigger, generator: torch.Generator) -> None:
-        super().__init__(view, trigger)
+    def __init__(self, attack: Badvfl, view: View, memory: Mapping[str, Tensor]) -> None:
+        super().__init__(view, memory)
         self.attack = attack
-        targets = view.known_targets
-        if len(targets) < attack.references:
-            raise ValueError(
-                f"badvfl needs {attack.references} known labels of the target class: it knows {len(targets)}"
-            )
-        drawn = torch.randperm(len(targets), generator=generator)[: attack.references]
-        self.memory["references"] = targets[drawn]
-        self.memory["heard"] = torch.tensor(0)
-        self.memory["similarity"], self.memory["times"] = torch.zeros(len(view.x)), torch.zeros(len(view.x))
 
     def hears(self, rows: Tensor, gradients: Tensor) -> None:
         """Compare with the latest gradient of the references, which may be as old as a pass over the rows."""

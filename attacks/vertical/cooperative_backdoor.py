@@ -93,16 +93,22 @@ class CooperativeBackdoor(VerticalAttack):
             file=self.graph_file,
         )
 
-    def adversary(self, view: View, generator: torch.Generator) -> CooperativeAdversary:
-        """Return one adversary, which has inferred the target's rows and learnt to generate."""
+    def begins(self, view: View, generator: torch.Generator) -> dict[str, Tensor]:
+        """Infer the target's rows, learn to generate, and return the vote, the pool and the trigger."""
         inference = self._inference()
         parties = sorted({view.party, *view.shared})
         features = _together(view, parties) if self.layers == "linear" else _canvas(view, parties)
         rows = inference.rows(features, view.known, view.labels, view.target, view.num_classes, generator)
         shape = block_shapes([view.blocks[view.party]], view.sample_shape)[0]
-        made = inference.generated(view.x[rows].reshape(-1, *shape), POOL, generator).flatten(1)
         trigger = self._triggers(view.blocks, view.sample_shape)[view.party]
-        return CooperativeAdversary(view, rows, trigger, made if self.swap else None)
+        memory = {"vote": rows, "keep": trigger.keep, "add": trigger.add}
+        if self.swap:
+            memory["pool"] = inference.generated(view.x[rows].reshape(-1, *shape), POOL, generator).flatten(1)
+        return memory
+
+    def recalled(self, view: View, memory: Mapping[str, Tensor]) -> CooperativeAdversary:
+        """See `VerticalAttack`."""
+        return CooperativeAdversary(view, memory)
 
     def _inference(self) -> Inference:
         return Inference(
@@ -129,12 +135,6 @@ class CooperativeBackdoor(VerticalAttack):
 
 class CooperativeAdversary(ReplacingAdversary):
     """One adversary, that has its vote before the first step."""
-
-    def __init__(self, view: View, rows: Tensor, trigger: Trigger, pool: Tensor | None) -> None:
-        super().__init__(view, trigger)
-        self.memory["vote"] = rows
-        if pool is not None:
-            self.memory["pool"] = pool
 
     def vote(self) -> Tensor:
         """See `Adversary`."""

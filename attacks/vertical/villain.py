@@ -15,6 +15,7 @@ length depends on the batch and on how far the training has come.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -66,9 +67,24 @@ class Villain(VerticalAttack):
         if not 0 < self.shift[0] <= self.shift[1] < math.inf:
             raise ValueError(f"villain needs a shift of two numbers, 0 < low <= high: shift = {self.shift}")
 
-    def adversary(self, view: View, generator: torch.Generator) -> VillainAdversary:
-        """Return one adversary, whose reference is drawn."""
-        return VillainAdversary(self, view, generator)
+    def begins(self, view: View, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw the reference; raises ValueError where none is known."""
+        targets = view.known_targets
+        if not len(targets):
+            raise ValueError("villain needs a known label of the target class: it knows 0")
+        verdicts = torch.zeros(len(view.x), dtype=torch.int8)
+        verdicts[view.known] = torch.where(view.labels == view.target, 1, 2).to(torch.int8)
+        return {
+            "reference": targets[torch.randint(len(targets), (1,), generator=generator)],
+            "heard": torch.tensor(0),
+            "lengths": torch.full((len(view.x),), torch.nan),
+            "verdicts": verdicts,
+            "swapped": torch.zeros(0, dtype=torch.int64),
+        }
+
+    def recalled(self, view: View, memory: Mapping[str, Tensor]) -> VillainAdversary:
+        """See `VerticalAttack`."""
+        return VillainAdversary(self, view, memory)
 
 
 class VillainAdversary(Adversary):
@@ -76,18 +92,9 @@ class VillainAdversary(Adversary):
 
     watches: ClassVar[bool] = True
 
-    def __init__(self, attack: Villain, view: View, generator: torch.Generator) -> None:
-        super().__init__(view)
+    def __init__(self, attack: Villain, view: View, memory: Mapping[str, Tensor]) -> None:
+        super().__init__(view, memory)
         self.attack = attack
-        targets = view.known_targets
-        if not len(targets):
-            raise ValueError("villain needs a known label of the target class: it knows 0")
-        self.memory["reference"] = targets[torch.randint(len(targets), (1,), generator=generator)]
-        self.memory["heard"] = torch.tensor(0)
-        self.memory["lengths"] = torch.full((len(view.x),), torch.nan)
-        self.memory["verdicts"] = torch.zeros(len(view.x), dtype=torch.int8)
-        self.memory["swapped"] = torch.zeros(0, dtype=torch.int64)
-        self.memory["verdicts"][view.known] = torch.where(view.labels == view.target, 1, 2).to(torch.int8)
 
     def vote(self) -> Tensor | None:
         """See `Adversary`."""

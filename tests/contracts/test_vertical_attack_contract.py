@@ -9,6 +9,7 @@ import inspect
 import math
 import pkgutil
 import random
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -176,8 +177,7 @@ def test_its_memory_is_tensors_and_whoever_is_given_it_goes_on_the_same(name: st
     again = through(first, passes=3)
     assert all(torch.equal(one, two) for one, two in zip(sent, again))
     assert all(isinstance(each, Tensor) for each in first.memory.values())
-    second = attack.adversary(view(), source(8))  # it would have thought otherwise
-    second.memory = {key: each.clone() for key, each in first.memory.items()}
+    second = attack.recalled(view(), {key: each.clone() for key, each in first.memory.items()})
     assert all(torch.equal(one, two) for one, two in zip(through(whole), through(second)))
     assert whole.vote() is not None
     assert torch.equal(whole.vote(), second.vote())
@@ -211,3 +211,11 @@ def test_options_out_of_range_are_refused_with_the_name(name, options, sentence)
 def test_a_target_that_is_no_class_is_refused_before_anything_starts(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} needs target < number of classes: target = 3, classes = 3"):
         attack_called(name)(**OPTIONS.get(name, {}), target=3).check(ADVERSARIES, SHAPE, 3)
+
+
+@every_attack
+def test_every_option_has_a_type_that_a_spec_can_be_checked_against(name: str) -> None:
+    attack = attack_called(name)
+    hints = typing.get_type_hints(attack)
+    assert all(field.name in hints and field.kw_only for field in dataclasses.fields(attack))
+    assert all(field.default is not dataclasses.MISSING for field in dataclasses.fields(attack))

@@ -220,11 +220,12 @@ def test_what_an_attack_cannot_do_is_said_before_anything_is_trained() -> None:
         )
 
 
+@pytest.mark.slow
 def test_the_cooperative_backdoor_is_planted_without_harm_to_clean_samples_and_noise_does_not_stop_it() -> None:
     task = digits(None)
     blocks = grid(task.sample_shape, 4, rows=2)
-    training = Training(epochs=8, batch_size=64, embedding_size=16, hidden=64)
-    attack = CooperativeBackdoor(size=(3, 3), num_known=150, budget=0.02, epochs=100, confidence=0.95)
+    training = Training(epochs=6, batch_size=64, embedding_size=16, hidden=64)
+    attack = CooperativeBackdoor(size=(3, 3), num_known=150, budget=0.02, epochs=60, steps=200, confidence=0.9)
     clean = attack_in_process(task, blocks, (), None, source(), training)
     for guard in (None, GradientNoise(variance=1e-10)):
         outcome = attack_in_process(task, blocks, (0, 1), attack, source(), training, guard)
@@ -239,6 +240,7 @@ def test_the_cooperative_backdoor_is_planted_without_harm_to_clean_samples_and_n
         assert outcome.perturbation > 0
 
 
+@pytest.mark.slow
 def test_the_baselines_infer_labels_from_gradients_better_than_chance() -> None:
     task = digits(None)
     blocks = grid(task.sample_shape, 4, rows=2)
