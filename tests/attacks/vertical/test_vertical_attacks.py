@@ -247,7 +247,7 @@ def test_the_baselines_infer_labels_from_gradients_better_than_chance() -> None:
     training = Training(epochs=6, batch_size=64, embedding_size=16, hidden=64)
     for attack in (Badvfl(size=(3, 5)), Villain()):
         outcome = attack_in_process(task, blocks, (0, 1), attack, source(), training)
-        assert outcome.rates["label_inference_accuracy"] > 0.5
+        assert outcome.rates["label_inference_accuracy"] > 0.3  # one digit of ten is the target
         assert outcome.inferred > 10
         assert outcome.rates["clean_data_accuracy"] > 0.9
 
