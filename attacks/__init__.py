@@ -23,3 +23,5 @@ class Knowledge(StrEnum):
     FUSION_MODEL = "the fusion centre's model"
     OTHER_EMBEDDINGS = "what other agents send for the same query"
     TRUE_LABELS = "the true labels of the queries"
+    OWN_GRADIENTS = "the gradients of its own embeddings"
+    FEW_LABELS = "the labels of a few training samples"

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-Blocks = tuple[tuple[int, ...], ...]
+Block = tuple[int, ...]
+Blocks = tuple[Block, ...]
 
 
 def split(x: Tensor, blocks: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -40,3 +42,44 @@ def check_blocks(blocks: Sequence[Sequence[int]], sample_shape: tuple[int, ...])
     if len(held) != features:
         left = next(column for column in range(features) if column not in set(held))
         raise ValueError(f"blocks leave out {features - len(held)} of {features} columns, the first is {left}")
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A rectangle of an image: the first row and column, and how many of each; of all channels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def patch_of(block: Sequence[int], sample_shape: tuple[int, ...]) -> Patch | None:
+    """Return the rectangle that a block is of samples (C, H, W), in its order; None where it is none.
+
+    Samples of any other shape are one row of a single channel: a run of neighbouring columns is a rectangle of it.
+    """
+    channels, height, width = sample_shape if len(sample_shape) == 3 else (1, 1, math.prod(sample_shape))
+    if not block or len(block) % channels:
+        return None
+    pixels = [divmod(column, width) for column in block[: len(block) // channels]]
+    top, left = pixels[0]
+    rows, columns = pixels[-1][0] - top + 1, pixels[-1][1] - left + 1
+    if rows < 1 or columns < 1 or rows * columns * channels != len(block):
+        return None
+    whole = [
+        (channel * height + row) * width + column
+        for channel in range(channels)
+        for row in range(top, top + rows)
+        for column in range(left, left + columns)
+    ]
+    return Patch(top, left, rows, columns) if whole == list(block) else None
+
+
+def block_shapes(blocks: Sequence[Sequence[int]], sample_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Return the shape of each party's part: (C, h, w) for a rectangle of an image, else (c,)."""
+    shapes: list[tuple[int, ...]] = []
+    for block in blocks:
+        patch = patch_of(block, sample_shape) if len(sample_shape) == 3 else None
+        shapes.append((len(block),) if patch is None else (sample_shape[0], patch.height, patch.width))
+    return shapes

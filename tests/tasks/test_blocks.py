@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tasks.blocks import check_blocks, split
+from tasks.blocks import Patch, block_shapes, check_blocks, patch_of, split
 from tasks.blocks.contiguous import contiguous
 from tasks.blocks.grid import grid
 from tasks.digits import digits
@@ -36,6 +36,25 @@ def test_ten_agents_hold_the_digits() -> None:
 def test_runs_of_columns() -> None:
     assert contiguous((7,), 3) == ((0, 1, 2), (3, 4), (5, 6))
     assert contiguous((1, 2, 3), 2, sizes=(1, 5)) == ((0,), (1, 2, 3, 4, 5))
+
+
+def test_rectangles_are_found_in_blocks() -> None:
+    blocks = grid((3, 7, 5), 4, rows=2)
+    assert [patch_of(block, (3, 7, 5)) for block in blocks] == [
+        Patch(0, 0, 4, 3),
+        Patch(0, 3, 4, 2),
+        Patch(4, 0, 3, 3),
+        Patch(4, 3, 3, 2),
+    ]
+    assert block_shapes(blocks, (3, 7, 5)) == [(3, 4, 3), (3, 4, 2), (3, 3, 3), (3, 3, 2)]
+    image = torch.arange(105.0).view(1, 3, 7, 5)
+    assert torch.equal(split(image, blocks)[3].view(3, 3, 2), image[0, :, 4:, 3:])
+    assert patch_of((0, 1, 5, 7), (1, 3, 5)) is None
+    assert patch_of((0, 1, 2, 3, 4, 5), (1, 2, 5)) is None
+    assert patch_of((1, 0), (1, 2, 5)) is None
+    assert patch_of((0, 1), (3, 2, 5)) is None
+    assert patch_of((2, 3, 4), (9,)) == Patch(0, 2, 1, 3)
+    assert block_shapes([(0, 1), (2, 4), (3,)], (5,)) == [(2,), (2,), (1,)]
 
 
 @pytest.mark.parametrize(

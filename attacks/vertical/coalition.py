@@ -1,0 +1,94 @@
+"""What adversaries do together: know a few labels, share features, and agree which rows are the target's.
+
+Paper: Lee et al., "Cooperative Decentralized Backdoor Attacks on Vertical Federated Learning", 2025, Sections III-A and
+IV-A. Everything goes along their graph: features one hop, votes to a leader, the decision back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import networkx as nx
+import torch
+from torch import Tensor
+
+from attacks.vertical import Vote
+from attacks.vertical.graphs import check_connected
+
+
+def known_rows(labels: Tensor, target: int, count: int, target_share: float, generator: torch.Generator) -> Tensor:
+    """Return `count` rows of all (N,) whose labels are known, ascending, round(target_share * count) of the target's.
+
+    At least two are of the target class, and one is of another, whatever the shares round to. Raises ValueError where
+    there are not that many.
+    """
+    if count < 3:
+        raise ValueError(f"adversaries need two known labels of the target class and one of another: {count} known")
+    wanted = min(max(2, round(target_share * count)), count - 1)
+    chosen = []
+    for name, rows, number in (
+        ("the target class", (labels == target).nonzero()[:, 0], wanted),
+        ("other classes", (labels != target).nonzero()[:, 0], count - wanted),
+    ):
+        if len(rows) < number:
+            raise ValueError(f"adversaries are to know {number} labels of {name}: there are {len(rows)}")
+        chosen.append(rows[torch.randperm(len(rows), generator=generator)[:number]])
+    return torch.cat(chosen).sort().values
+
+
+def shared(parts: Mapping[int, Tensor], graph: nx.Graph) -> dict[int, dict[int, Tensor]]:
+    """Return what each adversary is given: by adversary, the parts (N, c_j) of its one-hop neighbours, ascending."""
+    return {party: {other: parts[other] for other in sorted(graph.neighbors(party))} for party in sorted(graph)}
+
+
+def leader(graph: nx.Graph) -> int:
+    """Return the adversary of the highest degree, the first of equal ones."""
+    return min(graph, key=lambda party: (-graph.degree(party), party))
+
+
+def breadth_first(graph: nx.Graph, start: int) -> list[int]:
+    """Return all adversaries in the order in which a breadth-first search from `start` meets them, lower ones first.
+
+    Raises ValueError for a graph that is not connected.
+    """
+    check_connected(graph)
+    order, met = [start], {start}
+    for party in order:
+        for other in sorted(graph.neighbors(party)):
+            if other not in met:
+                met.add(other)
+                order.append(other)
+    return order
+
+
+def decided(votes: Mapping[int, Tensor], graph: nx.Graph, vote: Vote) -> dict[int, Tensor]:
+    """Return by adversary the rows it takes for the target's after the vote, ascending; the same for all, but "none".
+
+    votes: by adversary, the rows (v,) it named, each once. The leader collects them breadth first, counts, and sends
+    the result back the same way. A single adversary has nobody to ask. Raises ValueError where a vote is missing.
+    """
+    order = breadth_first(graph, leader(graph))
+    if lacking := sorted(set(order) - votes.keys()):
+        raise ValueError(f"a vote needs all {len(order)} adversaries: adversary {lacking[0]} has not voted")
+    if vote == "none" or len(order) == 1:
+        return {party: votes[party].sort().values for party in order}
+    rows, counts = torch.cat([votes[party] for party in order]).unique(return_counts=True)
+    passed = counts > (math.ceil(len(order) / 2) if vote == "printed" else len(order) / 2)
+    return dict.fromkeys(order, rows[passed])
+
+
+def to_poison(
+    agreed: Mapping[int, Tensor], num_rows: int, budget: float, generator: torch.Generator
+) -> dict[int, Tensor]:
+    """Return by adversary the rows it poisons: at most round(budget * num_rows) of those agreed on, at random, sorted.
+
+    Adversaries that agreed on the same rows poison the same ones.
+    """
+    most, drawn, found = round(budget * num_rows), dict[tuple[int, ...], Tensor](), dict[int, Tensor]()
+    for party, rows in agreed.items():
+        key = tuple(rows.tolist())
+        if key not in drawn:
+            drawn[key] = rows[torch.randperm(len(rows), generator=generator)[:most]].sort().values
+        found[party] = drawn[key]
+    return found

@@ -1,0 +1,65 @@
+"""What a party holds, by sample id, and whether all parties hold the same samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """A party's part of the samples: ids (N,) int64, each once, in any order, and x (N, c), decoded.
+
+    Raises ValueError for another number of ids than rows, and for an id that stands twice.
+    """
+
+    ids: Tensor
+    x: Tensor
+    _sorted: Tensor = field(init=False, repr=False)
+    _order: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.ids.ndim != 1 or self.ids.dtype != torch.int64 or len(self.ids) != len(self.x):
+            raise ValueError(
+                f"records need one int64 id a row: {self.ids.dtype} {tuple(self.ids.shape)}, {len(self.x)} rows"
+            )
+        ordered, order = self.ids.sort()
+        if bool((again := ordered[1:] == ordered[:-1]).any()):
+            raise ValueError(f"records have id {int(ordered[1:][again][0])} twice ({int(again.sum())} such)")
+        object.__setattr__(self, "_sorted", ordered)
+        object.__setattr__(self, "_order", order)
+
+    @property
+    def in_order(self) -> Tensor:
+        """The rows (N, c) by ascending id: the order that parties with the same samples have in common."""
+        return self.x[self._order]
+
+    def ranks(self, ids: Tensor) -> Tensor:
+        """Return where the ids (b,) stand in that order, (b,) int64; raises ValueError for one that is not here."""
+        found = torch.searchsorted(self._sorted, ids).clamp(max=len(self._sorted) - 1)
+        if bool((missing := self._sorted[found] != ids).any()):
+            raise ValueError(f"there is no record of id {int(ids[missing][0])} here ({int(missing.sum())} such)")
+        return found
+
+    def take(self, ids: Tensor) -> Tensor:
+        """Return the rows (b, c) of the ids (b,), in their order."""
+        return self.x[self._order[self.ranks(ids)]]
+
+
+def check_aligned(ids: Sequence[Tensor]) -> None:
+    """Raise ValueError unless all parties hold the same ids, in whatever order; it names the first that differs."""
+    first = set(ids[0].tolist())
+    for party, own in enumerate(ids):
+        held = set(own.tolist())
+        if lacking := sorted(first - held):
+            raise ValueError(
+                f"parties hold different samples: party {party} lacks id {lacking[0]} of party 0 ({len(lacking)} such)"
+            )
+        if surplus := sorted(held - first):
+            raise ValueError(
+                f"parties hold different samples: party {party} has id {surplus[0]}, party 0 does not "
+                f"({len(surplus)} such)"
+            )

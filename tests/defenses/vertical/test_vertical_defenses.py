@@ -1,0 +1,80 @@
+"""Defenses of a vertical server against hand-made numbers."""
+
+from __future__ import annotations
+
+import doctest
+
+import torch
+
+import defenses.vertical
+from defenses.acted import listening
+from defenses.vertical.block_dropout import BlockDropout
+from defenses.vertical.embedding_clipping import EmbeddingClipping
+from defenses.vertical.gradient_clipping import GradientClipping
+from defenses.vertical.gradient_noise import GradientNoise
+from defenses.vertical.outlier_trimming import OutlierTrimming
+
+
+def source() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def test_noise_has_its_variance_and_no_mean() -> None:
+    noise = GradientNoise(variance=4.0).release(torch.zeros(1000, 5, 8), source())
+    assert abs(float(noise.mean())) < 0.05
+    assert abs(float(noise.var()) - 4) < 0.1
+    assert not bool(GradientNoise(variance=0.0).release(torch.zeros(2, 2, 2), source()).any())
+
+
+def test_only_long_blocks_are_shortened_to_the_bound_or_to_the_median() -> None:
+    blocks = torch.tensor([[[3.0, 4.0], [0.0, 1.0], [0.0, 2.0]]])
+    for defense in (EmbeddingClipping(max_norm=2.5), EmbeddingClipping()):
+        bound = 2.5 if defense.max_norm else 2.0
+        found, _ = defense.admit(blocks, torch.ones(1, 3, dtype=torch.bool), source(), training=False)
+        torch.testing.assert_close(found, torch.tensor([[[0.6 * bound, 0.8 * bound], [0.0, 1.0], [0.0, 2.0]]]))
+    with listening() as figures:
+        found = GradientClipping().release(torch.cat([blocks, torch.zeros(1, 3, 2)]), source())
+    assert found[0].norm(dim=1).tolist() == [2.0, 1.0, 2.0]  # gradients of 0 do not move the median
+    assert abs(figures["clipped_gradients_share"] - 1 / 3) < 1e-6
+
+
+def test_the_gradient_of_a_shortened_embedding_has_no_part_along_it() -> None:
+    sent = torch.tensor([[[3.0, 4.0]]], requires_grad=True)
+    used = torch.ones(1, 1, dtype=torch.bool)
+    EmbeddingClipping(max_norm=1.0).admit(sent, used, source(), training=True)[0][0, 0, 0].backward()
+    # d (x / |x|) / d x1 at (3, 4): (1 - 9/25) / 5 and -12/25 / 5
+    torch.testing.assert_close(sent.grad, torch.tensor([[[0.128, -0.096]]]))
+
+
+def test_dropout_leaves_out_its_share_in_training_only_and_never_a_whole_sample() -> None:
+    embeddings, used = torch.ones(4000, 5, 1), torch.ones(4000, 5, dtype=torch.bool)
+    used[:, 4] = False
+    grown, kept = BlockDropout(share=0.25).admit(embeddings, used, source(), training=True)
+    assert abs(float(kept[:, :4].double().mean()) - 0.75) < 0.02
+    assert not bool(kept[:, 4].any())
+    assert abs(float(grown[0, 0, 0]) - 1 / 0.75) < 1e-6
+    _, few = BlockDropout(share=0.99).admit(embeddings, used, source(), training=True)
+    assert bool(few.any(dim=1).all())
+    assert float(few.double().sum(dim=1).mean()) < 1.2
+    same, all_used = BlockDropout(share=0.25).admit(embeddings, used, source(), training=False)
+    assert torch.equal(same, embeddings)
+    assert torch.equal(all_used, used)
+
+
+def test_what_lies_far_from_its_own_partys_median_is_left_out() -> None:
+    embeddings = torch.zeros(5, 2, 1)
+    embeddings[:, 0, 0] = torch.tensor([0.0, 1.0, -1.0, 1.5, 9.0])
+    embeddings[:, 1, 0] = torch.tensor([100.0, 101.0, 99.0, 900.0, 101.0])
+    used = torch.ones(5, 2, dtype=torch.bool)
+    used[3, 1] = False
+    # medians 1 and 100 (the lower of an even number), median distances 1 and 1
+    with listening() as figures:
+        _, kept = OutlierTrimming(factor=4.0).admit(embeddings, used, source(), training=False)
+    assert kept.tolist() == [[True, True], [True, True], [True, True], [True, False], [False, True]]
+    assert figures["trimmed_share"] == 1 / 9
+
+
+def test_the_example_in_the_documentation_runs() -> None:
+    result = doctest.testmod(defenses.vertical)
+    assert result.attempted >= 4
+    assert result.failed == 0
