@@ -155,6 +155,7 @@ def growth(steps: int, repeats: int) -> None:
     base = (16, 1, 1, 1)
     cases = [base, (32, 1, 1, 1), (64, 1, 1, 1), (16, 4, 1, 1), (16, 16, 1, 1), (16, 1, 4, 1), (16, 1, 8, 1)]
     cases += [(16, 1, 8, local) for local in (2, 4, 8)]
+    cases += [(4, 1, 8, 8)]  # where arithmetic costs little beside the calls, as on a GPU
     for width, count, batch, local in cases:
         more = {"learning_rate": 1e-4, "local_steps": local, "batch_size": batch // local}
         seen = observations(network(width), count, batch, **more)

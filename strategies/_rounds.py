@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from logging import WARNING
 from typing import TypeVar
 
-from flwr.app import Message
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.common.logger import log
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
 
 from defenses.acted import Figure
 from protocol.messages import DEFENSE, RefusedReply
@@ -33,6 +35,20 @@ class RoundAccount:
     train_loss: float | None = None
     seconds_training: float = 0.0
     seconds_aggregation: float = 0.0
+
+
+class ServerTested(Strategy):
+    """A strategy that asks no client to evaluate: pass `evaluate_fn` to `start` for the server's own test."""
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask no client."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Return nothing, as nobody was asked."""
+        return None
 
 
 @dataclass(frozen=True)

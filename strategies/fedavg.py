@@ -15,7 +15,6 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from defenses.acted import listening
@@ -25,13 +24,13 @@ from protocol.messages import TRAIN_LOSS, read_train_reply, train_message
 from protocol.randomness import generator
 from protocol.vector import Layout
 from strategies._cohort import AnyNodes, Cohort
-from strategies._rounds import RoundAccount, RunStopped, Sent, mean_finite, of_clients
+from strategies._rounds import RoundAccount, RunStopped, Sent, ServerTested, mean_finite, of_clients
 
 RootTraining = Callable[[ArrayRecord, int, int], Tensor]
 """What a server's own data make of a model: `(arrays, server_round, num_samples) -> update (d,)`."""
 
 
-class FedAvg(Strategy):
+class FedAvg(ServerTested):
     """Horizontal learning: send the model, check the replies one by one, apply the rule, take the step.
 
     Parameters
@@ -127,16 +126,6 @@ class FedAvg(Strategy):
             memory=self.memory,
             root_update=root_update,
         )
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Ask no client: the server tests the model itself."""
-        return []
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Return nothing, as nobody was asked."""
-        return None
 
     def summary(self) -> None:
         """Log the rule and the minimum of replies."""

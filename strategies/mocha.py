@@ -16,7 +16,6 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,7 +24,7 @@ from protocol.multitask import NodeReply, NodeRequest, node_message, read_node_r
 from protocol.randomness import generator
 from protocol.vector import to_arrays, to_tensors
 from strategies._cohort import Cohort
-from strategies._rounds import RoundAccount, RunStopped, Sent, mean_finite, of_clients
+from strategies._rounds import RoundAccount, RunStopped, Sent, ServerTested, mean_finite, of_clients
 from tasks.mocha.objective import Coupling, unrelated
 from tasks.mocha.server_work import Server, learnt_omega
 
@@ -35,7 +34,7 @@ Relations = Callable[[Array, Array, tuple[float, float]], Array]
 W, OMEGA = "W", "Omega"
 
 
-class Mocha(Strategy):
+class Mocha(ServerTested):
     """Sends each node its own weights (d,) and one number, and gets back the sum of its duals (d,).
 
     Parameters
@@ -171,16 +170,6 @@ class Mocha(Strategy):
         if "v" not in self.memory:
             return 0.0
         return Server(self.memory["v"].numpy(), self.coupling(omega)).dual(self.memory["conjugates"].tolist())
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Ask no node: pass `evaluate_fn` to `start` for a test."""
-        return []
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Return nothing, as nobody was asked."""
-        return None
 
     def summary(self) -> None:
         """Log the objective and the minimum of replies."""
