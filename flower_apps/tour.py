@@ -1,4 +1,7 @@
-"""The tour: a backdoor, a defense, the same run in two engines, a curious server; on data that need no download."""
+"""The tour: a backdoor, a defense, the same run in two engines, a curious server, poison in multitask learning.
+
+All of it on data that need no download.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flower_apps import launch
-from flower_apps.config import BadSettings, Resolved, RunFailed, settings_from
+from flower_apps.config import AUTO, BadSettings, Resolved, RunFailed, settings_from
 from flower_apps.metrics import METRICS
 from flower_apps.records import Folder, alone
 
@@ -23,6 +26,14 @@ COMMON: Mapping[str, Any] = {
     "num_clients": 20,
     "partition": "dirichlet(alpha=0.5)",
     "rounds": 30,
+}
+MULTITASK: Mapping[str, Any] = {
+    "task": "digit_nodes",
+    "strategy": "mocha(lambda1=0.01, lambda2=0.01)",
+    "partition": AUTO,
+    "num_clients": 10,
+    "num_malicious": 4,
+    "rounds": 20,
 }
 STOPS: Mapping[str, Mapping[str, Any]] = {
     "1-fedavg": {"attack": BACKDOOR, "num_malicious": 0},
@@ -48,6 +59,11 @@ STOPS: Mapping[str, Mapping[str, Any]] = {
         "curious": "inverting_gradients(steps=300, total_variation=0.03, start='zero', labels='idlg', snapshots=6)",
         "curious_clients": "0,1,2,3,4,5,6,7",
     },
+    "6-multitask": {**MULTITASK, "attack": "random_direct(ratio=0.0)"},
+    "7-multitask-poisoned": {
+        **MULTITASK,
+        "attack": "at2fl(mode='direct', gradient='duals', passes=5, iterations=30, balls=4)",
+    },
 }
 WORDS = {
     "1-fedavg": "FedAvg, nobody attacks",
@@ -55,6 +71,8 @@ WORDS = {
     "3-invariant-backdoor": "invariant aggregation, same backdoor",
     "4-invariant-backdoor-simulation": "the same in Flower's own engine",
     "5-curious-server": "a curious server rebuilds photographs",
+    "6-multitask": "a model for every digit, nobody attacks",
+    "7-multitask-poisoned": "poison in four of these ten nodes",
 }
 SAME = ("3-invariant-backdoor", "4-invariant-backdoor-simulation")
 
@@ -124,7 +142,7 @@ def _differences(inline: Folder, simulated: Folder) -> str:
 
 def _table(settings: Mapping[str, Resolved], summaries: Mapping[str, Mapping[str, Any]]) -> Table:
     table = Table("run", title="digits, 20 clients, non-IID")
-    shown = {name: METRICS[name] for name in ("accuracy", "attack_success_rate", "psnr")}
+    shown = {name: METRICS[name] for name in ("accuracy", "attack_success_rate", "psnr", "target_error")}
     for words in (*(metric.words for metric in shown.values()), "seconds"):
         table.add_column(words, justify="right")
     for name, summary in summaries.items():

@@ -11,13 +11,15 @@ def test_the_tour_runs_and_reports(thornbed, tmp_path, monkeypatch):
         "curious_clients": "0",
         "local_epochs": 0.001,
     }
+    for name in ("6-multitask", "7-multitask-poisoned"):
+        stops[name] |= {"rounds": 2, "attack": "random_direct", "model": "auto"}
     monkeypatch.setattr(tour, "STOPS", stops)
     output = tmp_path / "tour"
     typed = thornbed("tour", "--output", output)
     assert typed.code == 0, typed.err
     assert "equal in every figure" in typed.out
     page = (output / "report.html").read_text()
-    said = [typed.out.index(word) for word in ("nobody", "plant", "invariant", "the same in", "rebuilds")]
+    said = [typed.out.index(word) for word in ("nobody", "plant", "invariant", "the same in", "rebuilds", "poison in")]
     assert said == sorted(said)  # in the order of the story
     places = [page.index(name) for name in stops]
     assert places == sorted(places)
