@@ -85,6 +85,7 @@ def write_report(folders: Sequence[Path], target: Path, title: str, figures: Seq
             ]
             for task, members in parts.items()
         },
+        related=[(data(run.relations), size(run.relations), run) for run in runs if run.relations],
         pictures=[(data(picture), size(picture), owners) for picture, owners in pictures.items()],
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

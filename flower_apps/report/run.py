@@ -17,6 +17,7 @@ from flower_apps.plots import TRIGGER
 from flower_apps.records import CONFIG, METRICS, SUMMARY, Folder
 from flower_apps.report.inversions import Seen, read_seen
 from flower_apps.report.pictures import read_picture
+from flower_apps.schemes.multitask_pictures import RELATIONS
 
 LAST_ROUNDS = 5
 # Six colours (in the style sheet) and six dashes: 36 runs before a pair of them repeats.
@@ -50,6 +51,7 @@ class Run(Numbered):
     lines: Sequence[Mapping[str, Any]] = ()
     summary: Mapping[str, Any] | None = None
     picture: bytes = b""
+    relations: bytes = b""
     seen: Seen | None = None
     """What was reconstructed of its clients' images; None where nobody tried."""
 
@@ -239,13 +241,24 @@ def read_run(number: int, name: str, path: Path) -> Run:
         summary = _object(path / SUMMARY) if (path / SUMMARY).exists() else None
         file = TRIGGER
         picture = read_picture(path / TRIGGER)
+        file = RELATIONS
+        relations = read_picture(path / RELATIONS)
     except (OSError, ValueError, RecursionError) as error:
         reason = str(error.strerror if isinstance(error, OSError) else error)
         # What Folder says of a damaged line ends in advice for whoever starts a run.
         reason = reason.removeprefix(f"{path / file} is ").partition(";")[0]
         return Run(number=number, name=name, problem=f"{file} cannot be read: {reason}.")
     seen = read_seen(path)
-    return Run(number=number, name=name, config=config, lines=lines, summary=summary, picture=picture, seen=seen)
+    return Run(
+        number=number,
+        name=name,
+        config=config,
+        lines=lines,
+        summary=summary,
+        picture=picture,
+        relations=relations,
+        seen=seen,
+    )
 
 
 def _object(path: Path) -> dict[str, Any]:
