@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from attacks import Knowledge
 from attacks.multitask import View
 from flower_apps import plugins
 from flower_apps.config import AUTO, NONE, BadSettings, Resolved, Settings
+from flower_apps.plugins import Spec
 from flower_apps.schemes import Scheme
 from flower_apps.schemes.multitask_nodes import defenses_in, injection, load_nodes, strategy, targets
 from protocol.randomness import generator
@@ -22,10 +24,11 @@ from protocol.vector import to_tensors
 from strategies.mocha import OMEGA, W
 from tasks import Defaults
 from tasks.mocha.baselines import errors
-from tasks.mocha.objective import primal
-from tasks.multitask import Loss, Points
+from tasks.mocha.objective import Coupling, primal, unrelated
+from tasks.multitask import Array, Loss, Points
 
 MODEL = "model.npz"
+SEARCH = "iterations"  # the option of an attack that says how long it searches
 SECONDS_A_MESSAGE = 1.5e-3  # there and back, inline
 
 
@@ -141,25 +144,38 @@ def _check(settings: Resolved, data: bool) -> None:
             raise BadSettings(
                 f"--num-clients is {settings.num_clients}, and --task {settings.task} has {len(task.nodes)} nodes here"
             )
-    # Every plug-in is tried once on few made points, so that options out of range are refused before anything starts.
-    source = generator(0, "check")
-    x = torch.randn(settings.num_clients, 4, 2, generator=source, dtype=torch.float64).numpy()
-    y = np.array([1.0, -1.0, 1.0, -1.0])
     for spec in defenses_in(settings, "defenses/trimming"):
-        plugins.load("defense", spec)(x[0], y, np.ones(2), loss)
-    omega = to_tensors(made.initial(2, settings.num_clients))[OMEGA].numpy()
+        plugins.load("defense", spec)(*_made(1)[0], np.ones(2), loss)
+    made.initial(2, settings.num_clients)  # tries the defenses of the server
     if settings.attack == NONE:
         return
-    if len(parts := plugins.parse_sum(settings.attack)) != 1:
-        raise BadSettings(f"--attack takes one attack of multitask learning, not {len(parts)} joined by +")
+    if len(attacks := plugins.parse_sum(settings.attack)) != 1:
+        raise BadSettings(f"--attack takes one attack of multitask learning, not {len(attacks)} joined by +")
+    _rehearse(settings.attack, settings.num_clients, len(targets(settings)), loss)
+
+
+@lru_cache(maxsize=256)
+def _rehearse(attack: str, num_nodes: int, num_targets: int, loss: Loss) -> None:
+    """Try an attack on few made points, so that options out of range are refused before anything starts."""
+    if not num_targets:
+        return
     view = View(
-        points=tuple(Points(each, y) for each in x),
-        targets=targets(settings),
+        points=tuple(Points(*each) for each in _made(num_nodes)),
+        targets=tuple(range(num_targets)),
         loss=loss,
-        coupling=made.coupling(omega),
+        coupling=Coupling(unrelated(num_nodes), 0.1, 0.1),
         intercept=False,
     )
-    plugins.load("attack", settings.attack)(view, source)
+    spec = plugins.parse(attack)
+    taken = {option.name for option in plugins.describe("attack", spec.name).options}
+    if SEARCH in taken and not spec.options.get(SEARCH, 1) < 1:  # fewer than one are for the attack to refuse
+        spec = Spec(spec.name, {**spec.options, SEARCH: 1})
+    plugins.load("attack", spec)(view, generator(0, "check"))
+
+
+def _made(num_nodes: int) -> list[tuple[Array, Array]]:
+    x = torch.randn(num_nodes, 4, 2, generator=generator(0, "check"), dtype=torch.float64).numpy()
+    return [(each, np.array([1.0, -1.0, 1.0, -1.0])) for each in x]
 
 
 def _seconds(settings: Resolved) -> float:

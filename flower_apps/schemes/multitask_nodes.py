@@ -37,7 +37,7 @@ def load_nodes(settings: Settings) -> Multitask:
     return _loaded(str(spec), settings.data_dir)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=12)  # ten splits of one task, and some
 def _loaded(spec: str, data_dir: str) -> Multitask:
     folder = Path(data_dir).expanduser() if data_dir else None
     if folder is not None and not folder.is_dir():
