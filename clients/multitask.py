@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tasks.mocha.local_work import LocalWork, local_work, recovered
+from tasks.mocha.local_work import LocalWork, local_work
 from tasks.multitask import Array, Loss, Points
 
 Trimming = Callable[[Array, Array, Array, Loss], NDArray[np.bool_]]
@@ -24,15 +24,14 @@ def node_work(
     generator: torch.Generator,
     *,
     passes: float,
-    known: bool,
+    held: Array,
     trimmings: Sequence[Trimming] = (),
 ) -> LocalWork:
     """Return the node's work on the points that it keeps; `alpha` (n,) of the result is 0 for the others.
 
-    alpha: its duals (n,), None where it has none yet, or has lost them. In the second case the server has a sum of
-    theirs (`known`), and the node answers with the duals that belong to the weights (d,) it was sent, unimproved: its
-    part of these weights is another one than its duals say, and a step from there could lower the dual. Trimmings look
-    at the points from the first weights on that are not 0, each at what the ones before it have kept.
+    alpha: its duals (n,), None where it has none yet, or has lost them. held (d,): the sum of its duals that is in the
+    weights w (d,) it was sent: of earlier duals where its last reply was lost, and of other points where it trims.
+    Trimmings look at the points from the first weights on that are not 0, each at what the ones before it have kept.
     """
     n = len(points)
     kept = np.ones(n, dtype=bool)
@@ -41,11 +40,8 @@ def node_work(
             rows = np.flatnonzero(kept)
             kept[rows[~trim(points.x[rows], points.y[rows], w, loss)]] = False
     mine = points if kept.all() else points.select(kept)
-    if alpha is None and known:
-        start, passes = recovered(mine, w, loss), 0.0
-    else:
-        start = np.zeros(len(mine)) if alpha is None else alpha[kept]
-    work = local_work(mine, start, w, curvature, loss, generator, passes=passes)
+    start = np.zeros(len(mine)) if alpha is None else alpha[kept]
+    work = local_work(mine, start, w, curvature, loss, generator, passes=passes, held=held)
     whole = np.zeros(n)
     whole[kept] = work.alpha
     return LocalWork(alpha=whole, v=work.v, loss=work.loss, conjugate=work.conjugate)

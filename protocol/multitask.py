@@ -6,7 +6,7 @@ Nothing of a node's points travels, nor of another node's weights: the relation 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,8 +29,8 @@ from protocol.messages import (
 )
 from protocol.vector import to_arrays, to_tensors
 
-WEIGHTS, SUM = "weights", "sum"
-CURVATURE, PASSES, KNOWN, CONJUGATE = "curvature", "passes", "known", "conjugate"
+WEIGHTS, SUM, HELD = "weights", "sum", "held"
+CURVATURE, PASSES, HELD_ROUND, CONJUGATE = "curvature", "passes", "held-round", "conjugate"
 
 Array = NDArray[np.float64]
 
@@ -44,21 +44,26 @@ class NodeRequest:
     weights : (d,) float64, the node's own.
     curvature : sigma' K[l, l] of its local problem, > 0.
     passes : over its points, >= 0; less than one for a straggler.
-    known : whether the server has a sum of the node's duals: a node without duals has then lost them.
+    held_round : the round whose sum of the node's duals is in the weights; 0 where none is.
+    held : that sum (d,), for a node that has said that it does not know it; else None, since the node has it.
     """
 
     weights: Array
     curvature: float
     passes: float
-    known: bool
+    held_round: int
     server_round: int
+    held: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class NodeReply:
-    """What a checked reply says: the sum `v` (d,) of the node's duals, the mean conjugate of the same, and its loss."""
+    """What a checked reply says: the sum `v` (d,) of the node's duals, the mean conjugate of the same, and its loss.
 
-    v: Array
+    `v` is None of a node that does not know the sum that is in its weights, and so has done nothing.
+    """
+
+    v: Array | None
     conjugate: float
     loss: float
     num_points: int
@@ -73,34 +78,42 @@ def node_message(request: NodeRequest, config: ConfigRecord, node_id: int) -> Me
             SERVER_ROUND: request.server_round,
             CURVATURE: request.curvature,
             PASSES: request.passes,
-            KNOWN: request.known,
+            HELD_ROUND: request.held_round,
         }
     )
-    content = RecordDict({ARRAYS: to_arrays({WEIGHTS: torch.from_numpy(request.weights)}), CONFIG: said})
+    arrays = {WEIGHTS: request.weights} | ({} if request.held is None else {HELD: request.held})
+    content = RecordDict(
+        {ARRAYS: to_arrays({name: torch.from_numpy(array) for name, array in arrays.items()}), CONFIG: said}
+    )
     return Message(content=content, dst_node_id=node_id, message_type=TRAIN_MOCHA, group_id=str(request.server_round))
 
 
 def read_node_request(message: Message) -> NodeRequest:
     """Return what the server asks of a node."""
     config = only(message.content.config_records, "config record")
+    helped = HELD in only(message.content.array_records, "array record")
+    vectors = _vectors(message, (WEIGHTS, HELD) if helped else (WEIGHTS,))
     return NodeRequest(
-        weights=_vector(message, WEIGHTS),
+        weights=vectors[0],
+        held=vectors[1] if helped else None,
         curvature=float(config[CURVATURE]),  # type: ignore[arg-type]
         passes=float(config[PASSES]),  # type: ignore[arg-type]
-        known=bool(config[KNOWN]),
+        held_round=int(config[HELD_ROUND]),  # type: ignore[arg-type]
         server_round=int(config[SERVER_ROUND]),  # type: ignore[arg-type]
     )
 
 
 def node_reply(
-    request: Message, v: Array, *, conjugate: float, loss: float, num_points: int, defense: Mapping[str, float]
+    request: Message, v: Array | None, *, conjugate: float, loss: float, num_points: int, defense: Mapping[str, float]
 ) -> Message:
-    """Answer with the sum of the node's duals, two numbers about them, and what a defense on the node did."""
+    """Answer with the sum of the node's duals, two numbers about them, and what a defense on the node did.
+
+    None is the answer of a node that does not know what is in its weights.
+    """
     figures = {DEFENSE + name: value for name, value in defense.items()}
     metrics = MetricRecord({NUM_EXAMPLES: num_points, TRAIN_LOSS: loss, CONJUGATE: conjugate, **figures})
-    return Message(
-        content=RecordDict({ARRAYS: to_arrays({SUM: torch.from_numpy(v)}), METRICS: metrics}), reply_to=request
-    )
+    arrays = to_arrays({SUM: torch.from_numpy(np.empty(0) if v is None else v)})
+    return Message(content=RecordDict({ARRAYS: arrays, METRICS: metrics}), reply_to=request)
 
 
 def read_node_reply(message: Message, dimension: int) -> NodeReply:
@@ -110,8 +123,8 @@ def read_node_reply(message: Message, dimension: int) -> NodeReply:
     """
     refuse_error(message)
     metrics = only(message.content.metric_records, "metric record")
-    v = _vector(message, SUM)
-    if v.shape != (dimension,):
+    [v] = _vectors(message, (SUM,))
+    if len(v) not in (0, dimension):
         raise RefusedReply(f"a sum of shape {v.shape} instead of ({dimension},)")
     if not np.isfinite(v).all():
         raise RefusedReply("values that are not finite")
@@ -119,17 +132,20 @@ def read_node_reply(message: Message, dimension: int) -> NodeReply:
     for name in (NUM_EXAMPLES, TRAIN_LOSS, CONJUGATE):
         if not math.isfinite(numbers.get(name, math.nan)):
             raise RefusedReply(f"no finite number {name}")
-    return NodeReply(v, numbers[CONJUGATE], numbers[TRAIN_LOSS], int(numbers[NUM_EXAMPLES]), numbers)
+    return NodeReply(
+        v if len(v) else None, numbers[CONJUGATE], numbers[TRAIN_LOSS], int(numbers[NUM_EXAMPLES]), numbers
+    )
 
 
-def _vector(message: Message, name: str) -> Array:
+def _vectors(message: Message, names: Sequence[str]) -> list[Array]:
     arrays = only(message.content.array_records, "array record")
-    if list(arrays) != [name]:
-        raise RefusedReply(f"arrays {', '.join(arrays) or 'none'} instead of {name}")
+    if list(arrays) != list(names):
+        raise RefusedReply(f"arrays {', '.join(arrays) or 'none'} instead of {', '.join(names)}")
     try:
-        vector = to_tensors(arrays)[name]
+        tensors = to_tensors(arrays)
     except (ValueError, TypeError) as error:
         raise RefusedReply(str(error)) from error
-    if vector.dtype != torch.float64 or vector.dim() != 1:
-        raise RefusedReply(f"array {name} is {vector.dtype} with {vector.dim()} axes instead of float64 with one")
-    return vector.numpy()
+    for name, vector in tensors.items():
+        if vector.dtype != torch.float64 or vector.dim() != 1:
+            raise RefusedReply(f"array {name} is {vector.dtype} with {vector.dim()} axes instead of float64 with one")
+    return [tensors[name].numpy() for name in names]

@@ -19,7 +19,7 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 from torch import Tensor
 
-from defenses.acted import listening
+from defenses.acted import Figure, listening
 from protocol.multitask import NodeReply, NodeRequest, node_message, read_node_reply
 from protocol.randomness import generator
 from protocol.vector import to_arrays, to_tensors
@@ -51,8 +51,9 @@ class Mocha(ServerTested):
     stragglers : share of the nodes of a round that have time for part of their passes only, uniform in [0, 1).
 
     Started with `initial(num_features, num_nodes)`. A node that sits out a round, or whose reply is lost or refused,
-    stays as it was, and nobody waits for it. `memory` holds the sums (d, m) and the mean conjugate (m,) of the same
-    duals: `dual` of the present model follows. Raises ValueError for options out of range.
+    stays as it was, and nobody waits for it; one that has lost its duals is told once what is in its weights. `memory`
+    holds the sums (d, m) and the mean conjugate (m,) of the same duals, from which `dual` of the present model
+    follows, and the round (m,) that each sum is from. Raises ValueError for options out of range.
     """
 
     scheme = "multitask"
@@ -97,11 +98,16 @@ class Mocha(ServerTested):
         self.account: RoundAccount | None = None
         self._server = Server(np.zeros((1, 1)), Coupling(np.eye(1), 0.0, 1.0))
         self._sent = Sent.now(0, ())
+        self._lost: set[int] = set()
+        self._figures: dict[str, Figure] = {}
 
     def initial(self, num_features: int, num_nodes: int) -> ArrayRecord:
         """Return where a run begins: weights of 0, W (d, m), and the relation matrix, Omega (m, m)."""
         weights = np.zeros((num_features, num_nodes))
-        return _arrays(weights, self._related(weights, unrelated(num_nodes)))
+        with listening() as figures:
+            omega = self._related(weights, unrelated(num_nodes))
+        self._figures = figures
+        return _arrays(weights, omega)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -109,11 +115,19 @@ class Mocha(ServerTested):
         """Send the members of this round their weights."""
         tensors = to_tensors(arrays)
         weights, omega = tensors[W].numpy(), tensors[OMEGA].numpy()
-        v = self.memory["v"].numpy() if "v" in self.memory else np.zeros_like(weights)
-        self._server = Server(v, Coupling(omega, self.lambda1, self.lambda2), self.safety)
+        nodes = weights.shape[1]
+        if "v" not in self.memory:
+            zeros = torch.zeros(nodes, dtype=torch.float64)
+            self.memory = {"v": torch.from_numpy(weights * 0), "conjugates": zeros, "rounds": zeros.to(torch.int64)}
+        v, rounds = self.memory["v"].numpy(), self.memory["rounds"].tolist()
+        with listening() as figures:
+            # Before a round and not after it: the last rounds are those of one objective.
+            if self.learn_omega and server_round > 1 and (server_round - 1) % self.learn_omega == 0 and weights.any():
+                omega = self._learnt(weights, server_round)
+        self._figures = {**self._figures, **figures}
+        self._server = Server(v, self.coupling(omega), self.safety)
         members = self.cohort.draw(server_round, grid)
         self._sent = Sent.now(server_round, members)
-        known = np.abs(v).any(axis=0)
         curvatures, columns = self._server.curvatures, self._server.weights
         return [
             node_message(
@@ -121,8 +135,9 @@ class Mocha(ServerTested):
                     weights=np.ascontiguousarray(columns[:, member.client]),
                     curvature=float(curvatures[member.client]),
                     passes=self._passes(server_round, member.client),
-                    known=bool(known[member.client]),
+                    held_round=rounds[member.client],
                     server_round=server_round,
+                    held=np.ascontiguousarray(v[:, member.client]) if member.client in self._lost else None,
                 ),
                 config,
                 member.node_id,
@@ -142,24 +157,18 @@ class Mocha(ServerTested):
         accepted, account = self._sent.gather(replies, read, at_least=self.min_replies)
         self.account = account
         started = time.perf_counter()
-        server = self._server.receive({node: reply.v for node, reply in accepted.items()})
-        conjugates = self.memory.get("conjugates", torch.zeros(server.v.shape[1], dtype=torch.float64)).clone()
+        self._lost = {node for node, reply in accepted.items() if reply.v is None}
+        server = self._server.receive({node: reply.v for node, reply in accepted.items() if reply.v is not None})
+        conjugates, rounds = self.memory["conjugates"].clone(), self.memory["rounds"].clone()
         for node, reply in accepted.items():
-            conjugates[node] = reply.conjugate
-        omega = server.coupling.omega
-        with listening() as figures:
-            if self.learn_omega and server_round % self.learn_omega == 0 and server.weights.any():
-                omega = self._related(server.weights, learnt_omega(server.weights, floor=self.floor))
-        try:
-            server = Server(server.v, Coupling(omega, self.lambda1, self.lambda2), self.safety)
-        except ValueError as error:
-            raise RunStopped(f"round {server_round} cannot be aggregated: {error}") from error
-        self.memory = {"v": torch.from_numpy(server.v), "conjugates": conjugates}
-        account.defense = {**figures, **of_clients(reply.metrics for reply in accepted.values())}
+            if reply.v is not None:
+                conjugates[node], rounds[node] = reply.conjugate, server_round
+        self.memory = {"v": torch.from_numpy(server.v), "conjugates": conjugates, "rounds": rounds}
+        account.defense = {**self._figures, **of_clients(reply.metrics for reply in accepted.values())}
         account.train_loss = mean_finite(reply.loss for reply in accepted.values())
         account.seconds_aggregation = time.perf_counter() - started
         metrics = MetricRecord({"replies": len(accepted), "dropped": len(account.dropped)})
-        return _arrays(server.weights, omega), metrics
+        return _arrays(server.weights, server.coupling.omega), metrics
 
     def coupling(self, omega: Array) -> Coupling:
         """Return the coupling of a relation matrix (m, m) in this strategy's objective."""
@@ -179,6 +188,12 @@ class Mocha(ServerTested):
         for defend in self.relations:
             omega = defend(weights, omega, (self.lambda1, self.lambda2))
         return omega
+
+    def _learnt(self, weights: Array, server_round: int) -> Array:
+        try:
+            return self._related(weights, learnt_omega(weights, floor=self.floor))
+        except (ValueError, np.linalg.LinAlgError) as error:
+            raise RunStopped(f"round {server_round} has no relation matrix: {error}") from error
 
     def _passes(self, server_round: int, node: int) -> float:
         late = torch.rand(2, generator=generator(self.seed, "straggler", server_round, node))

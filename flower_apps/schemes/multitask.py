@@ -146,7 +146,8 @@ def _check(settings: Resolved, data: bool) -> None:
             )
     for spec in defenses_in(settings, "defenses/trimming"):
         plugins.load("defense", spec)(*_made(1)[0], np.ones(2), loss)
-    made.initial(2, settings.num_clients)  # tries the defenses of the server
+    # Tries the defenses of the server, and whether the relation matrix goes with the lambdas.
+    made.coupling(to_tensors(made.initial(2, settings.num_clients))[OMEGA].numpy())
     if settings.attack == NONE:
         return
     if len(attacks := plugins.parse_sum(settings.attack)) != 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from protocol.multitask import node_reply, read_node_request
 from protocol.randomness import derived_seed, generator
 from protocol.vector import to_arrays, to_tensors
 from strategies.mocha import OMEGA, Mocha
-from tasks.multitask import Multitask, Points
+from tasks.multitask import Array, Multitask, Points
 
 DUALS = "duals"  # in a node's state
 
@@ -115,23 +117,49 @@ def answer(settings: Resolved, node: int, message: Message, context: Context) ->
     points, injected = task.nodes[node].train, injection(settings).points.get(node)
     if injected is not None:
         points = points.join(injected)
-    kept = context.state.array_records.get(DUALS)
-    alpha = None if kept is None else to_tensors(kept)[DUALS].numpy()
+    state = _State.of(context, len(request.weights))
+    held = state.sums.get(request.held_round) if request.held is None else request.held
+    if held is None:  # this node has lost its state, and asks for what is in its weights
+        return node_reply(message, None, conjugate=0.0, loss=0.0, num_points=len(points), defense={})
     with one_thread(), listening() as figures:
         work = node_work(
             points,
-            alpha,
+            state.alpha,
             request.weights,
             request.curvature,
             task.loss,
             generator(settings.seed, "train", request.server_round, node),
             passes=request.passes,
-            known=request.known,
+            held=held,
             trimmings=[plugins.load("defense", spec) for spec in defenses_in(settings, "defenses/trimming")],
         )
-    context.state[DUALS] = to_arrays({DUALS: torch.from_numpy(work.alpha)})
+    _State(work.alpha, {request.held_round: held, request.server_round: work.v}).keep(context)
     told = {name: float(value) for name, value in figures.items() if isinstance(value, int | float)}
     return node_reply(message, work.v, conjugate=work.conjugate, loss=work.loss, num_points=len(points), defense=told)
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    """What a node keeps from round to round: its duals (n,), None at first, and by round the sums that may be held."""
+
+    alpha: Array | None
+    sums: Mapping[int, Array]
+
+    @classmethod
+    def of(cls, context: Context, num_features: int) -> _State:
+        """Return what is in `context.state`; before the first round, sums of 0."""
+        kept = context.state.array_records.get(DUALS)
+        if kept is None:
+            return cls(None, {0: np.zeros(num_features)})
+        arrays = {name: tensor.numpy() for name, tensor in to_tensors(kept).items()}
+        return cls(arrays.pop(DUALS), {int(name): array for name, array in arrays.items()})
+
+    def keep(self, context: Context) -> None:
+        """Put it into `context.state`."""
+        arrays = {DUALS: self.alpha, **{str(number): array for number, array in self.sums.items()}}
+        context.state[DUALS] = to_arrays(
+            {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None}
+        )
 
 
 def defenses_in(settings: Resolved, folder: str) -> list[Spec]:

@@ -49,26 +49,33 @@ def local_work(
     generator: torch.Generator,
     *,
     passes: float = 1.0,
+    held: Array | None = None,
 ) -> LocalWork:
     """Return the node's work after so many passes over its points, in an order drawn anew for each pass.
 
     alpha (n,): its duals, 0 at first. w (d,): the weights it was sent. curvature: sigma' K[l, l], sent with them.
     passes >= 0: 0.5 is a straggler that reaches half of its points, 0 one that does nothing; infinitely many are, for
-    the squared loss, one linear system of d unknowns.
+    the squared loss, one linear system of d unknowns. held (d,): the sum of the node's duals that is in w, where that
+    is not the sum of alpha: a reply was lost, points were left out, or the duals were; the same problem is then solved
+    from another start.
     Raises ValueError for other shapes, for a curvature or passes out of range, and for the hinge's infinitely many.
     """
     n, d = points.x.shape
-    if alpha.shape != (n,) or w.shape != (d,):
+    if alpha.shape != (n,) or w.shape != (d,) or (held is not None and held.shape != (d,)):
         raise ValueError(f"a node with {n} points of {d} features has n duals and d weights: {alpha.shape}, {w.shape}")
     if not (0 < curvature < np.inf and passes >= 0):
         raise ValueError(f"local work needs curvature > 0 and passes >= 0: {curvature = }, {passes = }")
     if passes == np.inf and loss == "hinge":
         raise ValueError("local work on the hinge needs a number of passes: passes = inf is for the squared loss")
     x = np.ascontiguousarray(points.x)
+    # Where the weights would be with the duals of alpha in the place of those that are in them.
+    moved = np.array(w, dtype=np.float64)
+    if held is not None:
+        moved += curvature * (x.T @ alpha / n - held)
     if passes == np.inf:
-        after = _highest(points, alpha, w, curvature)
+        after = _highest(points, alpha, moved, curvature)
     else:
-        after, moved = np.array(alpha, dtype=np.float64), np.array(w, dtype=np.float64)
+        after = np.array(alpha, dtype=np.float64)
         ascend(x, points.y, after, moved, curvature / n, loss == "hinge", _order(n, round(passes * n), generator))
     return LocalWork(
         alpha=after,
@@ -76,15 +83,6 @@ def local_work(
         loss=float(losses(loss, x, points.y, w).mean()),
         conjugate=float(conjugates(loss, after, points.y).mean()),
     )
-
-
-def recovered(points: Points, w: Array, loss: Loss) -> Array:
-    """Return the duals (n,) that belong to weights w (d,) at the optimum: for a node that has lost its own.
-
-    They are minus the derivative of each point's loss; on the kink of the hinge, where it has many, 0.
-    """
-    z = points.x @ w
-    return np.asarray(2 * (points.y - z) if loss == "squared" else points.y * (points.y * z < 1), dtype=np.float64)
 
 
 def _highest(points: Points, alpha: Array, w: Array, curvature: float) -> Array:

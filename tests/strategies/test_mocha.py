@@ -42,6 +42,7 @@ class Nodes:
     def __init__(self, loss: Loss, spoil: Callable[[int, int, Message], Message] = lambda node, turn, reply: reply):
         self.points, self.loss, self.spoil = points_of(loss), loss, spoil
         self.duals: dict[int, np.ndarray] = {}
+        self.sums: dict[int, dict[int, np.ndarray]] = {node: {0: np.zeros(3)} for node in range(NODES)}
         self.passes: list[float] = []
         self.sizes: set[tuple[int, int]] = set()
 
@@ -56,6 +57,9 @@ class Nodes:
         def improve(message: Message, context: Context) -> Message:
             node, request = int(context.node_config["partition-id"]), read_node_request(message)
             self.passes.append(request.passes)
+            held = self.sums[node].get(request.held_round) if request.held is None else request.held
+            if held is None:
+                return node_reply(message, None, conjugate=0.0, loss=0.0, num_points=1, defense={})
             work = node_work(
                 self.points[node],
                 self.duals.get(node),
@@ -64,9 +68,10 @@ class Nodes:
                 self.loss,
                 torch.Generator().manual_seed(request.server_round * NODES + node),
                 passes=request.passes,
-                known=request.known,
+                held=held,
             )
             self.duals[node] = work.alpha
+            self.sums[node] = {request.held_round: held, request.server_round: work.v}
             self.sizes.add((len(request.weights), len(work.v)))
             reply = node_reply(
                 message,
@@ -114,19 +119,47 @@ def test_lambda1_of_0_leaves_every_node_alone():
         np.testing.assert_allclose(weights[:, node], alone, rtol=1e-5)
 
 
-def test_a_node_that_forgets_its_duals_goes_on():
-    nodes = Nodes("squared")
+class Watched(Mocha):
+    """Keeps the dual after every round."""
 
-    def forget(node: int, turn: int, reply: Message) -> Message:
-        if node == 1 and turn in (3, 4, 50):
-            del nodes.duals[1]
+    def aggregate_train(self, server_round, replies):
+        arrays, metrics = super().aggregate_train(server_round, replies)
+        self.course = [*getattr(self, "course", []), self.dual(to_tensors(arrays)[OMEGA].numpy())]
+        return arrays, metrics
+
+
+def hard(**options) -> Watched:
+    """Nodes that are tightly coupled and hardly regularised, where a step that is taken twice goes far astray."""
+    return Watched(NumberedClients(NODES, NODES), 1, 0, 20.0, **{"lambda1": 0.01, "lambda2": 0.001, **options})
+
+
+@pytest.mark.parametrize("loss", ["hinge", "squared"])
+def test_the_dual_never_falls_though_replies_are_lost_and_nodes_forget(loss):
+    nodes = Nodes(loss)
+
+    def spoil(node: int, turn: int, reply: Message) -> Message:
+        if node == 1 and turn in (5, 6, 30):  # a node that is restarted
+            nodes.duals.pop(1, None)
+            nodes.sums[1] = {0: np.zeros(3)}
+        if (node + turn) % 3 == 0:
+            raise RuntimeError("lost on its way")
         return reply
 
-    nodes.spoil = forget
-    strategy = mocha()
+    nodes.spoil = spoil
+    strategy = hard()
+    weights, omega = run(nodes, strategy, 400)
+    falls = [later - earlier for earlier, later in zip(strategy.course, strategy.course[1:]) if later < earlier - 1e-9]
+    assert len(falls) <= 3  # a node that begins anew may lose a little of its own part
+    assert min(falls, default=0.0) > -0.2 * abs(strategy.course[-1])
+    best = solve(nodes.points, strategy.coupling(omega), loss, torch.Generator(), gap=1e-10)
+    assert primal(nodes.points, weights, strategy.coupling(omega), loss) == pytest.approx(best.primal, rel=1e-3)
+
+
+def test_the_last_rounds_have_one_objective_where_relations_are_learnt():
+    nodes, strategy = Nodes("squared"), mocha(learn_omega=20)
     weights, omega = run(nodes, strategy, 200)
-    best = solve(nodes.points, strategy.coupling(omega), "squared", torch.Generator(), gap=1e-10)
-    np.testing.assert_allclose(weights, best.weights, atol=1e-4)
+    reached = primal(nodes.points, weights, strategy.coupling(omega), "squared")
+    assert reached - strategy.dual(omega) <= 1e-3 * reached
 
 
 def of(arrays: dict[str, np.ndarray], metrics: dict[str, float]) -> RecordDict:
@@ -191,7 +224,7 @@ def test_relations_are_learnt_and_defenses_have_the_last_word():
 
     strategy = Mocha(NumberedClients(NODES, NODES), 1, 0, 5.0, (watching,), lambda1=0.1, lambda2=0.05, learn_omega=2)
     _, omega = run(Nodes("squared"), strategy, 5)
-    assert seen == [False, True, True]
+    assert seen == [False, True, True]  # at the start, before round 3 and before round 5
     assert np.linalg.eigvalsh(omega / 2)[0] >= 1 - 1e-9  # Sigma has trace 1, so its inverse has no eigenvalue below
 
 
