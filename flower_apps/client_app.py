@@ -22,7 +22,7 @@ from flower_apps.config import BadSettings, Resolved, settings_from
 from flower_apps.resolving import resolve
 from flower_apps.roles import accomplices, channel_folder, is_attacked
 from flower_apps.roles import role as role_of
-from flower_apps.schemes import multitask, scheme_of
+from flower_apps.schemes import scheme_of
 from flower_apps.schemes.multitask_nodes import answer
 from protocol.actions import IDENTIFY, TRAIN_MOCHA
 from protocol.messages import Identity, evaluate_reply, identify_reply, read_request, train_reply
@@ -36,7 +36,9 @@ app = ClientApp()
 @app.query(IDENTIFY.removeprefix("query."))
 def identify(message: Message, context: Context) -> Message:
     """Say which client this node holds, and its role."""
-    return identify_reply(message, Identity(_client(context), _role_name(context)))
+    settings, client = _settings(context), _client(context)
+    name = scheme_of(settings).role(settings, client, context.node_config)
+    return identify_reply(message, Identity(client, name))
 
 
 @app.train()
@@ -196,15 +198,10 @@ def _client(context: Context) -> int:
     return partition_id
 
 
-def _role_name(context: Context) -> str:
-    # Who is malicious follows elsewhere from the settings; in deployment, where the nodes say it, nobody is yet.
-    return "benign" if scheme_of(_settings(context)) is multitask.SCHEME else _role(context).name
-
-
-def _role(context: Context, server_round: int | None = None) -> Role:
-    """Return the client's role in a round; without a round, what it is at all."""
+def _role(context: Context, server_round: int) -> Role:
+    """Return the client's role in a round."""
     settings = _settings(context)
-    attacked = server_round is None or is_attacked(settings, server_round)
+    attacked = is_attacked(settings, server_round)
     return _cached_role(settings, _client(context), tuple(sorted(context.node_config.items())), attacked)
 
 

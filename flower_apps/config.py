@@ -138,7 +138,10 @@ class Settings(BaseModel):
         parts = [part.strip() for part in value.split(",")] if value.strip() else []
         if not all(part.isdecimal() for part in parts):
             raise ValueError("takes client numbers joined by commas, such as 3,7")
-        return ",".join(str(number) for number in sorted({int(part) for part in parts}))
+        numbers = sorted(int(part) for part in parts)
+        if len(set(numbers)) < len(numbers):
+            raise ValueError("takes every client number once")
+        return ",".join(map(str, numbers))
 
     @field_validator("curious_clients", mode="after")
     @classmethod

@@ -21,6 +21,7 @@ from flower_apps.metrics import METRICS, named, rates_first
 from flower_apps.provenance import origin
 from flower_apps.records import Folder
 from flower_apps.resolving import check_address, resolve
+from flower_apps.schemes import scheme_of
 from strategies import RunStopped
 
 
@@ -56,7 +57,8 @@ def prepare(settings: Settings) -> Resolved:
 
 def run(settings: Resolved, out: Console, err: Console) -> None:
     """Run prepared settings, show progress on `err` and the result on `out`; raises RunFailed and Interrupted."""
-    said = threat.spoken(threat.threat_model(settings, len(settings.malicious)), settings.engine)
+    model = threat.threat_model(settings, len(settings.malicious))
+    said = threat.spoken(model, settings.engine, scheme_of(settings).counted)
     out.print(said, markup=False, highlight=False, soft_wrap=True)
     with progress(err) as bar:
         task = bar.add_task(title(settings), total=settings.rounds, figures="")

@@ -110,10 +110,7 @@ def role(settings: Resolved, client: int, node_config: Mapping[str, Any], *, att
     its own; without it the node is honest. In the other engines the run's settings decide.
     """
     if settings.engine == "deployment":
-        wanted = str(node_config.get("role", "benign"))
-        if wanted not in ("benign", "malicious"):
-            raise BadSettings(f"role in --node-config is benign or malicious, not {wanted!r}")
-        malicious, text = wanted == "malicious", str(node_config.get("attack", settings.attack))
+        malicious, text = says_malicious(node_config), str(node_config.get("attack", settings.attack))
         # Nobody knows here who else attacks: the node's own number stands for its number among its like.
         member = Member(client, settings.num_clients)
     else:
@@ -130,6 +127,14 @@ def role(settings: Resolved, client: int, node_config: Mapping[str, Any], *, att
     return Benign(defended.perturbations, leaking, member, hardenings=defended.hardenings)
 
 
+def says_malicious(node_config: Mapping[str, Any]) -> bool:
+    """Tell whether a node of a deployment says of itself that it attacks."""
+    wanted = str(node_config.get("role", "benign"))
+    if wanted not in ("benign", "malicious"):
+        raise BadSettings(f"role in --node-config is benign or malicious, not {wanted!r}")
+    return wanted == "malicious"
+
+
 def is_attacked(settings: Resolved, server_round: int) -> bool:
     """Tell whether malicious clients attack in a round: of the first r rounds floor(attack_share * r) are attacked."""
     share = Fraction(str(settings.attack_share))
@@ -143,13 +148,17 @@ def accomplices(settings: Resolved, client: int, node_config: Mapping[str, Any])
     """
     if settings.engine != "deployment":
         return tuple(sorted(settings.malicious))
-    words = [word.strip() for word in str(node_config.get("accomplices", "")).split(",") if word.strip()]
+    return tuple(
+        sorted({client, *clients_in(node_config, "accomplices", "the clients that attack together", settings)})
+    )
+
+
+def clients_in(node_config: Mapping[str, Any], key: str, meaning: str, settings: Resolved) -> tuple[int, ...]:
+    """Return the numbers of clients that a key of `--node-config` names, such as "3,7"; raises BadSettings."""
+    words = [word.strip() for word in str(node_config.get(key, "")).split(",") if word.strip()]
     if not words or not all(word.isdecimal() and int(word) < settings.num_clients for word in words):
-        raise BadSettings(
-            'an attack of a group needs accomplices="3,7" in --node-config, the clients that attack together, below '
-            f"{settings.num_clients}"
-        )
-    return tuple(sorted({client, *map(int, words)}))
+        raise BadSettings(f'this attack needs {key}="3,7" in --node-config, {meaning}, below {settings.num_clients}')
+    return tuple(sorted({int(word) for word in words}))
 
 
 def channel_folder(settings: Resolved, node_config: Mapping[str, Any], run_id: int) -> Path:
@@ -163,6 +172,6 @@ def channel_folder(settings: Resolved, node_config: Mapping[str, Any], run_id: i
             raise BadSettings("attackers that share what they saw need --output, below which they keep it")
         return Path(settings.output).expanduser() / "attackers"
     if not (folder := str(node_config.get("channel", ""))):
-        raise BadSettings('an attack that remembers earlier rounds needs channel="FOLDER" in --node-config')
+        raise BadSettings('attackers that share what they saw need channel="FOLDER" in --node-config')
     of_run = hashlib.sha256((settings.output or f"run {run_id}").encode()).hexdigest()[:16]
     return Path(folder).expanduser() / of_run

@@ -51,12 +51,12 @@ def threat_model(settings: Settings, malicious: int) -> dict[str, Any]:
     }
 
 
-def spoken(model: Mapping[str, Any], engine: str) -> str:
-    """Return a recorded threat model as one sentence."""
+def spoken(model: Mapping[str, Any], engine: str, counted: str = "clients are malicious") -> str:
+    """Return a threat model as one sentence; `counted` is what its scheme says of the clients it counts."""
     if not model["needs"]:
         text = "nobody attacks"
     else:
-        count = f"{model['malicious']} of {model['num_clients']} clients are malicious"
+        count = f"{model['malicious']} of {model['num_clients']} {counted}"
         if engine == "deployment":
             count = 'nodes with role="malicious" attack'
         knows = "; ".join(f"{name} must know {' and '.join(what)}" for name, what in model["needs"].items())

@@ -62,7 +62,7 @@ STOPS: Mapping[str, Mapping[str, Any]] = {
     "6-multitask": {**MULTITASK, "attack": "random_direct(ratio=0.0)"},
     "7-multitask-poisoned": {
         **MULTITASK,
-        "attack": "at2fl(mode='direct', gradient='duals', passes=5, iterations=30, balls=4)",
+        "attack": "at2fl(mode='direct', iterations=30)",
     },
 }
 WORDS = {

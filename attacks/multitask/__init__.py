@@ -43,6 +43,7 @@ class View:
     loss, coupling : of the federation; the relation matrix is the one it begins with.
     intercept : whether the last column is a 1, which an injected point has too.
     floor : where the federation learns its relation matrix, the floor it does it with; None where that is fixed.
+    sources : the nodes that points go into, where the attacker has no others; None where it takes which it likes.
 
     Raises ValueError where targets are no nodes or stand twice, and where the relation matrix is of other nodes.
     """
@@ -53,6 +54,7 @@ class View:
     coupling: Coupling
     intercept: bool
     floor: float | None = None
+    sources: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         m = len(self.points)
@@ -60,8 +62,9 @@ class View:
             raise ValueError(f"a relation matrix of {len(self.coupling.omega)} nodes, and points of {m}")
         if not self.targets or len(set(self.targets)) != len(self.targets):
             raise ValueError(f"an attack has at least one target, and each once: targets = {self.targets}")
-        if not all(0 <= target < m for target in self.targets):
-            raise ValueError(f"targets are nodes from 0 to {m - 1}: targets = {self.targets}")
+        for name, nodes in (("targets", self.targets), ("sources", self.sources or ())):
+            if not all(0 <= node < m for node in nodes):
+                raise ValueError(f"{name} are nodes from 0 to {m - 1}: {name} = {nodes}")
 
     @property
     def span(self) -> tuple[float, float]:
@@ -82,7 +85,8 @@ class Injection:
     ----------
     points : by source node, the points to add to its training data.
     losses : (iterations + 1,) what the attacker maximises, the targets' summed mean loss on their clean training
-        points, before the first iteration and after each; (0,) of an attack that looks at nothing.
+        points, before the first iteration and after each; (0,) of an attack that looks at nothing. Of several searches,
+        those of the best.
     best_iteration : the points are those after so many iterations, whose loss is the largest.
     """
 

@@ -53,11 +53,23 @@ class Placing:
             raise ValueError(f"{attack} needs a finite radius > 0: radius = {self.radius}")
 
     def sources(self, attack: str, view: View, generator: torch.Generator) -> list[int]:
-        """Return the nodes that points go into, as many as there are targets, ascending.
+        """Return the nodes that points go into, ascending: the attacker's own, or as many as there are targets.
 
-        Raises ValueError where an indirect attack has fewer nodes beside its targets.
+        Raises ValueError where an indirect attack has fewer nodes beside its targets, and where the attacker's own are
+        not those of the mode.
         """
         m, count = len(view.points), len(view.targets)
+        if view.sources is not None:
+            shared = set(view.sources) & set(view.targets)
+            if (self.mode == "direct" and set(view.sources) != set(view.targets)) or (
+                self.mode == "indirect" and shared
+            ):
+                raise ValueError(
+                    f"{attack} is {self.mode}, so its sources are "
+                    f"{'its targets' if self.mode == 'direct' else 'none of its targets'}: "
+                    f"sources = {view.sources}, targets = {view.targets}"
+                )
+            return sorted(set(view.sources))
         if self.mode == "direct":
             return sorted(view.targets)
         free = [node for node in range(m) if self.mode == "hybrid" or node not in view.targets]

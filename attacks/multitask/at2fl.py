@@ -8,7 +8,7 @@ derived here differ: see `gradient`, and the derivation in `attacks/multitask/_g
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Literal, get_args
@@ -40,67 +40,82 @@ def at2fl(
     ratio: float = 0.2,
     step: float = 0.3,
     radius: float | None = None,
-    iterations: int = 30,
-    gradient: Gradient = "implicit",
+    iterations: int = 60,
+    gradient: Gradient | None = None,
     unit: bool = True,
     passes: int | None = None,
     labels: Labels = "flipped",
-    start: Start = "clean",
-    balls: int = 1,
+    start: Start | Literal["both"] = "both",
+    balls: int = 4,
     twin: bool = False,
 ) -> Injection:
     """Return the points of the iteration at which the targets' loss was largest.
 
-    They begin as clean points of the source with other labels, or with `start="surface"` where `random_direct` and its
-    kin leave them, and are moved along the gradient and back into the ball: by step * radius along each point's own
-    direction with `unit`, by step * gradient without (Equation 4, where the paper has step 100). Between moves the
-    duals of all points, injected ones too, follow from where they were: for so many `passes` (Algorithm 1 has one), or
-    to the optimum, which is exact for the squared loss of up to 2,000 unknowns and else has a relative gap of 1e-3, or
-    what 100 passes leave of it.
+    They begin as clean points of the source with other labels (start "clean"), where `random_direct` and its kin leave
+    them ("surface"), or once here and once there, and are moved along the gradient and back into the ball: by step *
+    radius along each point's own direction with `unit`, by step * gradient without (Equation 4, where the paper has
+    step 100). Between moves the duals of all points, injected ones too, follow from where they were: for so many
+    `passes` (Algorithm 1 has one; None is five for the hinge), or, as None is for the squared loss, to the optimum,
+    which is exact for up to 2,000 unknowns and else has a relative gap of 1e-3, or what 100 passes leave of it.
 
     gradient: "implicit" lets duals follow each point's move, exactly for the squared loss, and for the hinge as long
-    as no point crosses the margin; "duals" holds them; "printed" is Equations 14 and 16 to the letter. `mode`,
+    as no point crosses the margin; "duals" holds them; "printed" is Equations 14 and 16 to the letter. None is
+    "implicit" for the squared loss and "duals" for the hinge, whose duals mostly rest at an end of their range. `mode`,
     `ratio`, `radius` and `labels` are those of `Placing`. The relation matrix is held in a gradient, as in the paper,
     and learnt anew after each solution where the view has a floor.
 
-    The loss has many local maxima, and points that begin far out stay there: with `balls` the search is made in so many
-    balls of growing radius, the last of them the whole, each from the same points and labels, and the result counts
-    whose loss at the optimum is the largest (nobody's but ours). `twin` is the control: every point that was found is
-    turned into a random direction, at its norm and with its label (`random_twin`).
-
+    The loss has many local maxima, and points that begin far out stay there: the search is made in so many `balls` of
+    growing radius, the last of them the whole, each from the same points and labels, and of every source the points
+    count that make the loss at the optimum the largest (nobody's but ours). With one ball and one start it is the
+    paper's. `twin` is the control: every point that was found is turned into a random direction, at its norm and with
+    its label (`random_twin`).
     Raises ValueError for options out of range, and where an indirect attack has too few nodes beside its targets.
     """
-    if gradient not in get_args(Gradient):
+    if gradient not in (None, *get_args(Gradient)):
         raise ValueError(f"at2fl has gradient out of {', '.join(get_args(Gradient))}: gradient = {gradient}")
+    starts = get_args(Start) if start == "both" else (start,)
+    if not set(starts) <= set(get_args(Start)):
+        raise ValueError(f"at2fl has start out of {', '.join(get_args(Start))}, both: start = {start}")
     if not 0 < step < math.inf or iterations < 0 or (passes is not None and passes < 1) or balls < 1:
         raise ValueError(
             "at2fl needs a finite step > 0, iterations >= 0, passes >= 1 and balls >= 1: "
             f"step = {step}, iterations = {iterations}, passes = {passes}, balls = {balls}"
         )
-    placing = Placing(mode=mode, ratio=ratio, radius=radius, labels=labels, start=start)
-    climb = partial(_climbed, view, step=step, iterations=iterations, gradient=gradient, unit=unit, passes=passes)
-    best = climb(placing, generator) if balls == 1 else _best(view, climb, placing, balls, generator)
+    if view.loss == "hinge":
+        gradient, passes = gradient or "duals", passes or 5
+    climb = partial(
+        _climbed, view, step=step, iterations=iterations, gradient=gradient or "implicit", unit=unit, passes=passes
+    )
+    state, found = generator.get_state(), []
+    for begin in starts:
+        placing = Placing(mode=mode, ratio=ratio, radius=radius, labels=labels, start=begin)
+        for ball in range(1, balls + 1):
+            generator.set_state(state)
+            found.append(climb(replace(placing, within=ball / balls), generator))
+    best = found[0] if len(found) == 1 or not found[0].points else _mixed(view, found, generator)
     return random_twin(best, view, generator) if twin else best
 
 
-def _best(
-    view: View,
-    climb: Callable[[Placing, torch.Generator], Injection],
-    placing: Placing,
-    balls: int,
-    generator: torch.Generator,
-) -> Injection:
-    """Return the best of the searches in balls of growing radius, from the same randomness."""
-    state = generator.get_state()
-    found = []
-    for ball in range(1, balls + 1):
-        generator.set_state(state)
-        found.append(climb(replace(placing, within=ball / balls), generator))
-    reached = [
-        upper(view, _lower(each.into(view.points), view.coupling, view, generator, None, None).weights)
-        for each in found
-    ]
-    return found[int(np.argmax(reached))]
+def _mixed(view: View, found: Sequence[Injection], generator: torch.Generator) -> Injection:
+    """Return the search whose loss at the optimum is the largest, with the points of others in sources that gain by it.
+
+    One look at every source and search, one after the other: where sources hardly meet, as in a direct attack, it finds
+    the best of each.
+    """
+    solved = [_lower(each.into(view.points), view.coupling, view, generator, None, None) for each in found]
+    reached = [upper(view, each.weights) for each in solved]
+    number = int(np.argmax(reached))
+    best, most, duals = found[number], reached[number], solved[number].alphas
+    for source in sorted(best.points):
+        for other in found:
+            if other.points[source] is best.points[source]:
+                continue
+            tried = replace(best, points={**best.points, source: other.points[source]})
+            same = np.array_equal(other.points[source].y, best.points[source].y)
+            solution = _lower(tried.into(view.points), view.coupling, view, generator, duals if same else None, None)
+            if (loss := upper(view, solution.weights)) > most:
+                best, most, duals = tried, loss, solution.alphas
+    return best
 
 
 def _climbed(

@@ -70,6 +70,8 @@ class Scheme:
     check : refuses what cannot work, with the data or (deployment) without them; raises ValueError.
     learn : makes the server's side of a run.
     seconds : about how long a run takes.
+    role : the name of a client's role, of the settings, its number and its `--node-config`.
+    counted : what the threat model says of the clients that `--num-malicious` counts.
     """
 
     tasks: tuple[str, ...]
@@ -81,6 +83,8 @@ class Scheme:
     check: Callable[[Resolved, bool], None]
     learn: Callable[[Resolved], Learning]
     seconds: Callable[[Resolved], float]
+    role: Callable[[Resolved, int, Mapping[str, Any]], str]
+    counted: str = "clients are malicious"
 
 
 def scheme_of(settings: Settings) -> Scheme:

@@ -14,7 +14,7 @@ from clients.local_training import evaluate
 from flower_apps import build, plugins
 from flower_apps.config import Resolved, Settings
 from flower_apps.roles import attack as attack_of
-from flower_apps.roles import defense
+from flower_apps.roles import defense, role
 from flower_apps.schemes import Scheme, known_malicious
 from flower_apps.schemes.horizontal_checks import check
 from flower_apps.schemes.timing import seconds_of_steps
@@ -106,4 +106,5 @@ SCHEME = Scheme(
     check=check,
     learn=Horizontal,
     seconds=seconds_of_steps,
+    role=lambda settings, client, node_config: role(settings, client, node_config).name,
 )

@@ -17,11 +17,11 @@ from attacks.multitask import View
 from flower_apps import plugins
 from flower_apps.config import AUTO, NONE, BadSettings, Resolved, Settings
 from flower_apps.plugins import Spec
-from flower_apps.schemes import Scheme
-from flower_apps.schemes.multitask_nodes import defenses_in, injection, load_nodes, strategy, targets
+from flower_apps.schemes import Scheme, known_malicious
+from flower_apps.schemes.multitask_nodes import defenses_in, injection, load_nodes, role, strategy, targets
 from protocol.randomness import generator
 from protocol.vector import to_tensors
-from strategies.mocha import OMEGA, W
+from strategies.mocha import OMEGA, Mocha, W
 from tasks import Defaults
 from tasks.mocha.baselines import errors
 from tasks.mocha.objective import Coupling, primal, unrelated
@@ -48,7 +48,9 @@ class Learner:
 
     @property
     def malicious(self) -> frozenset[int]:
-        """The nodes that the attack puts points into."""
+        """The nodes that the attack puts points into; in deployment those that are known by now."""
+        if self.settings.engine == "deployment":
+            return known_malicious(self.settings, self.strategy.cohort)
         return frozenset(self.injection.points)
 
     @property
@@ -56,7 +58,7 @@ class Learner:
         """Where the data are not those that the task is named after, what was left out of them, and the targets."""
         facts: dict[str, Any] = {"device": "cpu", "num_parameters": len(self.task.features) * len(self.task.nodes)}
         facts |= {"data": self.task.name, "left_out": dict(self.task.left_out)}
-        if self.settings.attack != NONE:
+        if targets(self.settings):
             facts |= {"targets": list(targets(self.settings)), "sources": sorted(self.malicious)}
         return facts
 
@@ -71,21 +73,23 @@ class Learner:
     def test(self, tensors: Mapping[str, Tensor]) -> dict[str, float | None]:
         """Return errors on test points, and the objective on training points, injected ones among them, with its gap.
 
-        Where nodes trim their points each has an objective of its own in every round, and there is no gap.
+        Where nodes trim their points each has an objective of its own in every round, and there is no gap, nor where
+        a node of a deployment has points that nobody knows.
         """
         weights, coupling = tensors[W].numpy(), self.strategy.coupling(tensors[OMEGA].numpy())
         by_node = errors(self.task.test, weights, self.task.loss)
         name = "error" if self.task.loss == "hinge" else "rmse"
+        aimed, unknown = list(targets(self.settings)), bool(self.malicious) and not self.injection.points
         above = primal(self.points, weights, coupling, self.task.loss)
         return {
             name: float(by_node.mean()),
-            f"target_{name}": float(by_node[list(targets(self.settings))].mean()) if self._attacked else None,
+            f"target_{name}": float(by_node[aimed].mean()) if aimed else None,
             "primal_objective": above,
-            "duality_gap": None if self.trimmed else above - self.strategy.dual(coupling.omega),
+            "duality_gap": None if self.trimmed or unknown else above - self.strategy.dual(coupling.omega),
         }
 
     def keep(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
-        """Write model.npz: W (d, m), Omega (m, m), and the names of nodes (m,) and features (d,); and the pictures."""
+        """Write model.npz, with the names of nodes and features and the error of each node, and the pictures."""
         from flower_apps.schemes.multitask_pictures import write_pictures
 
         part = folder / f"{MODEL}.part"
@@ -96,13 +100,10 @@ class Learner:
                 Omega=tensors[OMEGA].numpy(),
                 nodes=np.array(self.task.names),
                 features=np.array(self.task.features),
+                errors=errors(self.task.test, tensors[W].numpy(), self.task.loss),
             )
         part.replace(folder / MODEL)
         write_pictures(folder, tensors[W].numpy(), self.task.names, self.task.loss)
-
-    @property
-    def _attacked(self) -> bool:
-        return self.settings.attack != NONE
 
 
 def _defaults(settings: Settings) -> Defaults:
@@ -128,15 +129,13 @@ def _num_nodes(settings: Settings) -> int:
         return int(settings.num_clients)
     spec = plugins.parse(settings.task)
     module = importlib.import_module(plugins.find("task", spec.name).__module__)
-    known = None if spec.options.get("leave_out") else getattr(module, "NUM_NODES", None)
+    known = None if spec.options.keys() & {"leave_out", "groups"} else getattr(module, "NUM_NODES", None)
     return len(load_nodes(settings).nodes) if known is None else int(known)
 
 
 def _check(settings: Resolved, data: bool) -> None:
     loss: Loss = "hinge"
     made = strategy(settings)
-    if settings.engine == "deployment" and settings.attack != NONE:
-        raise BadSettings(f"--attack {settings.attack} is not for --engine deployment yet; it takes the other engines")
     if data:
         task = load_nodes(settings)
         loss = task.loss
@@ -144,22 +143,41 @@ def _check(settings: Resolved, data: bool) -> None:
             raise BadSettings(
                 f"--num-clients is {settings.num_clients}, and --task {settings.task} has {len(task.nodes)} nodes here"
             )
+        if round(settings.local_epochs * max(map(len, task.train))) == 0:
+            raise BadSettings(f"--local-epochs {settings.local_epochs:g} is less than a point of any node")
     for spec in defenses_in(settings, "defenses/trimming"):
         plugins.load("defense", spec)(*_made(1)[0], np.ones(2), loss)
     # Tries the defenses of the server, and whether the relation matrix goes with the lambdas.
     made.coupling(to_tensors(made.initial(2, settings.num_clients))[OMEGA].numpy())
+    _check_relations(settings, made)
     if settings.attack == NONE:
         return
     if len(attacks := plugins.parse_sum(settings.attack)) != 1:
         raise BadSettings(f"--attack takes one attack of multitask learning, not {len(attacks)} joined by +")
-    _rehearse(settings.attack, settings.num_clients, len(targets(settings)), loss)
+    if settings.engine != "deployment" and not settings.num_malicious:
+        raise BadSettings(
+            "--num-malicious 0 leaves the attack without a target; ratio=0.0 is what measures targets unattacked"
+        )
+    _rehearse(settings.attack, settings.num_clients, len(targets(settings)) or 1, loss)
+
+
+def _check_relations(settings: Resolved, made: Mocha) -> None:
+    """Refuse a defense that looks at weights where the relation matrix is held: it would never see any."""
+    first = np.array([[1.0, 2.0, 4.0], [2.0, 1.0, 3.0], [4.0, 3.0, 1.0]])
+    seen = (first, first * [1.0, 1.0, -1.0])
+    for spec in [] if made.learn_omega else defenses_in(settings, "defenses/relations"):
+        defend = plugins.load("defense", spec)
+        one, other = (defend(weights, unrelated(3), (made.lambda1, made.lambda2)) for weights in seen)
+        if not np.array_equal(one, other):
+            raise BadSettings(
+                f"--defense {spec.name} looks at the nodes' weights, so it needs a relation matrix that is learnt: "
+                "give the strategy learn_omega, such as 'mocha(learn_omega=10)'"
+            )
 
 
 @lru_cache(maxsize=256)
 def _rehearse(attack: str, num_nodes: int, num_targets: int, loss: Loss) -> None:
     """Try an attack on few made points, so that options out of range are refused before anything starts."""
-    if not num_targets:
-        return
     view = View(
         points=tuple(Points(*each) for each in _made(num_nodes)),
         targets=tuple(range(num_targets)),
@@ -222,4 +240,6 @@ SCHEME = Scheme(
     check=_check,
     learn=Learner,
     seconds=_seconds,
+    role=role,
+    counted="nodes are targets",
 )

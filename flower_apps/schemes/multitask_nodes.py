@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from defenses.acted import listening
 from flower_apps import build, plugins
 from flower_apps.config import NONE, BadSettings, Resolved, Settings
 from flower_apps.plugins import Spec
-from flower_apps.roles import channel_folder
+from flower_apps.roles import accomplices, channel_folder, clients_in, says_malicious
 from protocol.multitask import node_reply, read_node_request
 from protocol.randomness import derived_seed, generator
 from protocol.vector import to_arrays, to_tensors
@@ -27,8 +28,10 @@ from strategies.mocha import OMEGA, Mocha
 from tasks.multitask import Array, Multitask, Points
 
 DUALS = "duals"  # in a node's state
+NOTHING = Injection({}, np.empty(0))
 
 
+@lru_cache(maxsize=64)  # asked for with every message
 def load_nodes(settings: Settings) -> Multitask:
     """Return the nodes of a task; which random split into training and test, the seed says unless the spec does."""
     spec = plugins.parse(settings.task)
@@ -56,34 +59,77 @@ def strategy(settings: Resolved) -> Mocha:
     return made
 
 
+def role(settings: Resolved, node: int, node_config: Mapping[str, Any]) -> str:
+    """Return the role of a node: in deployment what it says of itself, elsewhere the attack chooses its sources."""
+    return "malicious" if settings.engine == "deployment" and says_malicious(node_config) else "benign"
+
+
 def targets(settings: Resolved) -> tuple[int, ...]:
-    """Return the nodes that the attack is aimed at: those that were named, or so many drawn by the seed."""
+    """Return the nodes that the attack is aimed at: those that were named, or so many drawn by the seed.
+
+    Nobody knows them in deployment but those who attack.
+    """
     if settings.named_malicious:
         return settings.named_malicious
     order = torch.randperm(settings.num_clients, generator=generator(settings.seed, "targets")).tolist()
     return tuple(sorted(order[: settings.num_malicious]))
 
 
+@dataclass(frozen=True)
+class Aim:
+    """What attackers have agreed on: their attack, its targets, and the nodes that they hold (None: any it likes)."""
+
+    attack: str
+    targets: tuple[int, ...]
+    sources: tuple[int, ...] | None = None
+
+
 def injection(settings: Resolved) -> Injection:
     """Return the points that the attack injects, found once: by this process, or by another one for all.
 
     The attackers are one: who finds the points leaves them in the folder that they share, out of the server's sight.
+    In deployment there are none that the server knows.
     """
     if settings.attack == NONE or not targets(settings):
-        return Injection({}, np.empty(0))
-    return _injection(settings)
+        return NOTHING
+    folder = None if settings.engine == "inline" else channel_folder(settings, {}, 0)
+    return _injection(settings, Aim(settings.attack, targets(settings)), folder)
+
+
+def injected(settings: Resolved, node: int, node_config: Mapping[str, Any], run_id: int) -> Points | None:
+    """Return the points that are injected into a node, None where there are none.
+
+    In deployment a node says itself that it is malicious, and its `--node-config` names its `accomplices`, the
+    `targets` (without them an attack is aimed at those it holds), the `channel` that they share, and maybe an `attack`.
+    """
+    if settings.engine != "deployment":
+        return injection(settings).points.get(node)
+    if not says_malicious(node_config):
+        return None
+    text = str(node_config.get("attack", settings.attack))
+    if text == NONE:
+        raise BadSettings("this node is malicious and there is no attack: name one in --node-config or in the run")
+    sources = (node,) if "accomplices" not in node_config else accomplices(settings, node, node_config)
+    aimed = sources
+    if "targets" in node_config:
+        aimed = clients_in(node_config, "targets", "the nodes whose models are to be wrong", settings)
+    found = _injection(settings, Aim(text, aimed, sources), channel_folder(settings, node_config, run_id))
+    if found.points and node not in found.points:
+        raise BadSettings(
+            f'node {node} is none of the attackers that share its channel; name all of them in accomplices="3,7"'
+        )
+    return found.points.get(node)
 
 
 @lru_cache(maxsize=2)
-def _injection(settings: Resolved) -> Injection:
-    if settings.engine == "inline":
-        return _found(settings)
-    folder = channel_folder(settings, {}, 0)
+def _injection(settings: Resolved, aim: Aim, folder: Path | None) -> Injection:
+    if folder is None:
+        return _found(settings, aim)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "injection.npz"
     with FileLock(folder / ".injection.lock"):
         if not path.exists():
-            found = _found(settings)
+            found = _found(settings, aim)
             part = path.with_suffix(".part")
             with part.open("wb") as stream:
                 arrays = {f"x{node}": each.x for node, each in found.points.items()}
@@ -95,18 +141,19 @@ def _injection(settings: Resolved) -> Injection:
         return Injection({node: Points(stored[f"x{node}"], stored[f"y{node}"]) for node in nodes}, stored["losses"])
 
 
-def _found(settings: Resolved) -> Injection:
+def _found(settings: Resolved, aim: Aim) -> Injection:
     task, made = load_nodes(settings), strategy(settings)
     omega = to_tensors(made.initial(len(task.features), len(task.nodes)))[OMEGA].numpy()
     view = View(
         points=task.train,
-        targets=targets(settings),
+        targets=aim.targets,
+        sources=aim.sources,
         loss=task.loss,
         coupling=made.coupling(omega),
         intercept=task.intercept,
         floor=made.floor if made.learn_omega else None,
     )
-    attack = plugins.load("attack", settings.attack)
+    attack = plugins.load("attack", aim.attack)
     found: Injection = attack(view, generator(settings.seed, "injection"))
     return found
 
@@ -114,9 +161,9 @@ def _found(settings: Resolved) -> Injection:
 def answer(settings: Resolved, node: int, message: Message, context: Context) -> Message:
     """Do a node's part of a round: its own points and those injected into it, its duals from `context.state`."""
     request, task = read_node_request(message), load_nodes(settings)
-    points, injected = task.nodes[node].train, injection(settings).points.get(node)
-    if injected is not None:
-        points = points.join(injected)
+    points = task.nodes[node].train
+    if (more := injected(settings, node, context.node_config, context.run_id)) is not None:
+        points = points.join(more)
     state = _State.of(context, len(request.weights))
     held = state.sums.get(request.held_round) if request.held is None else request.held
     if held is None:  # this node has lost its state, and asks for what is in its weights

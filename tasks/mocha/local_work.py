@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 
+from tasks.mocha.ascent import ascend
 from tasks.mocha.objective import conjugates, losses
 from tasks.multitask import Array, Loss, Points
 
@@ -98,32 +98,3 @@ def _order(n: int, steps: int, generator: torch.Generator) -> NDArray[np.int64]:
     """Return `steps` rows out of n, in one permutation after the other."""
     rounds = [torch.randperm(n, generator=generator).numpy() for _ in range(-(-steps // n))]
     return np.concatenate(rounds)[:steps] if rounds else np.empty(0, np.int64)
-
-
-# "reassoc" allows vector sums in the inner products.
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
-def ascend(x: Array, y: Array, alpha: Array, w: Array, curvature: float, hinge: bool, order: NDArray[np.int64]) -> None:
-    """Raise the duals of the rows in `order` one by one, in place; w follows by curvature * change * x.
-
-    The curvature is here that of the sum of duals divided by n.
-    """
-    d = w.size
-    for i in order:
-        row = x[i]
-        z = 0.0
-        square = 0.0
-        for k in range(d):
-            z += row[k] * w[k]
-            square += row[k] * row[k]
-        bend = curvature * square
-        if hinge:
-            slack = 1 - y[i] * z
-            # A point at the origin does not bend the dual: its loss is 1 whatever the weights.
-            raised = min(1.0, max(0.0, y[i] * alpha[i] + slack / bend)) if bend > 0 else 1.0
-            change = y[i] * raised - alpha[i]
-        else:
-            change = (y[i] - z - alpha[i] / 2) / (0.5 + bend)
-        if change != 0:
-            alpha[i] += change
-            for k in range(d):
-                w[k] += curvature * change * row[k]

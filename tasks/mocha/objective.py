@@ -54,7 +54,7 @@ class Coupling:
                 f"a coupling needs finite lambda1 and lambda2 >= 0: lambda1 = {self.lambda1}, lambda2 = {self.lambda2}"
             )
         smallest, largest = (float(value) for value in np.linalg.eigvalsh(self.penalty)[[0, -1]])
-        if not smallest > 1e-13 * largest:
+        if not smallest > 1e-10 * largest:
             raise ValueError(
                 "a coupling needs lambda1 * omega + lambda2 * I positive definite: its eigenvalues go from "
                 f"{smallest:g} to {largest:g}, lambda1 = {self.lambda1}, lambda2 = {self.lambda2}"

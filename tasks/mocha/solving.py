@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from scipy.linalg import block_diag, cho_factor, cho_solve
 
-from tasks.mocha.local_work import ascend, local_work
+from tasks.mocha.ascent import sweep
+from tasks.mocha.local_work import local_work
 from tasks.mocha.objective import Coupling, dual, primal, summed_duals
 from tasks.mocha.server_work import Server
 from tasks.multitask import Array, Loss, Points
@@ -75,8 +75,9 @@ def solve(
             return Solution(weights, alphas, coupling, above, below, passes)
         # The sums are made anew at each look at the gap, so rounding does not pile up.
         rows = np.ascontiguousarray(weights.T)
-        for _ in range(min(max(1, passes // 4), max_passes - passes)):
-            _sweep(x, y, ends, alpha, rows, coupling.influence, loss == "hinge", _within(ends, generator))
+        # Nor is it looked at where only the number of passes counts.
+        for _ in range(min(max(1, passes // 4) if gap > 0 else max_passes, max_passes - passes)):
+            sweep(x, y, ends, alpha, rows, coupling.influence, loss == "hinge", _within(ends, generator))
             passes += 1
 
 
@@ -165,30 +166,3 @@ def _within(ends: NDArray[np.int64], generator: torch.Generator) -> NDArray[np.i
     """Return for each node a permutation of its rows, one after the other."""
     orders = [torch.randperm(int(size), generator=generator).numpy() for size in np.diff(ends)]
     return np.concatenate(orders)
-
-
-@njit(nogil=True, cache=True)
-def _sweep(
-    x: Array,
-    y: Array,
-    ends: NDArray[np.int64],
-    alpha: Array,
-    rows: Array,
-    influence: Array,
-    hinge: bool,
-    order: NDArray[np.int64],
-) -> None:
-    """Raise every dual once, node by node, in place; `rows` (m, d) are the weights, and stay W = V K."""
-    m, d = rows.shape
-    before = np.empty(d)
-    for node in range(m):
-        part = slice(ends[node], ends[node + 1])
-        before[:] = rows[node]
-        curvature = influence[node, node]
-        ascend(x[part], y[part], alpha[part], rows[node], curvature / (part.stop - part.start), hinge, order[part])
-        for k in range(d):
-            before[k] = (rows[node, k] - before[k]) / curvature
-        for other in range(m):
-            if other != node:
-                for k in range(d):
-                    rows[other, k] += influence[other, node] * before[k]

@@ -32,7 +32,8 @@ class Preparation:
     `split` (which of the random splits) and `test_share` in (0, 1) choose the test rows, of every class of every node
     its share. `scaling`: "zscore" or "minmax" over the training rows of all nodes together, which a federation would
     learn from two sums, or two extremes, of d numbers of each node. `intercept`: a last column of ones. `leave_out`:
-    nodes with a fault are left out and named in the task; otherwise they are refused.
+    nodes with a fault are left out and named in the task; otherwise they are refused. `validation`: the test rows are
+    left aside and the same share of the training rows is tested on, which is how to choose lambda1 and lambda2.
     """
 
     split: int = 0
@@ -40,11 +41,12 @@ class Preparation:
     scaling: Scaling = "zscore"
     intercept: bool = True
     leave_out: bool = False
+    validation: bool = False
 
     def __post_init__(self) -> None:
-        if not (0 < self.test_share < 1 and self.split >= 0):
+        if not (0 < self.test_share < 1 and 0 <= self.split < 2**32):
             raise ValueError(
-                "a multitask task needs 0 < test_share < 1 and split >= 0: "
+                "a multitask task needs 0 < test_share < 1 and 0 <= split < 2**32: "
                 f"test_share = {self.test_share}, split = {self.split}"
             )
         if self.scaling not in ("zscore", "minmax", "none"):
@@ -84,7 +86,7 @@ def prepared(
         x = ((node.x[rows] - shift) / np.where(moves, scale, 1.0))[:, moves]
         return Points(np.column_stack([x, np.ones(len(x))]) if how.intercept else x, node.y[rows])
 
-    return Multitask(
+    task = Multitask(
         name=name,
         loss=loss,
         nodes=tuple(Node(node.name, part(node, ~rows), part(node, rows)) for node, rows in zip(sound, tested)),
@@ -92,6 +94,7 @@ def prepared(
         intercept=how.intercept,
         left_out=faults,
     )
+    return validation_part(task, share=how.test_share, split=how.split) if how.validation else task
 
 
 def validation_part(task: Multitask, *, share: float = 0.25, split: int = 0) -> Multitask:

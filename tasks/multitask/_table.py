@@ -32,6 +32,8 @@ def read_nodes(
     of the file, from 1, which is the header. An empty cell is NaN, which `prepared` finds. Raises ValueError with the
     file, and the line where there is one, for columns that are not there and cells that are no numbers.
     """
+    if not path.is_file():
+        raise ValueError(f"{path} is no file, expected a table of comma-separated values")
     try:
         # Without a header of its own kind, pandas refuses every row that is longer than the first line.
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, header=None)
@@ -40,6 +42,12 @@ def read_nodes(
     table = table.iloc[1:].set_axis(table.iloc[0], axis="columns").reset_index(drop=True)
     if table.columns.duplicated().any():
         raise ValueError(f"{path} has two columns called {table.columns[table.columns.duplicated()][0]}")
+    if node == target:
+        raise ValueError(f"a table needs two columns, one for the node and one for the target: both are {node}")
+    named = [feature for feature in features if feature in (node, target) or features.count(feature) > 1]
+    if named:
+        what = "is there twice" if features.count(named[0]) > 1 else "is the node or the target"
+        raise ValueError(f"features are other columns, each once: {named[0]} {what}")
     features = features or tuple(column for column in table.columns if column not in (node, target))
     if missing := [column for column in (node, target, *features) if column not in table.columns]:
         raise ValueError(f"{path} has no column {missing[0]}: it has {', '.join(map(str, table.columns[:30]))}")

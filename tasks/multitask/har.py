@@ -31,13 +31,21 @@ def har(
     scaling: Scaling = "zscore",
     intercept: bool = True,
     leave_out: bool = False,
+    validation: bool = False,
 ) -> Multitask:
     """Return the task: label 1 is sitting. Every person is in training and in test; options as in `Preparation`.
 
     Rows are counted from 1: in the table its training rows and then its test rows, in the rebuilt file its own.
     Raises MissingData where `data_dir` has neither, ValueError where what it has is malformed.
     """
-    how = Preparation(split=split, test_share=test_share, scaling=scaling, intercept=intercept, leave_out=leave_out)
+    how = Preparation(
+        split=split,
+        test_share=test_share,
+        scaling=scaling,
+        intercept=intercept,
+        leave_out=leave_out,
+        validation=validation,
+    )
     where = (
         f'unpack "{TABLE}" (features.txt, activity_labels.txt, train/, test/) from https://archive.ics.uci.edu/dataset'
         f"/240/human+activity+recognition+using+smartphones into that folder, or put {REBUILT} there, with x (N, 561), "

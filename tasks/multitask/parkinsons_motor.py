@@ -23,10 +23,18 @@ def parkinsons_motor(
     scaling: Scaling = "zscore",
     intercept: bool = True,
     leave_out: bool = False,
+    validation: bool = False,
 ) -> Multitask:
     """Return the task: motor_UPDRS from 16 features; age, sex and time of the test are not used.
 
     Options as in `Preparation`. Raises MissingData where `data_dir` has no such file, ValueError where it is malformed.
     """
-    how = Preparation(split=split, test_share=test_share, scaling=scaling, intercept=intercept, leave_out=leave_out)
+    how = Preparation(
+        split=split,
+        test_share=test_share,
+        scaling=scaling,
+        intercept=intercept,
+        leave_out=leave_out,
+        validation=validation,
+    )
     return parkinsons("parkinsons_motor", "motor_UPDRS", data_dir, how)

@@ -137,13 +137,22 @@ def test_a_split_is_one_of_many_and_always_the_same(name: str, folder: Path | No
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_validation_leaves_the_test_rows_aside(name: str, folder: Path | None) -> None:
+    task, part = function(name)(folder), function(name)(folder, validation=True)
+    for node, other in zip(task.nodes, part.nodes):
+        rows = {tuple(row) for row in node.train.x}
+        assert len(other.train) + len(other.test) == len(node.train)
+        assert all(tuple(row) in rows for row in np.concatenate([other.train.x, other.test.x]))
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_scaling_and_intercept_are_what_is_asked_for(name: str, folder: Path | None) -> None:
     plain = function(name)(folder, scaling="none", intercept=False)
     assert "intercept" not in plain.features
     boxed = np.concatenate([points.x for points in function(name)(folder, scaling="minmax", intercept=False).train])
     np.testing.assert_allclose(boxed.min(axis=0), 0, atol=1e-12)
     np.testing.assert_allclose(boxed.max(axis=0), 1, atol=1e-12)
-    with pytest.raises(ValueError, match="0 < test_share < 1 and split >= 0: test_share = 1"):
+    with pytest.raises(ValueError, match=r"0 <= split < 2\*\*32: test_share = 1"):
         function(name)(folder, test_share=1.0)
     with pytest.raises(ValueError, match='"zscore", "minmax" or "none", not \'log\''):
         function(name)(folder, scaling="log")

@@ -12,7 +12,7 @@ from tasks.mocha.objective import Coupling, primal, unrelated
 from tasks.mocha.solving import solve
 
 FLAGS = ("run", "--task", "digit_nodes(split=0)", "--strategy", "mocha(lambda1=0.01, lambda2=0.01)")
-AT2FL = "at2fl(mode='direct', gradient='duals', passes=5, iterations=10)"
+AT2FL = "at2fl(mode='direct', iterations=10, balls=1)"
 
 
 def summary(folder):
@@ -118,7 +118,14 @@ def test_defenses_run_and_say_what_they_did(thornbed, tmp_path, defense):
         ),
         (("--defense", "loss_trimming(share=1.0)"), "loss_trimming needs 0 <= share < 1: share = 1.0"),
         (("--task", "landmine"), "landmine needs its data"),
-        (("--attack", "at2fl", "--engine", "deployment", "--superlink", "x:1"), "is not for --engine deployment"),
+        (("--attack", "at2fl", "--num-malicious", "0"), "--num-malicious 0 leaves the attack without a target"),
+        (("--attack", "at2fl", "--malicious-ids", "1,1"), "--malicious-ids takes every client number once"),
+        (("--local-epochs", "0.001"), "--local-epochs 0.001 is less than a point of any node"),
+        (
+            ("--defense", "rank_relations"),
+            "rank_relations looks at the nodes' weights, so it needs a relation matrix",
+        ),
+        (("--task", "digit_nodes(groups=('01', '1'))"), "digit_nodes needs each digit in one of two groups or more"),
     ],
 )
 def test_what_cannot_be_is_one_sentence_and_code_2(thornbed, tmp_path, flags, sentence):

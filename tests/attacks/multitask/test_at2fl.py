@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from tasks.mocha.objective import Coupling, unrelated
 from tasks.mocha.solving import solve
 from tasks.multitask import Points
 
+ONE: dict[str, Any] = {"start": "clean", "balls": 1}  # one search
 RANDOM = {"direct": random_direct, "indirect": random_indirect, "hybrid": random_hybrid}
 
 
@@ -30,7 +33,7 @@ def harm(view: View, injection: Injection) -> float:
 @pytest.mark.parametrize("loss", ["hinge", "squared"])
 def test_the_loss_rises_beyond_that_of_a_random_twin(view, generator, mode, loss):
     seen = view(loss)
-    found = at2fl(seen, generator, mode=mode, iterations=15)
+    found = at2fl(seen, generator, mode=mode, iterations=15, **ONE)
     assert found.losses.shape == (16,)
     assert found.best_iteration == int(found.losses.argmax()) > 0
     assert harm(seen, found) == pytest.approx(found.losses.max(), rel=0.02)
@@ -41,12 +44,38 @@ def test_the_loss_rises_beyond_that_of_a_random_twin(view, generator, mode, loss
 @pytest.mark.parametrize("mode", ["direct", "indirect", "hybrid"])
 def test_it_begins_where_the_random_attack_of_its_kind_ends(view, mode):
     seen = view("squared", m=6)
-    started = at2fl(seen, torch.Generator().manual_seed(3), mode=mode, start="surface", iterations=0)
+    started = at2fl(seen, torch.Generator().manual_seed(3), mode=mode, iterations=0, **ONE | {"start": "surface"})
     drawn = RANDOM[mode](seen, torch.Generator().manual_seed(3))
     assert started.points.keys() == drawn.points.keys()
     for source, points in drawn.points.items():
         assert np.array_equal(points.x, started.points[source].x)
         assert np.array_equal(points.y, started.points[source].y)
+
+
+@pytest.mark.parametrize("mode", ["direct", "indirect", "hybrid"])
+@pytest.mark.parametrize("loss", ["hinge", "squared"])
+def test_of_several_searches_every_source_has_what_harms_most(view, mode, loss):
+    seen = view(loss, m=6)
+    several = at2fl(seen, torch.Generator().manual_seed(0), mode=mode, iterations=8, balls=2)
+    each = [
+        at2fl(seen, torch.Generator().manual_seed(0), mode=mode, iterations=8, balls=1, start=start)
+        for start in ("clean", "surface")
+    ]
+    assert several.points.keys() == each[0].points.keys() == each[1].points.keys()
+    # The searches in the whole ball are two of the four, and a mean loss is within what is left of the hinge's gap.
+    assert harm(seen, several) >= max(harm(seen, one) for one in each) * 0.99
+
+
+def test_an_attacker_who_holds_some_nodes_takes_these(view):
+    seen = view("squared", m=6, targets=(0, 1), sources=(3, 4, 5))
+    assert set(random_indirect(seen, torch.Generator()).points) == {3, 4, 5}
+    assert set(at2fl(seen, torch.Generator(), mode="hybrid", iterations=1).points) == {3, 4, 5}
+    with pytest.raises(ValueError, match=r"at2fl is direct, so its sources are its targets: sources = \(3, 4, 5\)"):
+        at2fl(seen, torch.Generator())
+    with pytest.raises(ValueError, match="random_indirect is indirect, so its sources are none of its targets"):
+        random_indirect(view("squared", m=6, targets=(0, 1), sources=(1, 2)), torch.Generator())
+    with pytest.raises(ValueError, match=r"sources are nodes from 0 to 3: sources = \(7,\)"):
+        view("squared", sources=(7,))
 
 
 def test_sources_are_where_the_mode_says(view):
@@ -83,11 +112,11 @@ def test_labels_are_turned_copied_or_drawn(view, generator):
 def test_a_search_begins_with_clean_points_of_its_sources_within_the_ball(view):
     seen = view("squared")
     for radius in (50.0, 1.0):
-        begun = at2fl(seen, torch.Generator().manual_seed(0), mode="indirect", radius=radius, iterations=0)
+        begun = at2fl(seen, torch.Generator().manual_seed(0), mode="indirect", radius=radius, iterations=0, **ONE)
         for source, points in begun.points.items():
             clean = into_ball(seen.points[source].x, 3, radius)
             assert all((row == clean).all(axis=1).any() for row in points.x)
-    with pytest.raises(ValueError, match="start out of clean, surface: start = far"):
+    with pytest.raises(ValueError, match="start out of clean, surface, both: start = far"):
         at2fl(seen, torch.Generator(), start="far")
 
 
@@ -114,7 +143,7 @@ def test_the_ball_shortens_what_is_longer_and_nothing_else():
 
 def test_a_step_is_a_share_of_the_radius_or_of_the_gradient(view):
     seen = view("squared")
-    kept = {"radius": 2.0, "iterations": 1, "step": 1e-3}
+    kept = {"radius": 2.0, "iterations": 1, "step": 1e-3, **ONE}
     begun = at2fl(seen, torch.Generator().manual_seed(0), **{**kept, "iterations": 0})
     unit = at2fl(seen, torch.Generator().manual_seed(0), **kept)
     plain = [
@@ -139,14 +168,15 @@ def test_unrelated_nodes_cannot_be_reached_indirectly(view, generator):
 
 @pytest.mark.parametrize("options", [{"gradient": "printed"}, {"gradient": "duals"}, {"passes": 1}])
 def test_the_papers_ways_run_and_keep_their_best(view, generator, options):
-    found = at2fl(view("hinge"), generator, iterations=8, **options)
+    found = at2fl(view("hinge"), generator, iterations=8, **ONE, **options)
     assert found.losses[found.best_iteration] == found.losses.max()
     assert np.isfinite(found.losses).all()
 
 
 def test_the_relations_are_learnt_anew_where_the_federation_does(view):
     fixed, learning = (
-        at2fl(view("squared", floor=floor), torch.Generator().manual_seed(0), iterations=3) for floor in (None, 0.1)
+        at2fl(view("squared", floor=floor), torch.Generator().manual_seed(0), iterations=3, **ONE)
+        for floor in (None, 0.1)
     )
     assert fixed.losses[0] == learning.losses[0]
     assert (fixed.losses[1:] != learning.losses[1:]).all()
@@ -157,7 +187,7 @@ def test_the_relations_are_learnt_anew_where_the_federation_does(view):
     [
         ({"mode": "both"}, "at2fl has mode out of direct, indirect, hybrid: mode = both"),
         ({"gradient": "true"}, "gradient out of implicit, duals, printed: gradient = true"),
-        ({"step": 0.0}, "step = 0.0, iterations = 30, passes = None"),
+        ({"step": 0.0}, "step = 0.0, iterations = 60, passes = None"),
         ({"iterations": -1}, "step = 0.3, iterations = -1"),
         ({"passes": 0}, "passes = 0"),
     ],
