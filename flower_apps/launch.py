@@ -58,10 +58,12 @@ def prepare(settings: Settings) -> Resolved:
 def run(settings: Resolved, out: Console, err: Console) -> None:
     """Run prepared settings, show progress on `err` and the result on `out`; raises RunFailed and Interrupted."""
     model = threat.threat_model(settings, len(settings.malicious))
-    said = threat.spoken(model, settings.engine, scheme_of(settings).counted)
+    scheme = scheme_of(settings)
+    said = threat.spoken(model, settings.engine, scheme.counted)
     out.print(said, markup=False, highlight=False, soft_wrap=True)
+    first = scheme.attack_begins if settings.attack != NONE else ""
     with progress(err) as bar:
-        task = bar.add_task(title(settings), total=settings.rounds, figures="")
+        task = bar.add_task(title(settings), total=settings.rounds, figures=first)
         with interruptible(settings):
             summary = start(
                 settings, lambda line: bar.update(task, completed=line["round"], figures=_doing(settings, line))

@@ -55,6 +55,8 @@ def spoken(model: Mapping[str, Any], engine: str, counted: str = "clients are ma
     """Return a threat model as one sentence; `counted` is what its scheme says of the clients it counts."""
     if not model["needs"]:
         text = "nobody attacks"
+        if engine == "deployment":
+            text += ", unless a node names an attack of its own"
     else:
         count = f"{model['malicious']} of {model['num_clients']} {counted}"
         if engine == "deployment":

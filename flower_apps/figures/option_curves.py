@@ -121,8 +121,11 @@ class OptionCurves:
             else:
                 axes.set_ylim(0, high)
             values = sorted(set(table[self.x]))
+            smallest = next(value for value in values if value > 0) if values[-1] > 0 else 1
             if values[0] > 0 and values[-1] / values[0] >= 8:
                 axes.set_xscale("log", base=2)
+            elif values[0] == 0 and values[-1] / smallest >= 30:
+                axes.set_xscale("symlog", linthresh=smallest)  # 0 has its place beside decades
             axes.set_xticks(values, [f"{value:g}" for value in values])
             axes.minorticks_off()
             named(axes, x=SPOKEN.get(self.x, self.x.replace("_", " ")))
@@ -130,12 +133,19 @@ class OptionCurves:
         return figure
 
     def _names(self, cells: Sequence[Resolved]) -> list[str]:
-        """Return for each cell what tells its curve from others: what `of` names, and whatever else differs."""
+        """Return for each cell what tells its curve from others: what `of` names, and whatever else differs.
+
+        What follows from the keys before it, as the number of nodes does from the task, is not named.
+        """
         apart = [self._apart(settings) for settings in cells]
         keys = dict.fromkeys(key for each in apart for key in each)
-        differing = [key for key in keys if len({each.get(key) for each in apart}) > 1]
+        telling = [self.of]
+        for key in keys:
+            before, after = ({tuple(map(each.get, named)) for each in apart} for named in (telling, [*telling, key]))
+            if len(after) > len(before):
+                telling.append(key)
         return [
-            ", ".join([each[self.of], *(f"{key} {each[key]}" for key in differing if key in each and key != self.of)])
+            ", ".join(each[key] if key in SPECS else f"{key} {each[key]}" for key in telling if key in each)
             for each in apart
         ]
 

@@ -72,6 +72,7 @@ class Scheme:
     seconds : about how long a run takes.
     role : the name of a client's role, of the settings, its number and its `--node-config`.
     counted : what the threat model says of the clients that `--num-malicious` counts.
+    attack_begins : what an attack does before the first round, where it takes its time.
     """
 
     tasks: tuple[str, ...]
@@ -85,6 +86,7 @@ class Scheme:
     seconds: Callable[[Resolved], float]
     role: Callable[[Resolved, int, Mapping[str, Any]], str]
     counted: str = "clients are malicious"
+    attack_begins: str = ""
 
 
 def scheme_of(settings: Settings) -> Scheme:

@@ -242,4 +242,5 @@ SCHEME = Scheme(
     seconds=_seconds,
     role=role,
     counted="nodes are targets",
+    attack_begins="the attack looks for its points",
 )

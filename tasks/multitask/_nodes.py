@@ -25,7 +25,7 @@ class RawNode:
     rows: NDArray[np.int64]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Preparation:
     """How rows become a task; the options of every loader, in one.
 

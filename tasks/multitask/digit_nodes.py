@@ -40,14 +40,7 @@ def digit_nodes(
         raise ValueError(
             f'digit_nodes needs each digit in one of two groups or more, such as ("01", "23456789"): {groups}'
         )
-    how = Preparation(
-        split=split,
-        test_share=test_share,
-        scaling=scaling,
-        intercept=intercept,
-        leave_out=leave_out,
-        validation=validation,
-    )
+    how = Preparation(split, test_share, scaling, intercept, leave_out, validation)
     levels, digits = load_digits(return_X_y=True)
     owner = np.empty(len(digits), dtype=np.int64)
     nodes = len(groups)

@@ -38,14 +38,7 @@ def har(
     Rows are counted from 1: in the table its training rows and then its test rows, in the rebuilt file its own.
     Raises MissingData where `data_dir` has neither, ValueError where what it has is malformed.
     """
-    how = Preparation(
-        split=split,
-        test_share=test_share,
-        scaling=scaling,
-        intercept=intercept,
-        leave_out=leave_out,
-        validation=validation,
-    )
+    how = Preparation(split, test_share, scaling, intercept, leave_out, validation)
     where = (
         f'unpack "{TABLE}" (features.txt, activity_labels.txt, train/, test/) from https://archive.ics.uci.edu/dataset'
         f"/240/human+activity+recognition+using+smartphones into that folder, or put {REBUILT} there, with x (N, 561), "

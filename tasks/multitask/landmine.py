@@ -39,14 +39,7 @@ def landmine(
 
     Raises MissingData where `data_dir` has no such file, ValueError where it is malformed.
     """
-    how = Preparation(
-        split=split,
-        test_share=test_share,
-        scaling=scaling,
-        intercept=intercept,
-        leave_out=leave_out,
-        validation=validation,
-    )
+    how = Preparation(split, test_share, scaling, intercept, leave_out, validation)
     where = (
         "put landmine.mat, the file LandmineData.mat of the multitask data sets of Xue, Liao, Carin and "
         "Krishnapuram (JMLR 2007), with the cells feature and label, into that folder"

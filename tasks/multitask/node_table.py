@@ -34,14 +34,7 @@ def node_table(
     the target is a number to predict. The other options are those of `Preparation`. Raises MissingData where there is
     no such file, ValueError with the line where it is malformed.
     """
-    how = Preparation(
-        split=split,
-        test_share=test_share,
-        scaling=scaling,
-        intercept=intercept,
-        leave_out=leave_out,
-        validation=validation,
-    )
+    how = Preparation(split, test_share, scaling, intercept, leave_out, validation)
     where = f"put a table there whose first line names a column {node}, a column {target} and the features"
     path = existing("node_table", data_dir, (file,), where)
     raw, names = read_nodes(path, node=node, target=target, features=features, positive=positive)

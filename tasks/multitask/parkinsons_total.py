@@ -29,12 +29,5 @@ def parkinsons_total(
 
     Options as in `Preparation`. Raises MissingData where `data_dir` has no such file, ValueError where it is malformed.
     """
-    how = Preparation(
-        split=split,
-        test_share=test_share,
-        scaling=scaling,
-        intercept=intercept,
-        leave_out=leave_out,
-        validation=validation,
-    )
+    how = Preparation(split, test_share, scaling, intercept, leave_out, validation)
     return parkinsons("parkinsons_total", "total_UPDRS", data_dir, how)
