@@ -16,7 +16,7 @@ from flower_apps.config import Resolved, RunFailed
 from flower_apps.figures import Drawing
 from flower_apps.finished import FinishedRun
 from flower_apps.page import named, page
-from flower_apps.schemes import multitask, scheme_of
+from flower_apps.schemes import multitask, multitask_pictures, scheme_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,4 @@ def _cosines(run: FinishedRun) -> np.ndarray:
             weights = stored["W"]
     except (OSError, ValueError, KeyError) as error:
         raise RunFailed(f"{path} cannot be read: {error}") from None
-    lengths = np.linalg.norm(weights, axis=0)
-    unit = weights / np.where(lengths > 0, lengths, 1.0)
-    return np.asarray(unit.T @ unit)
+    return multitask_pictures.cosines(weights)

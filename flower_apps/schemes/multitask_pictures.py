@@ -38,15 +38,20 @@ def write_pictures(folder: Path, weights: NDArray[np.float64], names: Sequence[s
         save(relations(weights, names), folder / RELATIONS, dpi=150)
 
 
+def cosines(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the cosine between the weights (d, m) of each two nodes, (m, m); 0 for a node whose weights are 0."""
+    lengths = np.linalg.norm(weights, axis=0)
+    unit = weights / np.where(lengths > 0, lengths, 1.0)
+    return np.asarray(unit.T @ unit, dtype=np.float64)
+
+
 def relations(weights: NDArray[np.float64], names: Sequence[str]) -> Figure:
     """Draw the cosines between the weights (d, m) of each two nodes, from -1 to 1."""
     from matplotlib.figure import Figure
 
-    lengths = np.linalg.norm(weights, axis=0)
-    unit = weights / np.where(lengths > 0, lengths, 1.0)
     figure = Figure(figsize=(5.4, 4.8), facecolor="white")
     axes = figure.subplots()
-    image = axes.imshow(unit.T @ unit, vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
+    image = axes.imshow(cosines(weights), vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
     step = -(-len(names) // 24)  # more names would write over each other
     ticks = range(0, len(names), step)
     axes.set_xticks(ticks, [names[tick] for tick in ticks], rotation=90, fontsize=7, color=INK)
