@@ -8,7 +8,7 @@ such as folders, rounds, checkpoints, engines and sweeps, knows none of them.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -73,6 +73,7 @@ class Scheme:
     role : the name of a client's role, of the settings, its number and its `--node-config`.
     counted : what the threat model says of the clients that `--num-malicious` counts.
     attack_begins : what an attack does before the first round, where it takes its time.
+    beware : sentences on metrics of a finished run that say it is not what it seems.
     """
 
     tasks: tuple[str, ...]
@@ -87,6 +88,7 @@ class Scheme:
     role: Callable[[Resolved, int, Mapping[str, Any]], str]
     counted: str = "clients are malicious"
     attack_begins: str = ""
+    beware: Callable[[Mapping[str, float | None]], Sequence[str]] = lambda metrics: ()
 
 
 def scheme_of(settings: Settings) -> Scheme:

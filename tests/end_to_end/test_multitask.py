@@ -80,6 +80,15 @@ def test_flowers_own_engine_finds_the_same(thornbed, tmp_path):
     assert summary(tmp_path / "inline")["metrics"] == summary(tmp_path / "simulation")["metrics"]
 
 
+def test_a_run_that_is_far_from_its_optimum_says_so(thornbed, tmp_path):
+    near = thornbed(*FLAGS, "--rounds", "40", "--output", tmp_path / "near")
+    far = thornbed(
+        *FLAGS, "--strategy", "mocha(lambda1=1.0, safety=0.01)", "--rounds", "3", "--output", tmp_path / "far"
+    )
+    assert "Beware" not in near.out
+    assert "Beware: the objective may be " in far.out
+
+
 @pytest.mark.parametrize(
     "defense", ["loss_trimming(share=0.1)", "distance_trimming(share=0.1)", "bounded_influence(bound=0.05)"]
 )
