@@ -94,7 +94,7 @@ class Plugin:
 
 
 def parse(text: str) -> Spec:
-    """Read one spec: a name, or a call of it with keyword arguments that are literals."""
+    """Read one spec: a name, or a call of it with keyword arguments that are literals, or words without quotes."""
     specs = parse_sum(text)
     if len(specs) != 1:
         raise BadSpec(f"{text!r} names {len(specs)} things where one is taken")
@@ -122,8 +122,13 @@ def _specs(node: ast.expr) -> list[Spec]:
         names = [str(keyword.arg) for keyword in node.keywords]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise BadSpec(f"{node.func.id} is given {twice[0]} twice")
-        return [Spec(node.func.id, {str(kw.arg): ast.literal_eval(kw.value) for kw in node.keywords})]
+        return [Spec(node.func.id, {str(kw.arg): _value(kw.value) for kw in node.keywords})]
     raise ValueError("neither a name nor a call")
+
+
+def _value(node: ast.expr) -> Any:
+    """Return a literal; a word is taken as a text, because quotes within quotes are what shells make hard."""
+    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
 
 
 def available(kind: str) -> dict[str, str]:

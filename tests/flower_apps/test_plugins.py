@@ -17,6 +17,7 @@ def test_specs_are_names_with_literal_options():
     assert parse("krum").options == {}
     assert parse("krum( num_byzantine = 4 )").options == {"num_byzantine": 4}
     assert parse("x(a=-1, b=(1, 'two'), c=None)").options == {"a": -1, "b": (1, "two"), "c": None}
+    assert str(parse("at2fl(mode=direct)")) == "at2fl(mode='direct')"
     assert [spec.name for spec in parse_sum("edge_case(target=9) + scaling() + collude")] == [
         "edge_case",
         "scaling",
@@ -32,7 +33,8 @@ def test_specs_are_names_with_literal_options():
         "krum(",
         "krum(4)",
         "krum(**{'f': 1})",
-        "krum(f=g)",
+        "krum(f=g())",
+        "krum(f=(g, h))",
         "krum(f=open('x'))",
         "a.b(c=1)",
         "__import__('os').system('true')",
