@@ -32,6 +32,7 @@ Array = NDArray[np.float64]
 Relations = Callable[[Array, Array, tuple[float, float]], Array]
 """A defense of `defenses.relations`: weights (d, m), omega (m, m) and the lambdas to the relation matrix to use."""
 W, OMEGA = "W", "Omega"
+FLOOR = 0.1
 
 
 class Mocha(ServerTested):
@@ -69,7 +70,7 @@ class Mocha(ServerTested):
         lambda1: float = 0.001,
         lambda2: float = 0.001,
         learn_omega: int = 0,
-        floor: float = 0.1,
+        floor: float = FLOOR,
         safety: float | None = None,
         stragglers: float = 0.0,
     ) -> None:
@@ -81,8 +82,14 @@ class Mocha(ServerTested):
                 "mocha needs learn_omega >= 0, 0 < floor <= 1 and 0 <= stragglers <= 1: "
                 f"learn_omega = {learn_omega}, floor = {floor}, stragglers = {stragglers}"
             )
-        if lambda2 == 0 and not learn_omega:
-            raise ValueError(f"mocha needs lambda2 > 0 while omega is I - (1/m) 1 1^T, which is singular: {lambda2 = }")
+        if lambda2 == 0:
+            raise ValueError(
+                f"mocha needs lambda2 > 0, as it begins with I - (1/m) 1 1^T, which is singular: {lambda2 = }"
+            )
+        if learn_omega and lambda1 == 0:
+            raise ValueError("mocha learns a relation matrix for lambda1 > 0: lambda1 = 0.0 leaves every node alone")
+        if floor != FLOOR and not learn_omega:
+            raise ValueError(f"mocha has a floor for a relation matrix that is learnt, learn_omega=10: floor = {floor}")
         if safety is not None and not 0 < safety < math.inf:
             raise ValueError(f"mocha needs a finite safety > 0: safety = {safety}")
         self.cohort, self.min_replies, self.seed, self.passes, self.relations = (
@@ -165,7 +172,7 @@ class Mocha(ServerTested):
                 conjugates[node], rounds[node] = reply.conjugate, server_round
         self.memory = {"v": torch.from_numpy(server.v), "conjugates": conjugates, "rounds": rounds}
         account.defense = {**self._figures, **of_clients(reply.metrics for reply in accepted.values())}
-        account.train_loss = mean_finite(reply.loss for reply in accepted.values())
+        account.train_loss = mean_finite(reply.loss for reply in accepted.values() if reply.v is not None)
         account.seconds_aggregation = time.perf_counter() - started
         metrics = MetricRecord({"replies": len(accepted), "dropped": len(account.dropped)})
         return _arrays(server.weights, server.coupling.omega), metrics

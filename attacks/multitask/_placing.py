@@ -22,9 +22,9 @@ USUAL = 0.95
 class Placing:
     """What every attack of this folder has as options.
 
-    `mode`: see `Mode`. `ratio` >= 0: of each source, this share of its clean points, rounded up, is injected; 0 is the
-    control, the same targets and nothing injected. `radius`: of the ball for the features, around the origin; None is
-    the norm that 19 of 20 of the source's clean points do not exceed, so that injected ones are not outliers (the
+    `mode`: see `Mode`. `ratio` in [0, 10]: in each source, this share of its clean points, rounded up, is injected; 0
+    is the control, the same targets and nothing injected. `radius`: of the ball for the features, around the origin; None
+    is the norm that 19 of 20 of the source's clean points do not exceed, so that injected ones are not outliers (the
     longest clean point may be one). `labels`: those of as many clean points of the source, drawn at random: turned over
     ("flipped"; a number is mirrored at the middle of the range of all nodes), as they are ("copied"), or "random",
     which are 1 or -1, or numbers drawn uniformly from the range of all nodes. `start`: the features are those of the
@@ -47,10 +47,10 @@ class Placing:
             raise ValueError(f"{attack} has labels out of {', '.join(get_args(Labels))}: labels = {self.labels}")
         if self.start not in get_args(Start):
             raise ValueError(f"{attack} has start out of {', '.join(get_args(Start))}: start = {self.start}")
-        if not 0 <= self.ratio < math.inf:
-            raise ValueError(f"{attack} needs a finite ratio >= 0: ratio = {self.ratio}")
-        if self.radius is not None and not 0 < self.radius < math.inf:
-            raise ValueError(f"{attack} needs a finite radius > 0: radius = {self.radius}")
+        if not 0 <= self.ratio <= 10:
+            raise ValueError(f"{attack} needs 0 <= ratio <= 10: ratio = {self.ratio}")
+        if self.radius is not None and not 0 < self.radius < 1e100:
+            raise ValueError(f"{attack} needs 0 < radius < 1e100: radius = {self.radius}")
 
     def sources(self, attack: str, view: View, generator: torch.Generator) -> list[int]:
         """Return the nodes that points go into, ascending: the attacker's own, or as many as there are targets.

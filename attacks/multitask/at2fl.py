@@ -30,6 +30,8 @@ NEEDS = frozenset({Knowledge.OWN_DATA, Knowledge.TARGET_DATA, Knowledge.NODES_DA
 Gradient = Literal["implicit", "duals", "printed"]
 LINEAR_SYSTEM = 2000
 """Up to so many unknowns the squared loss is solved as one linear system, not by passes."""
+LEARNT = 5
+"""How often relations are learnt from what was solved with the last ones, where searches are compared."""
 
 
 def at2fl(
@@ -102,7 +104,7 @@ def _mixed(view: View, found: Sequence[Injection], generator: torch.Generator) -
     One look at every source and search, one after the other: where sources hardly meet, as in a direct attack, it finds
     the best of each.
     """
-    solved = [_lower(each.into(view.points), view.coupling, view, generator, None, None) for each in found]
+    solved = [_settled(each.into(view.points), view, generator, None) for each in found]
     reached = [upper(view, each.weights) for each in solved]
     number = int(np.argmax(reached))
     best, most, duals = found[number], reached[number], solved[number].alphas
@@ -112,10 +114,26 @@ def _mixed(view: View, found: Sequence[Injection], generator: torch.Generator) -
                 continue
             tried = replace(best, points={**best.points, source: other.points[source]})
             same = np.array_equal(other.points[source].y, best.points[source].y)
-            solution = _lower(tried.into(view.points), view.coupling, view, generator, duals if same else None, None)
+            solution = _settled(tried.into(view.points), view, generator, duals if same else None)
             if (loss := upper(view, solution.weights)) > most:
                 best, most, duals = tried, loss, solution.alphas
     return best
+
+
+def _settled(
+    points: Sequence[Points], view: View, generator: torch.Generator, duals: Sequence[Array] | None
+) -> Solution:
+    """Return the optimum, where relations are learnt after they were so a few times."""
+    solution = _lower(points, view.coupling, view, generator, duals, None)
+    if view.floor is not None:
+        for _ in range(LEARNT):
+            coupling = _learnt(view, solution.weights, view.floor)
+            solution = _lower(points, coupling, view, generator, solution.alphas, None)
+    return solution
+
+
+def _learnt(view: View, weights: Array, floor: float) -> Coupling:
+    return Coupling(learnt_omega(weights, floor=floor), view.coupling.lambda1, view.coupling.lambda2)
 
 
 def _climbed(
@@ -162,7 +180,7 @@ def _climbed(
         }
         before = mine
         if view.floor is not None:
-            coupling = Coupling(learnt_omega(solution.weights, floor=view.floor), coupling.lambda1, coupling.lambda2)
+            coupling = _learnt(view, solution.weights, view.floor)
     return replace(best, losses=np.array(losses))
 
 

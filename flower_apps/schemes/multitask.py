@@ -61,6 +61,8 @@ class Learner:
         facts |= {"data": self.task.name, "left_out": dict(self.task.left_out)}
         if targets(self.settings):
             facts |= {"targets": list(targets(self.settings)), "sources": sorted(self.malicious)}
+            # What the attacker maximised, by iteration of its search.
+            facts |= {"attack_losses": self.injection.losses.tolist()}
         return facts
 
     def layout(self) -> Mapping[str, Tensor]:
@@ -130,7 +132,7 @@ def _num_nodes(settings: Settings) -> int:
         return int(settings.num_clients)
     spec = plugins.parse(settings.task)
     module = importlib.import_module(plugins.find("task", spec.name).__module__)
-    known = None if spec.options.keys() & {"leave_out", "groups"} else getattr(module, "NUM_NODES", None)
+    known = None if spec.options.keys() & {"leave_out", "groups", "pooled"} else getattr(module, "NUM_NODES", None)
     return len(load_nodes(settings).nodes) if known is None else int(known)
 
 

@@ -28,6 +28,8 @@ from strategies.mocha import OMEGA, Mocha
 from tasks.multitask import Array, Multitask, Points
 
 DUALS = "duals"  # in a node's state
+ANEW = 10
+"""Times its passes that a node makes which has lost its duals: new ones are to be as good as those in its weights."""
 NOTHING = Injection({}, np.empty(0))
 
 
@@ -134,11 +136,12 @@ def _injection(settings: Resolved, aim: Aim, folder: Path | None) -> Injection:
             with part.open("wb") as stream:
                 arrays = {f"x{node}": each.x for node, each in found.points.items()}
                 arrays |= {f"y{node}": each.y for node, each in found.points.items()}
-                np.savez(stream, allow_pickle=False, losses=found.losses, **arrays)
+                np.savez(stream, allow_pickle=False, losses=found.losses, best_iteration=found.best_iteration, **arrays)
             part.replace(path)
     with np.load(path, allow_pickle=False) as stored:
         nodes = sorted(int(name[1:]) for name in stored if name.startswith("x"))
-        return Injection({node: Points(stored[f"x{node}"], stored[f"y{node}"]) for node in nodes}, stored["losses"])
+        points = {node: Points(stored[f"x{node}"], stored[f"y{node}"]) for node in nodes}
+        return Injection(points, stored["losses"], int(stored["best_iteration"]))
 
 
 def _found(settings: Resolved, aim: Aim) -> Injection:
@@ -176,7 +179,7 @@ def answer(settings: Resolved, node: int, message: Message, context: Context) ->
             request.curvature,
             task.loss,
             generator(settings.seed, "train", request.server_round, node),
-            passes=request.passes,
+            passes=request.passes * (ANEW if state.alpha is None and held.any() else 1),
             held=held,
             trimmings=[plugins.load("defense", spec) for spec in defenses_in(settings, "defenses/trimming")],
         )

@@ -34,6 +34,7 @@ class Preparation:
     learn from two sums, or two extremes, of d numbers of each node. `intercept`: a last column of ones. `leave_out`:
     nodes with a fault are left out and named in the task; otherwise they are refused. `validation`: the test rows are
     left aside and the same share of the training rows is tested on, which is how to choose lambda1 and lambda2.
+    `pooled`: one node has the points of all, so one model is learnt for all: the baseline that nodes are compared with.
     """
 
     split: int = 0
@@ -42,6 +43,7 @@ class Preparation:
     intercept: bool = True
     leave_out: bool = False
     validation: bool = False
+    pooled: bool = False
 
     def __post_init__(self) -> None:
         if not (0 < self.test_share < 1 and 0 <= self.split < 2**32):
@@ -62,7 +64,7 @@ def prepared(
     how: Preparation,
 ) -> Multitask:
     """Return the task. `source` is the file, for sentences; raises ValueError with the node and row of a fault."""
-    faults = {node.name: fault for node in raw if (fault := _fault(node, loss, features))}
+    faults = {node.name: fault for node in raw if (fault := _fault(node, loss, features, how.validation))}
     if faults and not how.leave_out:
         first = next(iter(faults.values()))
         more = f" ({len(faults)} nodes have faults; leave_out=True goes on without them)"
@@ -94,7 +96,9 @@ def prepared(
         intercept=how.intercept,
         left_out=faults,
     )
-    return validation_part(task, share=how.test_share, split=how.split) if how.validation else task
+    if how.validation:
+        task = validation_part(task, share=how.test_share, split=how.split)
+    return pooled(task) if how.pooled else task
 
 
 def validation_part(task: Multitask, *, share: float = 0.25, split: int = 0) -> Multitask:
@@ -110,7 +114,16 @@ def validation_part(task: Multitask, *, share: float = 0.25, split: int = 0) -> 
     return replace(task, nodes=tuple(nodes))
 
 
-def _fault(node: RawNode, loss: Loss, features: Sequence[str]) -> str:
+def pooled(task: Multitask) -> Multitask:
+    """Return the task with one node that has the points of all nodes, to train on and to be tested on."""
+    train, test = (
+        Points(np.concatenate([each.x for each in parts]), np.concatenate([each.y for each in parts]))
+        for parts in (task.train, task.test)
+    )
+    return replace(task, nodes=(Node("all", train, test),))
+
+
+def _fault(node: RawNode, loss: Loss, features: Sequence[str], validation: bool) -> str:
     """Return what makes a node unusable, as a sentence with its rows, or nothing."""
     where = f"row {node.rows[0]}" if len(node.rows) == 1 else f"rows {node.rows.min()} to {node.rows.max()}"
     missing = ~np.isfinite(np.column_stack([node.x, node.y]))
@@ -122,7 +135,7 @@ def _fault(node: RawNode, loss: Loss, features: Sequence[str]) -> str:
     classes = np.unique(node.y)
     if loss == "hinge" and len(classes) < 2:
         return f"node {node.name} ({where}) has one class only, {classes[0]:g}, and needs both"
-    least = 2 if loss == "squared" else 3
+    least = (2 if loss == "squared" else 3) + validation
     if len(node.y) < least:
         return f"node {node.name} ({where}) has {len(node.y)} points, and needs at least {least}"
     if (node.x == node.x[0]).all():

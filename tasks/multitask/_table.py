@@ -39,9 +39,16 @@ def read_nodes(
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, header=None)
     except (ValueError, UnicodeDecodeError, pd.errors.ParserError) as error:
         raise ValueError(f"{path} cannot be read as a table of comma-separated values: {error}") from error
-    table = table.iloc[1:].set_axis(table.iloc[0], axis="columns").reset_index(drop=True)
+    table = (
+        table.iloc[1:]
+        .set_axis(table.iloc[0].str.strip(), axis="columns")
+        .set_axis(np.arange(2, len(table) + 1), axis="index")
+    )
+    table = table[(table != "").any(axis="columns")]  # a line without a word is no row
     if table.columns.duplicated().any():
         raise ValueError(f"{path} has two columns called {table.columns[table.columns.duplicated()][0]}")
+    if (table.columns == "").any():
+        raise ValueError(f"{path} has a column without a name: {', '.join(map(str, table.columns[:30]))}")
     if node == target:
         raise ValueError(f"a table needs two columns, one for the node and one for the target: both are {node}")
     named = [feature for feature in features if feature in (node, target) or features.count(feature) > 1]
@@ -53,17 +60,18 @@ def read_nodes(
         raise ValueError(f"{path} has no column {missing[0]}: it has {', '.join(map(str, table.columns[:30]))}")
     if table.empty or not features:
         raise ValueError(f"{path} has {len(table)} rows and {len(features)} features, expected at least 1 of each")
-    lines = np.arange(2, len(table) + 2)
+    lines = table.index.to_numpy()
     names = table[node].str.strip()
     if (names == "").any():
         raise ValueError(f"{path}, line {lines[(names == '').to_numpy().argmax()]}: {node} is empty")
+    answers = table[target].str.strip()
+    if positive is not None and not (answers == positive).any():
+        raise ValueError(f"{path}: no {target} is {positive!r}; there are {', '.join(map(repr, answers.unique()[:5]))}")
     x = np.column_stack([_numbers(path, table[feature], lines) for feature in features])
     y = (
         _numbers(path, table[target], lines)
         if positive is None
-        else np.where(
-            table[target].str.strip() == "", np.nan, np.where(table[target].str.strip() == positive, 1.0, -1.0)
-        )
+        else np.where(answers == "", np.nan, np.where(answers == positive, 1.0, -1.0))
     )
     return grouped(names.tolist(), x, y, lines), features
 

@@ -28,6 +28,7 @@ def digit_nodes(
     intercept: bool = True,
     leave_out: bool = False,
     validation: bool = False,
+    pooled: bool = False,
 ) -> Multitask:
     """Return the task: a node has label 1 for images of its digits, -1 for others, and 64 grey levels as features.
 
@@ -40,7 +41,7 @@ def digit_nodes(
         raise ValueError(
             f'digit_nodes needs each digit in one of two groups or more, such as ("01", "23456789"): {groups}'
         )
-    how = Preparation(split, test_share, scaling, intercept, leave_out, validation)
+    how = Preparation(split, test_share, scaling, intercept, leave_out, validation, pooled)
     levels, digits = load_digits(return_X_y=True)
     owner = np.empty(len(digits), dtype=np.int64)
     nodes = len(groups)

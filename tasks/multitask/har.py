@@ -32,13 +32,14 @@ def har(
     intercept: bool = True,
     leave_out: bool = False,
     validation: bool = False,
+    pooled: bool = False,
 ) -> Multitask:
     """Return the task: label 1 is sitting. Every person is in training and in test; options as in `Preparation`.
 
     Rows are counted from 1: in the table its training rows and then its test rows, in the rebuilt file its own.
     Raises MissingData where `data_dir` has neither, ValueError where what it has is malformed.
     """
-    how = Preparation(split, test_share, scaling, intercept, leave_out, validation)
+    how = Preparation(split, test_share, scaling, intercept, leave_out, validation, pooled)
     where = (
         f'unpack "{TABLE}" (features.txt, activity_labels.txt, train/, test/) from https://archive.ics.uci.edu/dataset'
         f"/240/human+activity+recognition+using+smartphones into that folder, or put {REBUILT} there, with x (N, 561), "

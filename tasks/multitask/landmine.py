@@ -34,12 +34,13 @@ def landmine(
     intercept: bool = True,
     leave_out: bool = False,
     validation: bool = False,
+    pooled: bool = False,
 ) -> Multitask:
     """Return the task: label 1 is a mine. Rows are counted from 1 within their node; options as in `Preparation`.
 
     Raises MissingData where `data_dir` has no such file, ValueError where it is malformed.
     """
-    how = Preparation(split, test_share, scaling, intercept, leave_out, validation)
+    how = Preparation(split, test_share, scaling, intercept, leave_out, validation, pooled)
     where = (
         "put landmine.mat, the file LandmineData.mat of the multitask data sets of Xue, Liao, Carin and "
         "Krishnapuram (JMLR 2007), with the cells feature and label, into that folder"

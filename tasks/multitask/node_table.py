@@ -26,6 +26,7 @@ def node_table(
     intercept: bool = True,
     leave_out: bool = False,
     validation: bool = False,
+    pooled: bool = False,
 ) -> Multitask:
     """Return the task of a table in `data_dir` whose first line names its columns.
 
@@ -34,7 +35,7 @@ def node_table(
     the target is a number to predict. The other options are those of `Preparation`. Raises MissingData where there is
     no such file, ValueError with the line where it is malformed.
     """
-    how = Preparation(split, test_share, scaling, intercept, leave_out, validation)
+    how = Preparation(split, test_share, scaling, intercept, leave_out, validation, pooled)
     where = f"put a table there whose first line names a column {node}, a column {target} and the features"
     path = existing("node_table", data_dir, (file,), where)
     raw, names = read_nodes(path, node=node, target=target, features=features, positive=positive)

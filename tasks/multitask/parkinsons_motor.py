@@ -24,10 +24,11 @@ def parkinsons_motor(
     intercept: bool = True,
     leave_out: bool = False,
     validation: bool = False,
+    pooled: bool = False,
 ) -> Multitask:
     """Return the task: motor_UPDRS from 16 features; age, sex and time of the test are not used.
 
     Options as in `Preparation`. Raises MissingData where `data_dir` has no such file, ValueError where it is malformed.
     """
-    how = Preparation(split, test_share, scaling, intercept, leave_out, validation)
+    how = Preparation(split, test_share, scaling, intercept, leave_out, validation, pooled)
     return parkinsons("parkinsons_motor", "motor_UPDRS", data_dir, how)

@@ -24,10 +24,11 @@ def parkinsons_total(
     intercept: bool = True,
     leave_out: bool = False,
     validation: bool = False,
+    pooled: bool = False,
 ) -> Multitask:
     """Return the task: total_UPDRS from 16 features; age, sex and time of the test are not used.
 
     Options as in `Preparation`. Raises MissingData where `data_dir` has no such file, ValueError where it is malformed.
     """
-    how = Preparation(split, test_share, scaling, intercept, leave_out, validation)
+    how = Preparation(split, test_share, scaling, intercept, leave_out, validation, pooled)
     return parkinsons("parkinsons_total", "total_UPDRS", data_dir, how)

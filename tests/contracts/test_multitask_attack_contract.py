@@ -103,8 +103,8 @@ def test_the_same_generator_gives_the_same_points_and_input_is_left_alone(name: 
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"ratio": -0.1}, "finite ratio >= 0: ratio = -0.1"),
-        ({"radius": -1.0}, "finite radius > 0: radius = -1.0"),
+        ({"ratio": -0.1}, "0 <= ratio <= 10: ratio = -0.1"),
+        ({"radius": -1.0}, "0 < radius < 1e100: radius = -1.0"),
         ({"labels": "wrong"}, "labels out of flipped, copied, random: labels = wrong"),
     ],
 )

@@ -146,6 +146,14 @@ def test_validation_leaves_the_test_rows_aside(name: str, folder: Path | None) -
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_pooled_is_one_node_with_the_points_of_all(name: str, folder: Path | None) -> None:
+    task, pooled = function(name)(folder), function(name)(folder, pooled=True)
+    [node] = pooled.nodes
+    assert np.array_equal(node.train.x, np.concatenate([each.x for each in task.train]))
+    assert np.array_equal(node.test.y, np.concatenate([each.y for each in task.test]))
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_scaling_and_intercept_are_what_is_asked_for(name: str, folder: Path | None) -> None:
     plain = function(name)(folder, scaling="none", intercept=False)
     assert "intercept" not in plain.features

@@ -66,7 +66,8 @@ def test_an_attack_hurts_its_targets_more_than_its_control_and_a_resumed_run_kno
     assert [line["round"] for line in told] == list(range(81))
     # The nodes of the new process have lost their duals, ask what is in their weights, and go on from there.
     assert told[21]["primal_objective"] == pytest.approx(told[20]["primal_objective"], rel=1e-9)
-    assert max(line["primal_objective"] for line in told[21:]) <= 1.2 * told[20]["primal_objective"]
+    assert max(line["primal_objective"] for line in told[21:]) <= 1.05 * told[20]["primal_objective"]
+    assert told[21]["train_loss"] is None
     assert told[80]["duality_gap"] < told[20]["duality_gap"]
 
 

@@ -232,7 +232,9 @@ def test_relations_are_learnt_and_defenses_have_the_last_word():
     ("options", "sentence"),
     [
         ({"lambda1": -1.0}, "finite lambda1 and lambda2 >= 0"),
-        ({"lambda2": 0.0}, "lambda2 > 0 while omega"),
+        ({"lambda2": 0.0}, "lambda2 > 0, as it begins with I"),
+        ({"lambda1": 0.0, "learn_omega": 2}, "for lambda1 > 0: lambda1 = 0.0 leaves every node alone"),
+        ({"floor": 0.5}, "a relation matrix that is learnt, learn_omega=10: floor = 0.5"),
         ({"learn_omega": -1}, "learn_omega = -1"),
         ({"stragglers": 1.5}, "stragglers = 1.5"),
         ({"floor": 0.0}, "floor = 0.0"),

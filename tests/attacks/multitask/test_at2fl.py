@@ -16,7 +16,8 @@ from attacks.multitask.random_direct import random_direct
 from attacks.multitask.random_hybrid import random_hybrid
 from attacks.multitask.random_indirect import random_indirect
 from tasks.mocha.objective import Coupling, unrelated
-from tasks.mocha.solving import solve
+from tasks.mocha.server_work import learnt_omega
+from tasks.mocha.solving import solve, solve_squared
 from tasks.multitask import Points
 
 ONE: dict[str, Any] = {"start": "clean", "balls": 1}  # one search
@@ -64,6 +65,23 @@ def test_of_several_searches_every_source_has_what_harms_most(view, mode, loss):
     assert several.points.keys() == each[0].points.keys() == each[1].points.keys()
     # The searches in the whole ball are two of the four, and a mean loss is within what is left of the hinge's gap.
     assert harm(seen, several) >= max(harm(seen, one) for one in each) * 0.99
+
+
+@pytest.mark.parametrize("mode", ["indirect", "hybrid"])
+def test_searches_are_compared_with_relations_as_they_are_learnt(view, mode):
+    seen = view("squared", m=6, floor=0.1, coupling=Coupling(unrelated(6), 0.3, 0.05))
+    options = {"mode": mode, "iterations": 8, "balls": 1}
+    several = at2fl(seen, torch.Generator().manual_seed(0), **options)
+    each = [at2fl(seen, torch.Generator().manual_seed(0), start=start, **options) for start in ("clean", "surface")]
+
+    def settled(injection: Injection) -> float:
+        points = injection.into(seen.points)
+        solution = solve_squared(points, seen.coupling)
+        for _ in range(20):
+            solution = solve_squared(points, Coupling(learnt_omega(solution.weights, floor=0.1), 0.3, 0.05))
+        return upper(seen, solution.weights)
+
+    assert settled(several) >= max(map(settled, each)) * 0.99
 
 
 def test_an_attacker_who_holds_some_nodes_takes_these(view):
