@@ -23,8 +23,8 @@ class Placing:
     """What every attack of this folder has as options.
 
     `mode`: see `Mode`. `ratio` in [0, 10]: in each source, this share of its clean points, rounded up, is injected; 0
-    is the control, the same targets and nothing injected. `radius`: of the ball for the features, around the origin; None
-    is the norm that 19 of 20 of the source's clean points do not exceed, so that injected ones are not outliers (the
+    is the control, the same targets and nothing injected. `radius`: of the ball for the features, around the origin;
+    None is the norm that 19 of 20 of the source's clean points do not exceed, so that none of them is an outlier (the
     longest clean point may be one). `labels`: those of as many clean points of the source, drawn at random: turned over
     ("flipped"; a number is mirrored at the middle of the range of all nodes), as they are ("copied"), or "random",
     which are 1 or -1, or numbers drawn uniformly from the range of all nodes. `start`: the features are those of the
