@@ -44,16 +44,18 @@ def plain_numpy(points: Sequence[Points], coupling: Coupling, loss: Loss, gap: f
         for _ in range(max(1, passes // 4)):
             orders = [torch.randperm(len(each), generator=generator).numpy() for each in points]
             for node, each in enumerate(points):
+                w = weights[:, node].copy()
                 for i in orders[node]:
                     row, y, alpha = each.x[i], each.y[i], alphas[node][i]
-                    z = row @ weights[:, node]
+                    z = row @ w
                     bend = influence[node, node] / len(each) * (row @ row)
                     if loss == "hinge":
                         change = y * min(1.0, max(0.0, y * alpha + (1 - y * z) / bend)) - alpha
                     else:
                         change = (y - z - alpha / 2) / (0.5 + bend)
                     alphas[node][i] += change
-                    weights += np.outer(row * (change / len(each)), influence[node])
+                    w += row * (change / len(each) * influence[node, node])
+                weights += np.outer((w - weights[:, node]) / influence[node, node], influence[node])
             passes += 1
         weights = coupling.weights(summed_duals(points, alphas))
 

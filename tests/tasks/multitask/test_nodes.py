@@ -84,11 +84,50 @@ def test_a_node_with_one_class_is_named(tmp_path):
         ("node,target,a,a", "x,1,2,3", "has two columns called a"),
         ("node,target,a,b", "x,1,2,3,4", "Expected 4 fields in line 2, saw 5"),
         ("node,target", "x,1", "has 1 rows and 0 features"),
+        ("node,target,a,", "x,1,2,3", "has a column without a name"),
     ],
 )
 def test_a_table_that_is_wrong_is_refused_with_the_line(tmp_path, header, row, sentence):
     with pytest.raises(ValueError, match=sentence):
         node_table(write(tmp_path, row, header=header))
+
+
+def test_blanks_of_a_table_are_no_words_and_lines_are_counted_all_the_same(tmp_path):
+    plain = node_table(write(tmp_path, *GOOD))
+    spaced = node_table(write(tmp_path, GOOD[0], "", *GOOD[1:], "", header="node, target, a ,b"))
+    assert spaced.features == plain.features
+    assert np.array_equal(spaced.nodes[0].train.x, plain.nodes[0].train.x)
+    with pytest.raises(ValueError, match="line 4: a is 'two'"):
+        node_table(write(tmp_path, GOOD[0], "", "x,1,two,3"))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"positive": "yes"}, "no target is 'yes'; there are '1', '2', '3', '4'"),
+        ({"target": "node"}, "one for the node and one for the target: both are node"),
+        ({"features": ("a", "target")}, "features are other columns, each once: target is the node or the target"),
+        ({"features": ("a", "a")}, "features are other columns, each once: a is there twice"),
+        ({"file": "."}, "is no file, expected a table"),
+    ],
+)
+def test_columns_that_are_not_there_are_refused(tmp_path, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        node_table(write(tmp_path, *GOOD), **options)
+
+
+def test_validation_needs_points_for_three_parts(tmp_path):
+    rows = ("x,1,0,5", "x,2,2,6", "y,7,4,5", "y,8,6,9", "y,9,1,1")
+    assert len(node_table(write(tmp_path, *rows)).nodes) == 2
+    with pytest.raises(ValueError, match=r"node x \(rows 2 to 3\) has 2 points, and needs at least 3"):
+        node_table(tmp_path, validation=True)
+
+
+def test_digits_come_in_groups(tmp_path):
+    task = digit_nodes(None, groups=("01234", "56789"))
+    assert task.names == ("01234", "56789")
+    assert sum(len(node.train) + len(node.test) for node in task.nodes) == 1797
+    assert all(0.4 < (node.train.y == 1).mean() < 0.6 for node in task.nodes)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00\x00", b'a,b\n"' + b"x" * 100])
