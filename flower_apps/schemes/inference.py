@@ -106,7 +106,7 @@ class Inference:
         told = {name: found[name] for name in (CLEAN, ATTACKED, "moved_clean", "moved_attacked") if name in found}
         part = folder / f"{ANSWERS}.part"
         with part.open("wb") as stream:
-            np.savez(stream, labels=self.labels.numpy(), **told)
+            np.savez(stream, allow_pickle=False, labels=self.labels.numpy(), **told)
         part.replace(folder / ANSWERS)
         write_pictures(folder, told, self.settings)
 
