@@ -26,7 +26,7 @@ from protocol.inference import EmbedRequest, embed_message, read_embed_reply
 from protocol.randomness import generator
 from protocol.vector import to_arrays, to_tensors
 from strategies._cohort import Cohort
-from strategies._fusion_centre import Answers, FusionCentre
+from strategies._fusion_centre import FusionCentre
 from strategies._rounds import RoundAccount, RunStopped, Sent, ServerTested
 
 TRAINING, FIRST_ATTACKED = 1, 3  # rounds
@@ -155,7 +155,7 @@ class CollaborativeInference(ServerTested):
                 else:
                     observed = torch.zeros(agents, dtype=torch.bool)
                     observed[list(accepted)] = True
-                    self._keep(server_round, embeddings, self._answers(server_round, embeddings, observed))
+                    self._answer(server_round, embeddings, observed)
             except ValueError as error:
                 raise RunStopped(f"round {server_round} cannot be answered: {error}") from error
         # Embeddings that nobody purifies leave nothing to tell but what was not finite.
@@ -172,17 +172,14 @@ class CollaborativeInference(ServerTested):
             self.bottleneck,
         )
 
-    def _answers(self, server_round: int, embeddings: Tensor, observed: Tensor) -> Answers:
-        centre = self._given()[0]
+    def _answer(self, server_round: int, embeddings: Tensor, observed: Tensor) -> None:
+        centre, name = self._given()[0], CLEAN if server_round < FIRST_ATTACKED else ATTACKED
+        if name == CLEAN and HONEST in centre.defense.told:
+            self.memory[HONEST] = embeddings
         model = centre.load(to_tensors(self._arrays))
         source = generator(self.seed, "answer", server_round)
-        return centre.answer(model, embeddings, observed, self.memory.get(HONEST), source)
-
-    def _keep(self, server_round: int, embeddings: Tensor, answers: Answers) -> None:
-        name = CLEAN if server_round < FIRST_ATTACKED else ATTACKED
-        self.memory = {**self.memory, name: answers.labels, f"moved/{name}": answers.moved}
-        if name == CLEAN and HONEST in self._given()[0].defense.told:
-            self.memory[HONEST] = embeddings
+        found = centre.answer(model, embeddings, observed, self.memory.get(HONEST), source)
+        self.memory = {**self.memory, name: found.labels, f"moved/{name}": found.moved}
 
     def _given(self) -> tuple[FusionCentre, Asked]:
         if self.centre is None or self.asked is None:
