@@ -23,8 +23,9 @@ from flower_apps.resolving import resolve
 from flower_apps.roles import accomplices, channel_folder, is_attacked
 from flower_apps.roles import role as role_of
 from flower_apps.schemes import scheme_of
+from flower_apps.schemes.inference_agents import answer as answer_query
 from flower_apps.schemes.multitask_nodes import answer
-from protocol.actions import IDENTIFY, TRAIN_MOCHA
+from protocol.actions import IDENTIFY, QUERY_EMBED, TRAIN_MOCHA
 from protocol.messages import Identity, evaluate_reply, identify_reply, read_request, train_reply
 from protocol.randomness import generator
 from protocol.vector import Layout, to_arrays, to_tensors
@@ -78,6 +79,12 @@ def train_model(message: Message, context: Context) -> Message:
 def improve_duals(message: Message, context: Context) -> Message:
     """Do a node's part of a round of multitask learning."""
     return answer(_settings(context), _client(context), message, context)
+
+
+@app.query(QUERY_EMBED.removeprefix("query."))
+def embed_rows(message: Message, context: Context) -> Message:
+    """Do an agent's part of a round of collaborative inference."""
+    return answer_query(_settings(context), _client(context), message)
 
 
 @app.evaluate()

@@ -73,6 +73,8 @@ METRICS: Mapping[str, Metric] = {
     # Collaborative inference.
     "clean_accuracy": Metric(words="clean accuracy", rate=True, short="clean"),
     "robust_accuracy": Metric(words="robust accuracy", rate=True, short="robust"),
+    "majority_share": Metric(words="majority share", rate=True, column=False),
+    "explained_variance": Metric(words="explained variance", column=False),
     # Inversion.
     "psnr": Metric(words="PSNR", unit="dB", form="{:.2f}"),
     "ssim": Metric(words="SSIM"),

@@ -5,6 +5,7 @@
 
 from strategies._cohort import AnyNodes, Cohort, NumberedClients
 from strategies._rounds import RoundAccount, RunStopped
+from strategies.collaborative_inference import CollaborativeInference
 from strategies.fedavg import FedAvg
 from strategies.invariant_aggregation import InvariantAggregation
 from strategies.mocha import Mocha
@@ -14,6 +15,7 @@ from strategies.wrappers.resumed import Resumed
 __all__ = [
     "AnyNodes",
     "Cohort",
+    "CollaborativeInference",
     "Curious",
     "FedAvg",
     "InvariantAggregation",
