@@ -8,6 +8,7 @@ from strategies._rounds import RoundAccount, RunStopped
 from strategies.fedavg import FedAvg
 from strategies.invariant_aggregation import InvariantAggregation
 from strategies.mocha import Mocha
+from strategies.split_nn import SplitNN
 from strategies.wrappers.curious import Curious, Sighting
 from strategies.wrappers.resumed import Resumed
 
@@ -23,4 +24,5 @@ __all__ = [
     "RoundAccount",
     "RunStopped",
     "Sighting",
+    "SplitNN",
 ]
