@@ -71,7 +71,7 @@ METRICS: Mapping[str, Metric] = {
     "untriggered_rate": Metric(words="untriggered rate", rate=True),
     "replaced_rate": Metric(words="replaced rate", rate=True),
     "label_inference_accuracy": Metric(words="label inference accuracy", rate=True),
-    "inferred_samples": Metric(words="inferred samples", form="{:.0f}"),
+    "inferred_samples": Metric(words="inferred samples", form="{:.6g}"),
     "gradient_perturbation": Metric(words="gradient perturbation", form="{:.3g}"),
     "connectivity": Metric(words="connectivity", form="{:.3g}"),
     # Collaborative inference.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from logging import INFO, WARNING
 
 import torch
@@ -41,9 +41,10 @@ from protocol.split import (
 )
 from protocol.threads import one_thread
 from protocol.vector import to_arrays, to_tensors
-from strategies._cohort import Cohort, Member
+from strategies._cohort import Cohort
 from strategies._rounds import RoundAccount, RunStopped, checked
 from strategies._split_course import Course, Figures, measured
+from strategies._split_round import SplitRound
 from tasks.split.kept_state import MODEL, OPTIMIZER
 from tasks.split.order import batches
 from tasks.split.parties import gathered
@@ -108,7 +109,7 @@ class SplitNN(Strategy):
         self.losses: list[float] = []
         self.figures: dict[str, float | None] = {}
         self._aligned: set[int] = set()
-        self._round = _Round(0, ())
+        self._round = SplitRound(0, ())
 
     def initial(self) -> ArrayRecord:
         """Return the top model with its first weights."""
@@ -120,7 +121,7 @@ class SplitNN(Strategy):
         """Make all steps of the round but the last, and return the messages of that one."""
         weights = {f"{MODEL}{name}": tensor for name, tensor in to_tensors(arrays).items()}
         self.top.restore({**weights, **self.memory})
-        self._round = _Round(server_round, self.cohort.draw(server_round, grid))
+        self._round = SplitRound(server_round, self.cohort.draw(server_round, grid))
         self._align(config, grid)
         *others, last = batches(
             len(self.course.train.ids),
@@ -272,53 +273,3 @@ class SplitNN(Strategy):
         now.back = {party: done.gradients[:, party] for party in accepted}
         now.learned(done, figures)
         now.seconds_aggregation += time.perf_counter() - started
-
-
-class _Round:
-    """What has happened in a round so far."""
-
-    def __init__(self, server_round: int, members: Iterable[Member]) -> None:
-        self.server_round, self.members = server_round, tuple(members)
-        self.rows = self.attacked = self.probe = torch.zeros(0, dtype=torch.int64)
-        self.losses: list[float] = []
-        self.back: Mapping[int, Tensor] = {}
-        self.missed: dict[int, int] = {}
-        self.seconds_training = self.seconds_aggregation = self.sent_at = 0.0
-        self._reasons: dict[int, str] = {}
-        self._samples: list[int] = []
-        self._acted: dict[str, list[float]] = {}
-
-    def asks(self, rows: Tensor) -> None:
-        """Note what is asked now."""
-        self.rows, self.sent_at = rows, time.perf_counter()
-
-    def refuse(self, reasons: Mapping[int, str]) -> None:
-        """Count who did not answer; why is told the first time in a round."""
-        for client, reason in reasons.items():
-            if client not in self._reasons:
-                log(WARNING, "Client %s is left out of a step of round %s: %s", client, self.server_round, reason)
-                self._reasons[client] = reason
-            self.missed[client] = self.missed.get(client, 0) + 1
-
-    def learned(self, done: TopStep, figures: Mapping[str, object]) -> None:
-        """Note what came of a step, and what the guard did in it."""
-        self.losses.append(done.loss)
-        self._samples.append(len(self.rows))
-        for name, value in figures.items():
-            if isinstance(value, int | float):
-                self._acted.setdefault(name, []).append(float(value))
-
-    def account(self) -> RoundAccount:
-        """Return the account: of every client that missed a step the first reason and the number of steps."""
-        loss = sum(loss * count for loss, count in zip(self.losses, self._samples)) / sum(self._samples)
-        return RoundAccount(
-            sampled=[member.client for member in self.members],
-            dropped=[
-                {"client": client, "reason": self._reasons[client], "steps": steps}
-                for client, steps in sorted(self.missed.items())
-            ],
-            defense={name: sum(values) / len(values) for name, values in sorted(self._acted.items())},
-            train_loss=loss,
-            seconds_training=self.seconds_training,
-            seconds_aggregation=self.seconds_aggregation,
-        )
