@@ -30,7 +30,7 @@ from tests.conftest import read_lines
 STRATEGY, MODEL = "split_nn(embedding_size=8, hidden=16, top_learning_rate=0.01)", "patch_cnn(width=4)"
 FLAGS = ("run", "--strategy", STRATEGY, "--model", MODEL, "--learning-rate", "0.01")
 SMALL = (*FLAGS, "--task", "digits(num_train=300)", "--num-clients", "4", "--batch-size", "100")
-ATTACK = "cooperative_backdoor(size=(3, 3), num_known=60, epochs=5, steps=10, confidence=0.5)"
+ATTACK = "cooperative_backdoor(size=(3, 3), num_known=120, epochs=40, steps=10, confidence=0.1)"
 
 
 def summary(folder):
@@ -156,9 +156,11 @@ def test_an_attack_is_measured_beside_its_controls_and_leaves_pictures(thornbed,
     assert len(read_lines(folder)) == 4
 
 
-@pytest.mark.parametrize("attack", ["badvfl(size=(3, 3))", "villain(warm_up=1.0, swapping=1.0)"])
+@pytest.mark.parametrize(
+    "attack", ["badvfl(size=(3, 3), num_known=60)", "villain(warm_up=1.0, swapping=1.0, num_known=60)"]
+)
 def test_attacks_that_watch_agree_later_and_go_on_where_they_stopped(thornbed, tmp_path, attack):
-    flags = (*SMALL, "--attack", attack.replace(")", ", num_known=60)"), "--num-malicious", "2")
+    flags = (*SMALL, "--attack", attack, "--num-malicious", "2")
     for name, rounds in (("whole", (5,)), ("parts", (2, 5))):
         for number, last in enumerate(rounds):
             resume = ("--resume",) if number else ()
@@ -174,7 +176,7 @@ def test_attacks_that_watch_agree_later_and_go_on_where_they_stopped(thornbed, t
 def test_flowers_own_engine_finds_the_same(thornbed, tmp_path):
     flags = (*SMALL, "--rounds", "2", "--attack", ATTACK, "--num-malicious", "2", "--seed", "1")
     for engine in ("inline", "simulation"):
-        said = thornbed(*flags, "--engine", engine, "--output", tmp_path / engine)
+        said = thornbed(*flags, "--engine", engine, "--node-timeout", "300", "--output", tmp_path / engine)
         assert said.code == 0, said.err
     one, other = (summary(tmp_path / engine)["metrics"] for engine in ("inline", "simulation"))
     assert one == pytest.approx(other, abs=1e-6)

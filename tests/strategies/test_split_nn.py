@@ -167,10 +167,9 @@ def test_the_account_has_of_each_the_first_reason_and_the_number_of_steps() -> N
     strategy = split_nn()
     run(Parties(away), strategy, 1)
     assert strategy.account is not None
-    assert (
-        strategy.account.dropped == [{"client": 1, "reason": "error 200: RuntimeError: away", "steps": 2}]
-        or strategy.account.dropped[0]["steps"] == 2
-    )
+    [drop] = strategy.account.dropped
+    assert (drop["client"], drop["steps"]) == (1, 2)
+    assert str(drop["reason"]).endswith("away")
     assert strategy.account.sampled == [0, 1, 2]
     assert strategy.account.train_loss == pytest.approx(sum(strategy.losses) / 5)
     assert 0 <= strategy.figures["clean_data_accuracy"] <= 1
@@ -226,8 +225,8 @@ def test_the_top_model_goes_on_from_its_arrays_and_memory() -> None:
     result = first.start(grid, first.initial(), num_rounds=2)
     second.memory = first.memory
     losses: list[float] = []
+    arrays = result.arrays
     for server_round in (3, 4):
-        arrays = result.arrays if server_round == 3 else arrays
         replies = grid.send_and_receive(second.configure_train(server_round, arrays, ConfigRecord(), grid))
         arrays, _ = second.aggregate_train(server_round, replies)
         grid.send_and_receive(second.configure_evaluate(server_round, arrays, ConfigRecord(), grid))
