@@ -109,6 +109,20 @@ def test_the_losses_are_those_of_the_joint_network_in_one_place(engine, tmp_path
     assert built.figures["clean_data_accuracy"] > 0.15
 
 
+@pytest.mark.parametrize(
+    "attack", [ATTACK, "badvfl(size=(3, 3), num_known=60)", "villain(warm_up=1.0, swapping=1.0, num_known=60)"]
+)
+def test_adversaries_whose_state_travels_do_what_those_that_live_on_do(attack, tmp_path):
+    found = []
+    for engine in ("inline", "simulation"):
+        settings = made(rounds=4, attack=attack, num_malicious=2, engine=engine, output=str(tmp_path / engine))
+        losses, built = trace(settings)
+        found.append((losses, built.figures))
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-6)
+    assert found[0][1] == pytest.approx(found[1][1], abs=1e-6)
+    assert found[0][1]["gradient_perturbation"] > 0
+
+
 def test_a_step_is_one_message_and_colluding_adds_none(tmp_path, monkeypatch):
     monkeypatch.setattr(CooperativeAdversary, "hears", lambda *given: pytest.fail("it read the server's gradients"))
     monkeypatch.setattr(CooperativeAdversary, "learns", lambda *given: pytest.fail("it read the server's gradients"))
