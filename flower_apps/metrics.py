@@ -68,8 +68,12 @@ METRICS: Mapping[str, Metric] = {
     "duality_gap": Metric(words="duality gap", form="{:.2e}"),
     # Vertical.
     "clean_data_accuracy": Metric(words="clean data accuracy", rate=True, short="acc"),
+    "untriggered_rate": Metric(words="untriggered rate", rate=True),
+    "replaced_rate": Metric(words="replaced rate", rate=True),
     "label_inference_accuracy": Metric(words="label inference accuracy", rate=True),
+    "inferred_samples": Metric(words="inferred samples", form="{:.6g}"),
     "gradient_perturbation": Metric(words="gradient perturbation", form="{:.3g}"),
+    "connectivity": Metric(words="connectivity", form="{:.3g}"),
     # Collaborative inference.
     "clean_accuracy": Metric(words="clean accuracy", rate=True, short="clean"),
     "robust_accuracy": Metric(words="robust accuracy", rate=True, short="robust"),

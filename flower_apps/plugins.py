@@ -38,6 +38,7 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
         "attacks/update",
         "attacks/multitask",
         "attacks/inference",
+        "attacks/vertical",
     ),
     "curious": ("attacks/inversion",),
     "defense": (
@@ -45,6 +46,7 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
         "defenses/hardening",
         "defenses/trimming",
         "defenses/relations",
+        "defenses/vertical",
         "defenses/purification",
         "defenses/inference",
     ),

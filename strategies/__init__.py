@@ -9,6 +9,7 @@ from strategies.collaborative_inference import CollaborativeInference
 from strategies.fedavg import FedAvg
 from strategies.invariant_aggregation import InvariantAggregation
 from strategies.mocha import Mocha
+from strategies.split_nn import SplitNN
 from strategies.wrappers.curious import Curious, Sighting
 from strategies.wrappers.resumed import Resumed
 
@@ -25,4 +26,5 @@ __all__ = [
     "RoundAccount",
     "RunStopped",
     "Sighting",
+    "SplitNN",
 ]
