@@ -40,7 +40,9 @@ class RelationMatrices:
 
         first = [run for run in runs if run.settings.seed == runs[0].settings.seed]
         rows = []
-        figure, [panels] = page([[run.name for run in first]], panel=(3.0, 3.0))
+        tasks = [run.settings.task for run in first]
+        titles = tasks if len(set(tasks)) == len(tasks) else [run.name for run in first]
+        figure, [panels] = page([titles], panel=(3.0, 3.0))
         for axes, run in zip(panels, first, strict=True):
             cosines = _cosines(run)
             axes.imshow(cosines, vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
