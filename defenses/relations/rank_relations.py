@@ -12,7 +12,6 @@ from scipy.stats import rankdata
 
 from defenses.acted import acted
 from defenses.relations import Floats, checked
-from tasks.mocha.server_work import related_by
 
 
 def rank_relations(weights: Floats, omega: Floats, lambdas: tuple[float, float], *, floor: float = 0.1) -> Floats:
@@ -36,6 +35,10 @@ def rank_relations(weights: Floats, omega: Floats, lambdas: tuple[float, float],
     unit = ranks / np.where(lengths > 0, lengths, 1.0)
     related = unit.T @ unit
     np.fill_diagonal(related, 1.0)
-    learnt, floored = related_by(related, floor=floor)
-    acted(floored_share=floored)
-    return learnt
+    squares, vectors = np.linalg.eigh(related)
+    roots = np.sqrt(np.maximum(squares, 0.0))
+    low = floor / len(roots)
+    shares = np.maximum(roots / roots.sum(), low)
+    acted(floored_share=float((roots / roots.sum() < low).mean()))
+    learnt = (vectors * (shares.sum() / shares)) @ vectors.T
+    return np.asarray((learnt + learnt.T) / 2, dtype=np.float64)

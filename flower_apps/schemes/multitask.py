@@ -132,7 +132,9 @@ def _num_nodes(settings: Settings) -> int:
         return int(settings.num_clients)
     spec = plugins.parse(settings.task)
     module = importlib.import_module(plugins.find("task", spec.name).__module__)
-    known = None if spec.options.keys() & {"leave_out", "groups", "pooled"} else getattr(module, "NUM_NODES", None)
+    if spec.options.get("pooled"):
+        return 1
+    known = None if spec.options.keys() & {"leave_out", "groups"} else getattr(module, "NUM_NODES", None)
     return len(load_nodes(settings).nodes) if known is None else int(known)
 
 

@@ -83,19 +83,10 @@ def learnt_omega(weights: Array, *, floor: float) -> Array:
     """
     if not 0 < floor <= 1:
         raise ValueError(f"a learnt relation matrix needs 0 < floor <= 1: floor = {floor}")
-    if not weights.any():
-        raise ValueError("a relation matrix cannot be learnt from weights that are 0: learn it after the first round")
-    return related_by(weights.T @ weights, floor=floor)[0]
-
-
-def related_by(products: Array, *, floor: float) -> tuple[Array, float]:
-    """Return Omega as `learnt_omega` has it, for any products (m, m) of nodes in place of W^T W.
-
-    They are symmetric, positive semidefinite and not 0. Beside it: the share of eigenvalues that were raised.
-    """
-    squares, vectors = np.linalg.eigh(products)
+    squares, vectors = np.linalg.eigh(weights.T @ weights)
     roots = np.sqrt(np.maximum(squares, 0.0))
-    found, least = roots / roots.sum(), floor / len(roots)
-    shares = np.maximum(found, least)
+    if not roots.sum() > 0:
+        raise ValueError("a relation matrix cannot be learnt from weights that are 0: learn it after the first round")
+    shares = np.maximum(roots / roots.sum(), floor / len(roots))
     omega: Array = (vectors * (shares.sum() / shares)) @ vectors.T
-    return (omega + omega.T) / 2, float((found < least).mean())
+    return (omega + omega.T) / 2
