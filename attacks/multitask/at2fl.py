@@ -30,6 +30,10 @@ NEEDS = frozenset({Knowledge.OWN_DATA, Knowledge.TARGET_DATA, Knowledge.NODES_DA
 Gradient = Literal["implicit", "duals", "printed"]
 LINEAR_SYSTEM = 2000
 """Up to so many unknowns the squared loss is solved as one linear system, not by passes."""
+CLOSE = 1e-3
+"""The relative gap to which other problems are solved,"""
+COMPARED = 3e-3
+"""and that to which searches are compared: closer, no source of landmine or har was taken from another search."""
 LEARNT = 5
 """How often relations are learnt from what was solved with the last ones, where searches are compared."""
 
@@ -109,12 +113,13 @@ def _mixed(view: View, found: Sequence[Injection], generator: torch.Generator) -
     number = int(np.argmax(reached))
     best, most, duals = found[number], reached[number], solved[number].alphas
     for source in sorted(best.points):
-        for other in found:
+        for other, alone in zip(found, solved):
             if other.points[source] is best.points[source]:
                 continue
             tried = replace(best, points={**best.points, source: other.points[source]})
-            same = np.array_equal(other.points[source].y, best.points[source].y)
-            solution = _settled(tried.into(view.points), view, generator, duals if same else None)
+            # Where nodes hardly meet, the source's duals are those it has in the other search: a start close by.
+            near = [alone.alphas[node] if node == source else duals[node] for node in range(len(duals))]
+            solution = _settled(tried.into(view.points), view, generator, near)
             if (loss := upper(view, solution.weights)) > most:
                 best, most, duals = tried, loss, solution.alphas
     return best
@@ -124,11 +129,11 @@ def _settled(
     points: Sequence[Points], view: View, generator: torch.Generator, duals: Sequence[Array] | None
 ) -> Solution:
     """Return the optimum, where relations are learnt after they were so a few times."""
-    solution = _lower(points, view.coupling, view, generator, duals, None)
+    solution = _lower(points, view.coupling, view, generator, duals, None, COMPARED)
     if view.floor is not None:
         for _ in range(LEARNT):
             coupling = _learnt(view, solution.weights, view.floor)
-            solution = _lower(points, coupling, view, generator, solution.alphas, None)
+            solution = _lower(points, coupling, view, generator, solution.alphas, None, COMPARED)
     return solution
 
 
@@ -191,13 +196,14 @@ def _lower(
     generator: torch.Generator,
     duals: Sequence[Array] | None,
     passes: int | None,
+    gap: float = CLOSE,
 ) -> Solution:
     """Return what the federation would learn from the points, from the duals where it stood."""
     if passes is not None:
         return solve(points, coupling, view.loss, generator, gap=0.0, max_passes=passes, start=duals)
     if view.loss == "squared" and len(points) * points[0].x.shape[1] <= LINEAR_SYSTEM:
         return solve_squared(points, coupling)
-    return solve(points, coupling, view.loss, generator, gap=1e-3, max_passes=100, start=duals)
+    return solve(points, coupling, view.loss, generator, gap=gap, max_passes=100, start=duals)
 
 
 def _moves(

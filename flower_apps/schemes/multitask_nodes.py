@@ -66,6 +66,7 @@ def role(settings: Resolved, node: int, node_config: Mapping[str, Any]) -> str:
     return "malicious" if settings.engine == "deployment" and says_malicious(node_config) else "benign"
 
 
+@lru_cache(maxsize=64)  # asked for with every message
 def targets(settings: Resolved) -> tuple[int, ...]:
     """Return the nodes that the attack is aimed at: those that were named, or so many drawn by the seed.
 

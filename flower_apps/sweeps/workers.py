@@ -90,12 +90,15 @@ def _run_cells(connection: Connection, threads: int, log: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the sweep, which ends its workers itself
     signal.signal(signal.SIGTERM, _interrupted)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
+    import scipy.linalg  # noqa: F401  SciPy has a BLAS of its own, which can be held once it is loaded
     import torch
+    from threadpoolctl import threadpool_limits
 
     from flower_apps import launch
     from flower_apps.config import BadSettings, Resolved, RunFailed
 
     torch.set_num_threads(threads)
+    threadpool_limits(threads)  # two workers with a thread each per core take ten times as long to factor a matrix
     while True:
         try:
             settings = Resolved(**connection.recv())

@@ -114,16 +114,23 @@ def primal(points: Sequence[Points], weights: Array, coupling: Coupling, loss: L
     return float(np.sum(means)) + coupling.price(weights)
 
 
-def dual(points: Sequence[Points], alphas: Sequence[Array], coupling: Coupling, loss: Loss) -> float:
-    """Return D(a), a lower bound of F: alphas are one array (n_l,) for each of the m nodes."""
+def dual(
+    points: Sequence[Points], alphas: Sequence[Array], coupling: Coupling, loss: Loss, weights: Array | None = None
+) -> float:
+    """Return D(a), a lower bound of F: alphas are one array (n_l,) for each of the m nodes.
+
+    `weights`: W(a), where they are known; that takes most of the time.
+    """
+    if weights is None:
+        weights = coupling.weights(summed_duals(points, alphas))
     means = [conjugates(loss, alpha, each.y).mean() for each, alpha in zip(points, alphas, strict=True)]
-    return -float(np.sum(means)) - coupling.price(coupling.weights(summed_duals(points, alphas)))
+    return -float(np.sum(means)) - coupling.price(weights)
 
 
 def duality_gap(points: Sequence[Points], alphas: Sequence[Array], coupling: Coupling, loss: Loss) -> float:
     """Return F(W(a)) - D(a) >= 0: how far F(W(a)) is above the smallest F at the most."""
     weights = coupling.weights(summed_duals(points, alphas))
-    return primal(points, weights, coupling, loss) - dual(points, alphas, coupling, loss)
+    return primal(points, weights, coupling, loss) - dual(points, alphas, coupling, loss, weights)
 
 
 def unrelated(num_nodes: int) -> Array:

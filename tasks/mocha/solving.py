@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.linalg import block_diag, cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve
 
 from tasks.mocha.ascent import sweep
 from tasks.mocha.local_work import local_work
@@ -22,18 +23,28 @@ from tasks.multitask import Array, Loss, Points
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """Weights (d, m), the duals (n_l,) of each node, the coupling they belong to, and F and D there.
+    """The duals (n_l,) of each node and the weights (d, m) that follow, with the objective they belong to.
 
     `factors` are those of `curvature_factors`, where the solution came from them: the next system costs nothing then.
     """
 
+    points: Sequence[Points]
+    coupling: Coupling
+    loss: Loss
     weights: Array
     alphas: tuple[Array, ...]
-    coupling: Coupling
-    primal: float
-    dual: float
     passes: int
     factors: tuple[Array, bool] | None = None
+
+    @cached_property
+    def primal(self) -> float:
+        """F at the weights."""
+        return primal(self.points, self.weights, self.coupling, self.loss)
+
+    @cached_property
+    def dual(self) -> float:
+        """D at the duals."""
+        return dual(self.points, self.alphas, self.coupling, self.loss, self.weights)
 
     @property
     def gap(self) -> float:
@@ -69,13 +80,12 @@ def solve(
     passes = 0
     while True:
         alphas = tuple(np.split(alpha, ends[1:-1]))
-        weights = coupling.weights(summed_duals(points, alphas))
-        above, below = primal(points, weights, coupling, loss), dual(points, alphas, coupling, loss)
-        if above - below <= gap * above or passes >= max_passes:
-            return Solution(weights, alphas, coupling, above, below, passes)
+        found = Solution(points, coupling, loss, coupling.weights(summed_duals(points, alphas)), alphas, passes)
+        # Nobody looks at the gap where only the number of passes counts: it takes longer than a pass.
+        if passes >= max_passes or (gap > 0 and found.gap <= gap * found.primal):
+            return found
         # The sums are made anew at each look at the gap, so rounding does not pile up.
-        rows = np.ascontiguousarray(weights.T)
-        # Nor is it looked at where only the number of passes counts.
+        rows = np.ascontiguousarray(found.weights.T)
         for _ in range(min(max(1, passes // 4) if gap > 0 else max_passes, max_passes - passes)):
             sweep(x, y, ends, alpha, rows, coupling.influence, loss == "hinge", _within(ends, generator))
             passes += 1
@@ -90,11 +100,7 @@ def solve_squared(points: Sequence[Points], coupling: Coupling, *, max_size: int
     right = np.concatenate([2 * each.x.T @ each.y / len(each) for each in points])
     weights = np.ascontiguousarray(cho_solve(factors, right).reshape(len(points), -1).T)
     alphas = tuple(2 * (each.y - each.x @ weights[:, node]) for node, each in enumerate(points))
-    above, below = (
-        primal(points, weights, coupling, "squared"),
-        dual(points, alphas, coupling, "squared"),
-    )
-    return Solution(weights, alphas, coupling, above, below, 0, factors)
+    return Solution(points, coupling, "squared", weights, alphas, 0, factors)
 
 
 def curvature_factors(points: Sequence[Points], coupling: Coupling, *, max_size: int = 5000) -> tuple[Array, bool]:
@@ -104,8 +110,13 @@ def curvature_factors(points: Sequence[Points], coupling: Coupling, *, max_size:
         raise ValueError(f"a relation matrix of {len(coupling.omega)} nodes needs as many nodes: there are {m}")
     if m * d > max_size:
         raise ValueError(f"the linear system of {m} nodes and {d} features has {m * d} unknowns: at most {max_size}")
-    curved = block_diag(*(2 * each.x.T @ each.x / len(each) for each in points))
-    factors: tuple[Array, bool] = cho_factor(curved + 2 * np.kron(coupling.penalty, np.eye(d)))
+    curved = np.zeros((m, d, m, d))
+    for feature in range(d):
+        curved[:, feature, :, feature] = 2 * coupling.penalty
+    for node, each in enumerate(points):
+        curved[node, :, node] += 2 * each.x.T @ each.x / len(each)
+    # It is symmetric: transposed it lies as LAPACK wants it, and is not copied.
+    factors: tuple[Array, bool] = cho_factor(curved.reshape(m * d, m * d).T, overwrite_a=True, check_finite=False)
     return factors
 
 
@@ -159,7 +170,7 @@ def federate(
 
 def _values(points: Sequence[Points], alphas: Sequence[Array], coupling: Coupling, loss: Loss) -> tuple[float, float]:
     weights = coupling.weights(summed_duals(points, alphas))
-    return primal(points, weights, coupling, loss), dual(points, alphas, coupling, loss)
+    return primal(points, weights, coupling, loss), dual(points, alphas, coupling, loss, weights)
 
 
 def _within(ends: NDArray[np.int64], generator: torch.Generator) -> NDArray[np.int64]:
