@@ -2,8 +2,8 @@
 
 The keys are those of `thornbed run`, so one value is fixed and a list is swept. Tables hold what is no setting: `about`
 (title, source, data, minutes, figure), `scale.NAME` (settings that replace those above them: a small and a full size),
-`block` (settings, with scales of their own, for one part of the cells: every block is a product by itself), and
-`published` (numbers of a paper, to be put beside ours). A file of figures that need no cells, without any setting, has
+`block` (settings, with scales of their own, for one part of the cells: every block is a product by itself, and one with
+`only` is left out at other scales), and `published` (numbers of a paper, to be put beside ours). A file of figures that need no cells, without any setting, has
 none.
 """
 
@@ -96,12 +96,21 @@ def read_plan(path: Path, *, scale: str | None = None, overrides: Mapping[str, A
     content = _toml(path)
     about, published, blocks = _tables(path, content)
     top = _Block.of(path, content)
+    if top.only is not None:
+        raise BadSettings(f"{path}: only is for a block, not for the whole file")
     parts = [_Block.of(path, block) for block in blocks]
     if scale is not None and not any(scale in part.scales for part in (top, *parts)):
         scales = dict.fromkeys(name for part in (top, *parts) for name in part.scales)
         raise BadSettings(f"{path} has no scale {scale!r}; it has {', '.join(scales) or 'none'}")
     figures = _figures(path, about.figure)
-    products = [{**top.at(scale), **part.at(scale), **(overrides or {})} for part in parts or [_Block({}, {})]]
+    products, elsewhere = (
+        [
+            {**top.at(scale), **part.at(scale), **(overrides or {})}
+            for part in parts or [_Block({}, {})]
+            if part.has_cells(scale) is here
+        ]
+        for here in (True, False)
+    )
     if figures and not any(figure.needs_cells for figure in figures.values()) and not any((top, *parts)):
         if "seed" in (overrides or {}):
             raise BadSettings(f"{path} has no cells, so there is nothing that --seeds could seed")
@@ -117,6 +126,11 @@ def read_plan(path: Path, *, scale: str | None = None, overrides: Mapping[str, A
     cells: dict[str, Cell] = {}
     for values in products:
         _add_cells(path, values, swept, cells)
+    left_out: dict[str, Cell] = {}
+    for values in elsewhere:
+        _add_cells(path, values, swept, left_out)
+    gone = [cell.settings for cell in left_out.values()]
+    published = [number for number in published if not any(matches(number, settings) for settings in gone)]
     plan = Plan(path, list(cells.values()), swept, about, published, figures)
     _check_published(plan)
     for name, figure in figures.items():
@@ -141,10 +155,11 @@ def _figures(path: Path, text: str) -> dict[str, Figure]:
 
 @dataclass(frozen=True)
 class _Block:
-    """Settings of a part of the cells, and what each scale replaces in them; names with underscores."""
+    """Settings of a part of the cells, what each scale replaces in them, and the scales it is for, None: all."""
 
     values: Mapping[str, Any]
     scales: Mapping[str, Mapping[str, Any]]
+    only: Sequence[str] | None = None
 
     @classmethod
     def of(cls, path: Path, content: Mapping[str, Any]) -> _Block:
@@ -152,13 +167,20 @@ class _Block:
         scales = content.get("scale", {})
         if not isinstance(scales, dict) or not all(isinstance(values, dict) for values in scales.values()):
             raise BadSettings(f"{path}: scale takes tables of settings, [scale.cpu]")
-        values = {name: value for name, value in content.items() if name != "scale"}
+        only = content.get("only")
+        if only is not None and not (isinstance(only, list) and only and all(isinstance(name, str) for name in only)):
+            raise BadSettings(f'{path}: only takes the scales at which a block has cells, ["paper"]')
+        values = {name: value for name, value in content.items() if name not in ("scale", "only")}
         checked = {name: _settings(path, table) for name, table in scales.items()}
-        return cls(_settings(path, values), checked)
+        return cls(_settings(path, values), checked, only)
 
     def __bool__(self) -> bool:
         """Tell whether it has any setting, at whatever scale."""
         return bool(self.values) or any(self.scales.values())
+
+    def has_cells(self, scale: str | None) -> bool:
+        """Tell whether it has cells at a scale."""
+        return self.only is None or scale in self.only
 
     def at(self, scale: str | None) -> dict[str, Any]:
         """Return the settings at a scale, which a block need not have."""
