@@ -24,6 +24,7 @@ from defenses.purification.copur import copur
 from protocol.randomness import generator
 
 STEPS, PENALTY_STEPS, TAU, ALONE = 100, 10, 10.0, 10
+SIZES = (1, 10, 8), (32, 10, 8), (465, 10, 8), (4096, 10, 8), (465, 4, 8), (465, 40, 8), (465, 10, 64)
 
 
 def one_by_one(embeddings: Tensor, manifold: Autoencoder) -> Tensor:
@@ -65,18 +66,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     repeats = parser.parse_args().repeats
     torch.set_num_threads(1)
-    print(
-        "| batch | agents | dimension | one by one, ms a sample | batch, ms a sample | times |\n|---|---|---|---|---|---|"
-    )
-    for batch, agents, size in (
-        (1, 10, 8),
-        (32, 10, 8),
-        (465, 10, 8),
-        (4096, 10, 8),
-        (465, 4, 8),
-        (465, 40, 8),
-        (465, 10, 64),
-    ):
+    print("| batch | agents | dimension | one by one, ms a sample | batch, ms a sample | times |")
+    print("|---|---|---|---|---|---|")
+    for batch, agents, size in SIZES:
         sent, manifold = made(batch, agents, size)
         everybody = torch.ones(agents, dtype=torch.bool)
         rows = []

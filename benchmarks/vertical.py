@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 
 from flower_apps import launch
+from flower_apps.build import load_task
 from flower_apps.config import Resolved, Settings
 from flower_apps.resolving import resolve
-from flower_apps.schemes.vertical_parties import blocks, bottom_model, part, strategy
-from flower_apps.build import load_task
+from flower_apps.schemes.vertical_parties import bottom_model, part, strategy
 from protocol.threads import one_thread
 from tasks.split.order import batches
 from tasks.split.top_model import two_layers
@@ -80,9 +80,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=12_000)
     parser.add_argument("--simulation", action="store_true")
     given = parser.parse_args()
-    print(
-        "| clients | batch | engine | steps | central, s | SplitNN, s | times | ms a step |\n|---|---|---|---|---|---|---|---|"
-    )
+    print("| clients | batch | engine | steps | central, s | SplitNN, s | times | ms a step |")
+    print("|---|---|---|---|---|---|---|---|")
     wanted = [(10, 256, "inline"), (2, 256, "inline"), (5, 256, "inline"), (20, 256, "inline"), (10, 64, "inline")]
     wanted += [(10, 1024, "inline")] + ([(10, 256, "simulation")] if given.simulation else [])
     for clients, batch_size, engine in wanted:

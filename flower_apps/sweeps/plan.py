@@ -3,8 +3,8 @@
 The keys are those of `thornbed run`, so one value is fixed and a list is swept. Tables hold what is no setting: `about`
 (title, source, data, minutes, figure), `scale.NAME` (settings that replace those above them: a small and a full size),
 `block` (settings, with scales of their own, for one part of the cells: every block is a product by itself, and one with
-`only` is left out at other scales), and `published` (numbers of a paper, to be put beside ours). A file of figures that need no cells, without any setting, has
-none.
+`only` is left out at other scales), and `published` (numbers of a paper, to be put beside ours). A file of figures that
+need no cells, without any setting, has none.
 """
 
 from __future__ import annotations
