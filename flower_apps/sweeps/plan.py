@@ -27,11 +27,9 @@ from flower_apps.figures import Figure
 from flower_apps.metrics import METRICS
 from flower_apps.records import FREE
 from flower_apps.resolving import SPECS, resolve
+from flower_apps.sweeps.block import Block
 
 DESCRIPTION = "sweep.json"  # what a sweep's folder says of itself
-# A sweep chooses the folders; where the data lie is of the machine, and said on the command line or fixed.
-NOT_SWEPT = ("output", "record", "resume", "data_dir", "superlink", "root_certificates")
-FILLED_IN = ("output", "record", "resume", "origin")
 # Two runs that differ in these alone give the same result.
 WHEREABOUTS = tuple(name for name in FREE if name != "rounds")
 
@@ -95,10 +93,10 @@ def read_plan(path: Path, *, scale: str | None = None, overrides: Mapping[str, A
     """Read a sweep file; `overrides` replace its values. Raises BadSettings with one sentence."""
     content = _toml(path)
     about, published, blocks = _tables(path, content)
-    top = _Block.of(path, content)
+    top = Block.of(path, content)
     if top.only is not None:
         raise BadSettings(f"{path}: only is for a block, not for the whole file")
-    parts = [_Block.of(path, block) for block in blocks]
+    parts = [Block.of(path, block) for block in blocks]
     if scale is not None and not any(scale in part.scales for part in (top, *parts)):
         scales = dict.fromkeys(name for part in (top, *parts) for name in part.scales)
         raise BadSettings(f"{path} has no scale {scale!r}; it has {', '.join(scales) or 'none'}")
@@ -106,7 +104,7 @@ def read_plan(path: Path, *, scale: str | None = None, overrides: Mapping[str, A
     products, elsewhere = (
         [
             {**top.at(scale), **part.at(scale), **(overrides or {})}
-            for part in parts or [_Block({}, {})]
+            for part in parts or [Block({}, {})]
             if part.has_cells(scale) is here
         ]
         for here in (True, False)
@@ -151,58 +149,6 @@ def _figures(path: Path, text: str) -> dict[str, Figure]:
     if len(figures) < len(specs):
         raise BadSettings(f"{path}: figure: {text} names a figure twice, and one would overwrite the other")
     return figures
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Settings of a part of the cells, what each scale replaces in them, and the scales it is for, None: all."""
-
-    values: Mapping[str, Any]
-    scales: Mapping[str, Mapping[str, Any]]
-    only: Sequence[str] | None = None
-
-    @classmethod
-    def of(cls, path: Path, content: Mapping[str, Any]) -> _Block:
-        """Check a table of settings with its table `scale`; raises BadSettings."""
-        scales = content.get("scale", {})
-        if not isinstance(scales, dict) or not all(isinstance(values, dict) for values in scales.values()):
-            raise BadSettings(f"{path}: scale takes tables of settings, [scale.cpu]")
-        only = content.get("only")
-        if only is not None and not (isinstance(only, list) and only and all(isinstance(name, str) for name in only)):
-            raise BadSettings(f'{path}: only takes the scales at which a block has cells, ["paper"]')
-        values = {name: value for name, value in content.items() if name not in ("scale", "only")}
-        checked = {name: _settings(path, table) for name, table in scales.items()}
-        return cls(_settings(path, values), checked, only)
-
-    def __bool__(self) -> bool:
-        """Tell whether it has any setting, at whatever scale."""
-        return bool(self.values) or any(self.scales.values())
-
-    def has_cells(self, scale: str | None) -> bool:
-        """Tell whether it has cells at a scale."""
-        return self.only is None or scale in self.only
-
-    def at(self, scale: str | None) -> dict[str, Any]:
-        """Return the settings at a scale, which a block need not have."""
-        return {**self.values, **(self.scales.get(scale, {}) if scale is not None else {})}
-
-
-def _settings(path: Path, table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a table's settings under their own names; raises BadSettings for one that is none."""
-    values = {name.replace("-", "_"): value for name, value in table.items()}
-    if len(values) < len(table):
-        raise BadSettings(f"{path}: a key is there twice, with a dash and with an underscore")
-    for name, value in values.items():
-        if name not in Settings.model_fields or name in FILLED_IN:
-            names = ", ".join(each for each in Settings.model_fields if each not in FILLED_IN)
-            raise BadSettings(
-                f"{path}: there is no key {name}; there are {names}, and tables about, scale, block, published"
-            )
-        if isinstance(value, list) and not value:
-            raise BadSettings(f"{path}: {name} is an empty list; give it a value, or several")
-        if isinstance(value, list) and name in NOT_SWEPT:
-            raise BadSettings(f"{path}: {name} takes one value, not a list")
-    return values
 
 
 def _toml(path: Path) -> dict[str, Any]:
