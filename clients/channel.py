@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 KEPT = 2  # rounds: the one that is going on, and the one before
@@ -48,3 +50,16 @@ class Channel:
 
     def _path(self, server_round: int) -> Path:
         return self.folder / f"round-{server_round}.npy"
+
+
+def found_once(path: Path, find: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return the arrays of a file, which whoever comes first finds and leaves there, whole, while the others wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.stem}.lock")):
+        if not path.exists():
+            part = path.with_suffix(".part")
+            with part.open("wb") as stream:
+                np.savez(stream, allow_pickle=False, **find())
+            part.replace(path)
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored}

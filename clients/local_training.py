@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
+from protocol.threads import one_thread as one_thread
 from tasks import Samples
 
 Objective = Callable[[Tensor, Tensor], Tensor]
@@ -174,21 +175,6 @@ def evaluate(
             right.append(hit.sum())
     loss = torch.stack(losses).to("cpu", torch.float64).sum()
     return float(loss) / len(samples), int(torch.stack(right).sum()) / len(samples)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread inside, and as many as before afterwards.
-
-    Sums over several threads are grouped by their number, and so differ in the last bits between machines and
-    between engines, which share the cores differently: with one thread every engine sends the same bytes.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _rows(sizes: list[int], steps: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -223,6 +223,24 @@ def invert(
 
 
 @app.command()
+def certify(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a run of collaborative_inference.")],
+    silent: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Agents that send nothing, such as 6,9; by default each in turn.")
+    ] = None,
+) -> None:
+    """Say how many lying agents the manifold of a run tolerates, for certain (Theorems 2 and 4 of the CoPur paper).
+
+    [bold]Example[/bold]
+
+    thornbed certify runs/mine --silent 6
+    """
+    from flower_apps import certifying
+
+    certifying.run(folder, silent, out, err)
+
+
+@app.command()
 def show(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a run, or of a sweep.")]) -> None:
     """Show a run or a sweep in the terminal."""
     from flower_apps.sweeps import command

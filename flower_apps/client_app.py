@@ -23,8 +23,10 @@ from flower_apps.resolving import resolve
 from flower_apps.roles import accomplices, channel_folder, is_attacked
 from flower_apps.roles import role as role_of
 from flower_apps.schemes import scheme_of
+from flower_apps.schemes.inference_agents import answer as answer_query
 from flower_apps.schemes.multitask_nodes import answer
-from protocol.actions import IDENTIFY, TRAIN_MOCHA
+from flower_apps.schemes.vertical_parties import answer_evaluation, answer_rows, answer_step
+from protocol.actions import EVALUATE_SPLIT, IDENTIFY, QUERY_EMBED, QUERY_ROWS, TRAIN_MOCHA, TRAIN_SPLIT
 from protocol.messages import Identity, evaluate_reply, identify_reply, read_request, train_reply
 from protocol.randomness import generator
 from protocol.vector import Layout, to_arrays, to_tensors
@@ -78,6 +80,30 @@ def train_model(message: Message, context: Context) -> Message:
 def improve_duals(message: Message, context: Context) -> Message:
     """Do a node's part of a round of multitask learning."""
     return answer(_settings(context), _client(context), message, context)
+
+
+@app.query(QUERY_EMBED.removeprefix("query."))
+def embed_rows(message: Message, context: Context) -> Message:
+    """Do an agent's part of a round of collaborative inference."""
+    return answer_query(_settings(context), _client(context), message)
+
+
+@app.query(QUERY_ROWS.removeprefix("query."))
+def say_rows(message: Message, context: Context) -> Message:
+    """Say which samples a party of vertical learning holds."""
+    return answer_rows(_settings(context), _client(context), message, context)
+
+
+@app.train(TRAIN_SPLIT.removeprefix("train."))
+def embed(message: Message, context: Context) -> Message:
+    """Do a party's part of a step of vertical learning."""
+    return answer_step(_settings(context), _client(context), message, context)
+
+
+@app.evaluate(EVALUATE_SPLIT.removeprefix("evaluate."))
+def embed_tests(message: Message, context: Context) -> Message:
+    """Do a party's part of testing a vertical model."""
+    return answer_evaluation(_settings(context), _client(context), message, context)
 
 
 @app.evaluate()

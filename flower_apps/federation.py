@@ -185,7 +185,8 @@ class _Run:
             "seconds_training": sum(line.get("seconds_training", 0.0) for line in lines),
             "seconds_aggregation": sum(line.get("seconds_aggregation", 0.0) for line in lines),
             "malicious": sorted(self.learning.malicious),
-            "replies_dropped": sum(len(line.get("dropped", ())) for line in lines),
+            # A client of vertical learning may miss many steps of a round.
+            "replies_dropped": sum(drop.get("steps", 1) for line in lines for drop in line.get("dropped", ())),
             "defense_was_told": threat_model(self.settings, len(self.learning.malicious))["defense_was_told"],
             # Rounds in which the defense changed anything; null where it does not say.
             "defense_acted": sum(acted) if acted else None,

@@ -68,11 +68,17 @@ METRICS: Mapping[str, Metric] = {
     "duality_gap": Metric(words="duality gap", form="{:.2e}"),
     # Vertical.
     "clean_data_accuracy": Metric(words="clean data accuracy", rate=True, short="acc"),
+    "untriggered_rate": Metric(words="untriggered rate", rate=True),
+    "replaced_rate": Metric(words="replaced rate", rate=True),
     "label_inference_accuracy": Metric(words="label inference accuracy", rate=True),
+    "inferred_samples": Metric(words="inferred samples", form="{:.6g}"),
     "gradient_perturbation": Metric(words="gradient perturbation", form="{:.3g}"),
+    "connectivity": Metric(words="connectivity", form="{:.3g}"),
     # Collaborative inference.
     "clean_accuracy": Metric(words="clean accuracy", rate=True, short="clean"),
     "robust_accuracy": Metric(words="robust accuracy", rate=True, short="robust"),
+    "majority_share": Metric(words="majority share", rate=True, column=False),
+    "explained_variance": Metric(words="explained variance", column=False),
     # Inversion.
     "psnr": Metric(words="PSNR", unit="dB", form="{:.2f}"),
     "ssim": Metric(words="SSIM"),

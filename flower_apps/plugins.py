@@ -29,6 +29,7 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
     "model": ("tasks/models",),
     "partition": ("tasks/partitions",),
     "blocks": ("tasks/blocks",),
+    "bottom": ("tasks/bottoms",),
     "strategy": ("defenses/aggregation", "strategies"),
     "attack": (
         "attacks/data",
@@ -36,19 +37,30 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
         "attacks/group",
         "attacks/update",
         "attacks/multitask",
+        "attacks/inference",
+        "attacks/vertical",
     ),
     "curious": ("attacks/inversion",),
-    "defense": ("defenses/perturbation", "defenses/hardening", "defenses/trimming", "defenses/relations"),
-    "inference attack": ("attacks/inference",),
-    "inference defense": ("defenses/inference",),
-    "purification": ("defenses/purification",),
+    "defense": (
+        "defenses/perturbation",
+        "defenses/hardening",
+        "defenses/trimming",
+        "defenses/relations",
+        "defenses/vertical",
+        "defenses/purification",
+        "defenses/inference",
+    ),
     "optimizer": ("clients/optimizers",),
     "engine": ("flower_apps/engines",),
     "logger": ("flower_apps/loggers",),
     "figure": ("flower_apps/figures",),
 }
 # What a plug-in is, where its flag is called otherwise.
-SPOKEN: Mapping[str, str] = {"curious": "inversion"}
+SPOKEN: Mapping[str, str] = {
+    "curious": "inversion",
+    "blocks": "way of dividing features",
+    "bottom": "bottom model",
+}
 
 
 class BadSpec(ValueError):
@@ -246,7 +258,10 @@ def _is_path(hint: Any) -> bool:
 
 
 def _hints(plugin: Callable[..., Any]) -> dict[str, Any]:
-    return typing.get_type_hints(inspect.getattr_static(plugin, "__init__") if isinstance(plugin, type) else plugin)
+    if is_dataclass(plugin) or not isinstance(plugin, type):
+        # Of a dataclass, what each base annotates is read in that base's own module.
+        return typing.get_type_hints(plugin)
+    return typing.get_type_hints(inspect.getattr_static(plugin, "__init__"))
 
 
 def _annotation(annotation: Any, hint: Any) -> str:

@@ -39,6 +39,7 @@ def threat_model(settings: Settings, malicious: int) -> dict[str, Any]:
     """Return the threat model as it is recorded: the attackers, what each part of the attack needs, what is told."""
     parts = [] if settings.attack == NONE else plugins.parse_sum(settings.attack)
     strategy = plugins.parse(settings.strategy)
+    oracles = [] if settings.defense == NONE else plugins.parse_sum(settings.defense)
     return {
         "malicious": malicious,
         "num_clients": settings.num_clients,
@@ -47,8 +48,14 @@ def threat_model(settings: Settings, malicious: int) -> dict[str, Any]:
         # A defense that is told the number of attackers knows more than it would in the field.
         "defense_was_told": {
             name: value for name, value in strategy.options.items() if name == ORACLE and value is not None
-        },
+        }
+        | {what: True for spec in oracles for what in _told(spec.name)},
     }
+
+
+def _told(defense: str) -> list[str]:
+    """Return what a defense says that it must be told, though nobody knows it in the field."""
+    return sorted(getattr(plugins.find("defense", defense), "told", ()))
 
 
 def spoken(model: Mapping[str, Any], engine: str, counted: str = "clients are malicious") -> str:
@@ -61,7 +68,9 @@ def spoken(model: Mapping[str, Any], engine: str, counted: str = "clients are ma
         count = f"{model['malicious']} of {model['num_clients']} {counted}"
         if engine == "deployment":
             count = 'nodes with role="malicious" attack'
-        knows = "; ".join(f"{name} must know {' and '.join(what)}" for name, what in model["needs"].items())
+        knows = "; ".join(
+            f"{name} must know {' and '.join(what) or 'nothing'}" for name, what in model["needs"].items()
+        )
         text = f"{count}; {knows}"
     if model.get("curious", NONE) != NONE:
         text += (

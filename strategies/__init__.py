@@ -5,15 +5,18 @@
 
 from strategies._cohort import AnyNodes, Cohort, NumberedClients
 from strategies._rounds import RoundAccount, RunStopped
+from strategies.collaborative_inference import CollaborativeInference
 from strategies.fedavg import FedAvg
 from strategies.invariant_aggregation import InvariantAggregation
 from strategies.mocha import Mocha
+from strategies.split_nn import SplitNN
 from strategies.wrappers.curious import Curious, Sighting
 from strategies.wrappers.resumed import Resumed
 
 __all__ = [
     "AnyNodes",
     "Cohort",
+    "CollaborativeInference",
     "Curious",
     "FedAvg",
     "InvariantAggregation",
@@ -23,4 +26,5 @@ __all__ = [
     "RoundAccount",
     "RunStopped",
     "Sighting",
+    "SplitNN",
 ]

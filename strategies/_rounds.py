@@ -72,27 +72,38 @@ class Sent:
         `read` gets a reply and the number of those accepted before it. A reply that it refuses with RefusedReply is
         dropped alone and counted with its reason. Raises RunStopped where fewer than `at_least` are left.
         """
-        arrived = {reply.metadata.src_node_id: reply for reply in replies}
         account = RoundAccount(
             sampled=[member.client for member in self.members], seconds_training=time.perf_counter() - self.at
         )
-        # Of a node that went away the SuperLink says so, in a reply of its own that names no node.
-        others = set(arrived) - {member.node_id for member in self.members}
-        absent = next((arrived[node].error.reason for node in sorted(others) if arrived[node].has_error()), None)
-        accepted: dict[int, Reply] = {}
-        # In the order of the draw, not of arrival: a sum of floats depends on its order.
-        for member in self.members:
-            try:
-                accepted[member.client] = read(_arrived(member, arrived, absent), len(accepted))
-            except RefusedReply as reason:
-                account.dropped.append({"client": member.client, "reason": str(reason)})
-                log(WARNING, "Client %s is left out of round %s: %s", member.client, self.server_round, reason)
+        accepted, refused = checked(self.members, replies, read)
+        for client, reason in refused.items():
+            account.dropped.append({"client": client, "reason": reason})
+            log(WARNING, "Client %s is left out of round %s: %s", client, self.server_round, reason)
         if len(accepted) < at_least:
             reasons = "; ".join(sorted({str(drop["reason"]) for drop in account.dropped})) or "nobody was asked"
             raise RunStopped(
                 f"round {self.server_round} has {len(accepted)} usable replies and needs {at_least} ({reasons})"
             )
         return accepted, account
+
+
+def checked(
+    members: Sequence[Member], replies: Iterable[Message], read: Callable[[Message, int], Reply]
+) -> tuple[dict[int, Reply], dict[int, str]]:
+    """Return by client what `read` makes of the replies, and why those of others are refused; see `Sent.gather`."""
+    arrived = {reply.metadata.src_node_id: reply for reply in replies}
+    # Of a node that went away the SuperLink says so, in a reply of its own that names no node.
+    others = set(arrived) - {member.node_id for member in members}
+    absent = next((arrived[node].error.reason for node in sorted(others) if arrived[node].has_error()), None)
+    accepted: dict[int, Reply] = {}
+    refused: dict[int, str] = {}
+    # In the order of the draw, not of arrival: a sum of floats depends on its order.
+    for member in members:
+        try:
+            accepted[member.client] = read(_arrived(member, arrived, absent), len(accepted))
+        except RefusedReply as reason:
+            refused[member.client] = str(reason)
+    return accepted, refused
 
 
 def _arrived(member: Member, arrived: Mapping[int, Message], absent: str | None) -> Message:

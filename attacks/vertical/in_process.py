@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from attacks.vertical import Adversary, VerticalAttack, View
 from attacks.vertical.coalition import decided, known_rows, shared, to_poison
 from attacks.vertical.graphs import algebraic_connectivity
+from attacks.vertical.party import AttackingParty
 from tasks import Task
 from tasks.blocks import Blocks, block_shapes, split
 from tasks.bottoms import Bottom, bottom
@@ -72,29 +73,6 @@ class Outcome:
     def perturbation(self) -> float:
         """The mean over steps; 0 where nobody ever poisoned."""
         return statistics.fmean(self.perturbations) if self.perturbations else 0.0
-
-
-@dataclass
-class AttackingParty:
-    """A party whose adversary changes what it embeds and what it sends, and hears what came back where it watches."""
-
-    records: Records
-    work: PartyWork
-    adversary: Adversary
-    generator: torch.Generator
-    _last: Tensor | None = None
-
-    def step(self, gradient: Tensor | None, ids: Tensor | None) -> Tensor | None:
-        """See `tasks.split.parties.Party`."""
-        if gradient is not None and self._last is not None and self.adversary.watches:
-            self.adversary.hears(self._last, gradient)
-            gradient = self.adversary.learns(self._last, gradient)
-        if ids is None:
-            self._last = None
-            return self.work.step(gradient, None)
-        self._last = rows = self.records.ranks(ids)
-        embeddings = self.work.step(gradient, self.adversary.embeds(rows, self.records.take(ids), self.generator))
-        return None if embeddings is None else self.adversary.sends(rows, embeddings, self.generator)
 
 
 @dataclass

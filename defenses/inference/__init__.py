@@ -71,6 +71,12 @@ class InferenceDefense(Protocol):
     def predict(self, head: nn.Module, query: Query, generator: torch.Generator) -> Prediction:
         """Return what is predicted by a head of `fit`."""
 
+    def logits(self, head: nn.Module, features: Tensor) -> Tensor:
+        """Return the logits (n, C) of a head of `fit` for features (n, M, d) of all agents, differentiable.
+
+        Nothing votes and nothing is random: it is what an attacker differentiates through.
+        """
+
 
 def decided(shares: Tensor, answered: Tensor, **certified: Tensor) -> Prediction:
     """Return the prediction of the largest share (n, C), the first of equal ones, for the rows `answered` (n,) bool."""

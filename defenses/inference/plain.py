@@ -33,3 +33,8 @@ class Plain:
         features, answered = finite_features("plain", query)
         with torch.no_grad():
             return decided(head(features).softmax(dim=1), answered)
+
+    def logits(self, head: nn.Module, features: Tensor) -> Tensor:
+        """Return the head's logits."""
+        logits: Tensor = head(features)
+        return logits

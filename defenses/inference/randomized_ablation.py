@@ -86,6 +86,12 @@ class RandomizedAblation:
         tolerated = self._tolerated(votes, len(agents), whole)
         return decided(votes / len(choices), answered, tolerated=torch.where(answered, tolerated, -1))
 
+    def logits(self, head: nn.Module, features: Tensor) -> Tensor:
+        """Return the head's logits with all agents there, more than it was trained on."""
+        everybody = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+        logits: Tensor = head(_blanked(features - head.get_buffer("centre"), everybody))
+        return logits
+
     def _tolerated(self, votes: Tensor, agents: int, whole: bool) -> Tensor:
         """Return how many liars cannot change the class with most votes (n, C); q of them are in `touched` choices."""
         tolerated = torch.full((len(votes),), -1, device=votes.device)

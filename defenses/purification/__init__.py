@@ -8,6 +8,9 @@ that its norm is not, is missing in its sample, and reported: whoever sends a Na
 worth. Where a missing block needs a value to start from, it is the manifold's mean. A sample of which no block is left
 has NaN as its features, so that nobody takes it for an answer.
 
+A constant `ON_MANIFOLD` of each module says whether features are points of the manifold: then a classifier of them is
+trained on AE(h) of clean embeddings h, as in Section 2.1 of the CoPur paper, and otherwise on h itself.
+
 >>> import torch
 >>> from defenses.autoencoder_fit import fit_autoencoder
 >>> from defenses.purification.copur import copur

@@ -26,6 +26,7 @@ from defenses.purification import Manifold, Purified, Stage, block_norms, purifi
 from defenses.purification._descent import descend
 from defenses.purification._reweighted import reweighted
 
+ON_MANIFOLD = True
 Solver = Literal["gradient", "reweighted"]
 FAR = 100.0
 

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from defenses.purification import Manifold, Purified, purified, received
 
+ON_MANIFOLD = True
+
 
 def manifold_projection(embeddings: Tensor, observed: Tensor, manifold: Manifold) -> Purified:
     """Return AE(h) of the embeddings h (n, M, d), with the manifold's mean in place of missing blocks.

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from defenses.purification import Manifold, Purified, purified, received
 
+ON_MANIFOLD = False
+
 
 def unsecured(embeddings: Tensor, observed: Tensor, manifold: Manifold) -> Purified:
     """Return the embeddings (n, M, d) with the manifold's mean in place of missing blocks, and of those not finite.

@@ -15,6 +15,7 @@ generator alone.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -36,6 +37,28 @@ class VerticalDefense:
 
     def release(self, gradients: Tensor, generator: torch.Generator) -> Tensor:
         """Return what goes back to the parties, of the gradients (b, K, d) of the mean loss in what they sent."""
+        return gradients
+
+
+@dataclass(frozen=True)
+class InTurn(VerticalDefense):
+    """Several defenses: each acts on what the one before has made, also of what goes back."""
+
+    parts: tuple[VerticalDefense, ...]
+
+    def admit(
+        self, embeddings: Tensor, used: Tensor, generator: torch.Generator, *, training: bool
+    ) -> tuple[Tensor, Tensor]:
+        """See `VerticalDefense`; what one leaves out the next does not see."""
+        for part in self.parts:
+            embeddings, used = part.admit(embeddings, used, generator, training=training)
+            embeddings = torch.where(used[:, :, None], embeddings, 0.0)
+        return embeddings, used
+
+    def release(self, gradients: Tensor, generator: torch.Generator) -> Tensor:
+        """See `VerticalDefense`."""
+        for part in self.parts:
+            gradients = part.release(gradients, generator)
         return gradients
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from flwr.app import Context, Message
 
 from attacks.multitask import Injection, View
+from clients.channel import found_once
 from clients.local_training import one_thread
 from clients.multitask import node_work
 from defenses.acted import listening
@@ -128,21 +128,17 @@ def injected(settings: Resolved, node: int, node_config: Mapping[str, Any], run_
 def _injection(settings: Resolved, aim: Aim, folder: Path | None) -> Injection:
     if folder is None:
         return _found(settings, aim)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "injection.npz"
-    with FileLock(folder / ".injection.lock"):
-        if not path.exists():
-            found = _found(settings, aim)
-            part = path.with_suffix(".part")
-            with part.open("wb") as stream:
-                arrays = {f"x{node}": each.x for node, each in found.points.items()}
-                arrays |= {f"y{node}": each.y for node, each in found.points.items()}
-                np.savez(stream, allow_pickle=False, losses=found.losses, best_iteration=found.best_iteration, **arrays)
-            part.replace(path)
-    with np.load(path, allow_pickle=False) as stored:
-        nodes = sorted(int(name[1:]) for name in stored if name.startswith("x"))
-        points = {node: Points(stored[f"x{node}"], stored[f"y{node}"]) for node in nodes}
-        return Injection(points, stored["losses"], int(stored["best_iteration"]))
+
+    def arrays() -> dict[str, np.ndarray]:
+        found = _found(settings, aim)
+        points = {f"x{node}": each.x for node, each in found.points.items()}
+        points |= {f"y{node}": each.y for node, each in found.points.items()}
+        return {"losses": found.losses, "best_iteration": np.array(found.best_iteration), **points}
+
+    stored = found_once(folder / "injection.npz", arrays)
+    nodes = sorted(int(name[1:]) for name in stored if name.startswith("x"))
+    points = {node: Points(stored[f"x{node}"], stored[f"y{node}"]) for node in nodes}
+    return Injection(points, stored["losses"], int(stored["best_iteration"]))
 
 
 def _found(settings: Resolved, aim: Aim) -> Injection:

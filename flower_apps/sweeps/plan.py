@@ -2,9 +2,9 @@
 
 The keys are those of `thornbed run`, so one value is fixed and a list is swept. Tables hold what is no setting: `about`
 (title, source, data, minutes, figure), `scale.NAME` (settings that replace those above them: a small and a full size),
-`block` (settings, with scales of their own, for one part of the cells: every block is a product by itself), and
-`published` (numbers of a paper, to be put beside ours). A file of figures that need no cells, without any setting, has
-none.
+`block` (settings, with scales of their own, for one part of the cells: every block is a product by itself, and one with
+`only` is left out at other scales), and `published` (numbers of a paper, to be put beside ours). A file of figures that
+need no cells, without any setting, has none.
 """
 
 from __future__ import annotations
@@ -27,11 +27,9 @@ from flower_apps.figures import Figure
 from flower_apps.metrics import METRICS
 from flower_apps.records import FREE
 from flower_apps.resolving import SPECS, resolve
+from flower_apps.sweeps.block import Block
 
 DESCRIPTION = "sweep.json"  # what a sweep's folder says of itself
-# A sweep chooses the folders; where the data lie is of the machine, and said on the command line or fixed.
-NOT_SWEPT = ("output", "record", "resume", "data_dir", "superlink", "root_certificates")
-FILLED_IN = ("output", "record", "resume", "origin")
 # Two runs that differ in these alone give the same result.
 WHEREABOUTS = tuple(name for name in FREE if name != "rounds")
 
@@ -95,13 +93,22 @@ def read_plan(path: Path, *, scale: str | None = None, overrides: Mapping[str, A
     """Read a sweep file; `overrides` replace its values. Raises BadSettings with one sentence."""
     content = _toml(path)
     about, published, blocks = _tables(path, content)
-    top = _Block.of(path, content)
-    parts = [_Block.of(path, block) for block in blocks]
+    top = Block.of(path, content)
+    if top.only is not None:
+        raise BadSettings(f"{path}: only is for a block, not for the whole file")
+    parts = [Block.of(path, block) for block in blocks]
     if scale is not None and not any(scale in part.scales for part in (top, *parts)):
         scales = dict.fromkeys(name for part in (top, *parts) for name in part.scales)
         raise BadSettings(f"{path} has no scale {scale!r}; it has {', '.join(scales) or 'none'}")
     figures = _figures(path, about.figure)
-    products = [{**top.at(scale), **part.at(scale), **(overrides or {})} for part in parts or [_Block({}, {})]]
+    products, elsewhere = (
+        [
+            {**top.at(scale), **part.at(scale), **(overrides or {})}
+            for part in parts or [Block({}, {})]
+            if part.has_cells(scale) is here
+        ]
+        for here in (True, False)
+    )
     if figures and not any(figure.needs_cells for figure in figures.values()) and not any((top, *parts)):
         if "seed" in (overrides or {}):
             raise BadSettings(f"{path} has no cells, so there is nothing that --seeds could seed")
@@ -117,6 +124,11 @@ def read_plan(path: Path, *, scale: str | None = None, overrides: Mapping[str, A
     cells: dict[str, Cell] = {}
     for values in products:
         _add_cells(path, values, swept, cells)
+    left_out: dict[str, Cell] = {}
+    for values in elsewhere:
+        _add_cells(path, values, swept, left_out)
+    gone = [cell.settings for cell in left_out.values()]
+    published = [number for number in published if not any(matches(number, settings) for settings in gone)]
     plan = Plan(path, list(cells.values()), swept, about, published, figures)
     _check_published(plan)
     for name, figure in figures.items():
@@ -137,50 +149,6 @@ def _figures(path: Path, text: str) -> dict[str, Figure]:
     if len(figures) < len(specs):
         raise BadSettings(f"{path}: figure: {text} names a figure twice, and one would overwrite the other")
     return figures
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Settings of a part of the cells, and what each scale replaces in them; names with underscores."""
-
-    values: Mapping[str, Any]
-    scales: Mapping[str, Mapping[str, Any]]
-
-    @classmethod
-    def of(cls, path: Path, content: Mapping[str, Any]) -> _Block:
-        """Check a table of settings with its table `scale`; raises BadSettings."""
-        scales = content.get("scale", {})
-        if not isinstance(scales, dict) or not all(isinstance(values, dict) for values in scales.values()):
-            raise BadSettings(f"{path}: scale takes tables of settings, [scale.cpu]")
-        values = {name: value for name, value in content.items() if name != "scale"}
-        checked = {name: _settings(path, table) for name, table in scales.items()}
-        return cls(_settings(path, values), checked)
-
-    def __bool__(self) -> bool:
-        """Tell whether it has any setting, at whatever scale."""
-        return bool(self.values) or any(self.scales.values())
-
-    def at(self, scale: str | None) -> dict[str, Any]:
-        """Return the settings at a scale, which a block need not have."""
-        return {**self.values, **(self.scales.get(scale, {}) if scale is not None else {})}
-
-
-def _settings(path: Path, table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a table's settings under their own names; raises BadSettings for one that is none."""
-    values = {name.replace("-", "_"): value for name, value in table.items()}
-    if len(values) < len(table):
-        raise BadSettings(f"{path}: a key is there twice, with a dash and with an underscore")
-    for name, value in values.items():
-        if name not in Settings.model_fields or name in FILLED_IN:
-            names = ", ".join(each for each in Settings.model_fields if each not in FILLED_IN)
-            raise BadSettings(
-                f"{path}: there is no key {name}; there are {names}, and tables about, scale, block, published"
-            )
-        if isinstance(value, list) and not value:
-            raise BadSettings(f"{path}: {name} is an empty list; give it a value, or several")
-        if isinstance(value, list) and name in NOT_SWEPT:
-            raise BadSettings(f"{path}: {name} takes one value, not a list")
-    return values
 
 
 def _toml(path: Path) -> dict[str, Any]:

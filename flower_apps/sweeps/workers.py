@@ -90,15 +90,10 @@ def _run_cells(connection: Connection, threads: int, log: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the sweep, which ends its workers itself
     signal.signal(signal.SIGTERM, _interrupted)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    import scipy.linalg  # noqa: F401  SciPy has a BLAS of its own, which can be held once it is loaded
-    import torch
-    from threadpoolctl import threadpool_limits
-
     from flower_apps import launch
     from flower_apps.config import BadSettings, Resolved, RunFailed
 
-    torch.set_num_threads(threads)
-    threadpool_limits(threads)  # two workers with a thread each per core take ten times as long to factor a matrix
+    hold_threads(threads)
     while True:
         try:
             settings = Resolved(**connection.recv())
@@ -114,6 +109,19 @@ def _run_cells(connection: Connection, threads: int, log: str) -> None:
             words = " ".join(f"{type(error).__name__}: {error}".split())
             report = Report("broken", sentence=f"{words} ({Path(place.filename).name}, line {place.lineno})")
         connection.send(report)
+
+
+def hold_threads(threads: int) -> None:
+    """Let torch, NumPy and SciPy use so many threads in this process.
+
+    Two workers that each take a thread of BLAS per core need ten times as long to factor a matrix as with one each.
+    """
+    import scipy.linalg  # noqa: F401  it has a BLAS of its own, which can be held once it is loaded
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(threads)
+    threadpool_limits(threads)
 
 
 def _interrupted(*_: object) -> None:

@@ -120,3 +120,17 @@ def test_features_that_do_not_fit_are_refused(name: str) -> None:
     wrong = Query(features=features[:, :, 0], observed=ALL, corrupted=ALL, honest=features[:, :, 0])
     with pytest.raises(ValueError, match=r"needs features \(n, M, d\) and one bool an agent"):
         made.predict(head, wrong, source())
+
+
+@every_defense
+def test_an_attacker_can_differentiate_through_it(name: str) -> None:
+    features, labels = table()
+    made = defense(name)
+    head = made.fit(features, labels, 3, source(), TRAINING).head
+    given = features.clone().requires_grad_()
+    logits = made.logits(head, given)
+    assert logits.shape == (200, 3)
+    assert float((logits.argmax(dim=1) == labels).float().mean()) > 0.9
+    slope = torch.autograd.grad(logits.sum(), given)[0]
+    assert slope.shape == features.shape
+    assert bool(slope.isfinite().all())

@@ -60,6 +60,14 @@ def test_the_signature_is_that_of_the_folder(name: str) -> None:
 
 
 @every_purification
+def test_it_says_whether_its_features_are_on_the_manifold(name: str) -> None:
+    manifold, sent = plane(), near_a_plane()
+    features = purification(name)(sent, torch.ones(5, dtype=torch.bool), manifold).features
+    on_it = bool(torch.allclose(manifold(features), features, atol=1e-4))
+    assert importlib.import_module(f"defenses.purification.{name}").ON_MANIFOLD is on_it
+
+
+@every_purification
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_features_have_the_form_of_embeddings_and_input_is_left_alone(name: str, dtype: torch.dtype) -> None:
     sent, state = near_a_plane(6).to(dtype), torch.get_rng_state()

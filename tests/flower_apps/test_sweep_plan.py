@@ -198,6 +198,28 @@ def test_a_block_is_a_product_of_its_own_with_scales_of_its_own(plan_of):
         plan_of(BLOCKS)
 
 
+def test_a_block_for_some_scales_takes_its_published_numbers_with_it(plan_of):
+    text = """
+[scale.cpu]
+[scale.paper]
+[[block]]
+task = "digits"
+[[block]]
+task = "digits(num_train=300)"
+only = ["paper"]
+[[published]]
+where = { task = "digits(num_train=300)" }
+metric = "accuracy"
+value = 0.5
+"""
+    assert [cell.settings.task for cell in plan_of(text, scale="cpu").cells] == ["digits"]
+    assert plan_of(text, scale="cpu").published == []
+    assert len(plan_of(text, scale="paper").cells) == 2
+    assert len(plan_of(text, scale="paper").published) == 1
+    with pytest.raises(BadSettings, match="only takes the scales at which a block has cells"):
+        plan_of(text.replace('["paper"]', '"paper"'), scale="paper")
+
+
 def test_a_published_number_names_the_options_that_matter(plan_of):
     plan = plan_of('strategy = ["krum", "krum(num_byzantine=2)", "median"]\nnum-clients = 8\n')
     number = Published(where={"strategy": "krum(num_byzantine=2)"}, metric="accuracy", value=1.0)

@@ -12,7 +12,7 @@ from flower_apps.resolving import resolve
 
 @pytest.mark.parametrize("name", plugins.available("attack"))
 def test_every_attack_says_what_it_must_know(name):
-    assert threat.needs(name)
+    assert isinstance(threat.needs(name), frozenset)
 
 
 def test_an_attack_that_says_nothing_is_refused(monkeypatch):

@@ -1,0 +1,89 @@
+"""Time CoPur's purification of a batch beside the same two stages one sample at a time, as one writes them first.
+
+    python benchmarks/inference.py
+
+Embeddings are made: rows of a linear subspace with noise, a third of the agents lying. The loop descends with
+autograd, a sample after the other, as many steps as the batch's descents are allowed (100 on the manifold, 10 near it,
+as in the paper's code), without an early stop; the batch has its early stop. The loop is timed on ten samples. Figures
+are medians over the repeats, ratios are taken within a repeat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import torch
+from torch import Tensor
+
+from defenses.autoencoder import Autoencoder
+from defenses.autoencoder_fit import fit_autoencoder
+from defenses.purification import block_norms
+from defenses.purification.copur import copur
+from protocol.randomness import generator
+
+STEPS, PENALTY_STEPS, TAU, ALONE = 100, 10, 10.0, 10
+SIZES = (1, 10, 8), (32, 10, 8), (465, 10, 8), (4096, 10, 8), (465, 4, 8), (465, 40, 8), (465, 10, 64)
+
+
+def one_by_one(embeddings: Tensor, manifold: Autoencoder) -> Tensor:
+    """Purify embeddings (n, M, d) sample by sample with plain gradient descent, all agents observed."""
+    found = []
+    for sample in embeddings.split(1):
+        size = float(block_norms(sample - manifold.mean).median())
+        point = sample.clone().requires_grad_()
+        for step in range(STEPS):
+            loss = block_norms(sample - manifold(point)).sum()
+            (slope,) = torch.autograd.grad(loss, point)
+            with torch.no_grad():
+                point -= size / (1 + step) * slope / slope.norm()
+        point = manifold(point).detach().requires_grad_()
+        for step in range(PENALTY_STEPS):
+            loss = block_norms(sample - point).sum() + TAU * block_norms(manifold(point) - point).sum()
+            (slope,) = torch.autograd.grad(loss, point)
+            with torch.no_grad():
+                point -= 0.01 * size / (1 + step) * slope / slope.norm()
+        found.append(manifold(point).detach())
+    return torch.cat(found)
+
+
+def made(batch: int, agents: int, size: int) -> tuple[Tensor, Autoencoder]:
+    """Return embeddings (batch, agents, size) of which a third of the agents lie, and the manifold of clean ones."""
+    source = generator(0, "benchmark", agents, size)
+    plane = torch.randn(5, agents * size, generator=source)
+    clean = torch.randn(1000 + batch, 5, generator=source) @ plane
+    clean = (clean + 0.05 * torch.randn(clean.shape, generator=source)).unflatten(1, (agents, size))
+    manifold = fit_autoencoder(clean[:1000], source, bottleneck=5).autoencoder
+    sent = clean[1000:].clone()
+    sent[:, : max(1, agents // 3)] *= -10
+    return sent, manifold
+
+
+def main() -> None:
+    """Print a row for every size."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3)
+    repeats = parser.parse_args().repeats
+    torch.set_num_threads(1)
+    print("| batch | agents | dimension | one by one, ms a sample | batch, ms a sample | times |")
+    print("|---|---|---|---|---|---|")
+    for batch, agents, size in SIZES:
+        sent, manifold = made(batch, agents, size)
+        everybody = torch.ones(agents, dtype=torch.bool)
+        rows = []
+        for _ in range(repeats):
+            started = time.perf_counter()
+            copur(sent, everybody, manifold, tau=TAU, steps=STEPS, penalty_steps=PENALTY_STEPS)
+            together = (time.perf_counter() - started) / batch
+            alone = sent[:ALONE]
+            started = time.perf_counter()
+            one_by_one(alone, manifold)
+            rows.append(((time.perf_counter() - started) / len(alone), together))
+        slow, quick = (1e3 * statistics.median(each) for each in zip(*rows, strict=True))
+        ratio = statistics.median(first / second for first, second in rows)
+        print(f"| {batch} | {agents} | {size} | {slow:.1f} | {quick:.3f} | {ratio:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

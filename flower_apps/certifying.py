@@ -1,0 +1,149 @@
+"""What `thornbed certify` does: how many lying agents the manifold of a finished run tolerates, whoever is silent.
+
+Paper: Liu, Xie, Koyejo, Li, "CoPur", NeurIPS 2022, Theorems 2 and 4; `defenses.leverage` computes what they ask for.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from defenses.autoencoder import Autoencoder
+from defenses.leverage import Certificate, certify
+from flower_apps.config import BadSettings, Resolved
+from flower_apps.records import MODEL, Folder
+from flower_apps.resolving import resolve
+from flower_apps.schemes import scheme_of
+from flower_apps.schemes.inference import SCHEME
+from flower_apps.schemes.inference_centre import strategy
+from protocol.randomness import generator
+from protocol.tensor_files import load_tensors
+from protocol.threads import one_thread
+
+CERTIFICATE = "certificate.json"
+PREFIX = "autoencoder."
+
+
+def run(path: Path, silent: str | None, out: Console, err: Console) -> None:
+    """Certify the manifold of the run in a folder, print what it tolerates, and write certificate.json there.
+
+    silent : agents that send nothing, such as "6,9"; by default nobody, and then each agent alone.
+    """
+    folder = Folder(path.expanduser())
+    settings = resolve(folder.settings())
+    if scheme_of(settings) is not SCHEME:
+        raise BadSettings(
+            f"{path} holds a run of --strategy {settings.strategy}, and certify is for collaborative_inference"
+        )
+    autoencoder, deltas = _autoencoder(folder, settings), _deltas(folder)
+    agents = len(autoencoder.mean)
+    found: list[dict[str, Any]] = []
+    with err.status("Certifying"), one_thread():
+        for missing in _sets(silent, agents):
+            observed = torch.ones(agents, dtype=torch.bool)
+            observed[list(missing)] = False
+            weight = autoencoder.last_layer()[0]
+            certificate = certify(weight, observed, generator(settings.seed, "certificate", *missing))
+            found.append({"silent": list(missing), **_told(certificate, deltas)})
+    out.print(_table(found))
+    exact = "one affine layer, so these numbers say all there is to say of its manifold"
+    bounds = "not affine: what is certified holds, and liars that are said to win may not find a way"
+    said = f"The decoder is {exact if autoencoder.is_affine else bounds}."
+    out.print(said, markup=False, highlight=False, soft_wrap=True)
+    if deltas:
+        text = (
+            "Radius: how far the purified features can be from the true ones, for rows that are no farther than delta"
+        )
+        out.print(
+            f"{text} from the manifold, which 95% of the training rows are: {deltas['delta_95']:.3g}.", soft_wrap=True
+        )
+    part = folder.path / f"{CERTIFICATE}.part"
+    part.write_text(json.dumps({"affine": autoencoder.is_affine, "deltas": deltas, "sets": found}, indent=2) + "\n")
+    part.replace(folder.path / CERTIFICATE)
+    out.print(f"Numbers: {folder.path / CERTIFICATE}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _autoencoder(folder: Folder, settings: Resolved) -> Autoencoder:
+    path = folder.path / MODEL
+    try:
+        stored, _ = load_tensors(path)
+        tensors = {name.removeprefix(PREFIX): tensor for name, tensor in stored.items() if name.startswith(PREFIX)}
+        made = strategy(settings)
+        built = Autoencoder(
+            tensors["mean"], tensors["scale"], made.bottleneck, generator(0, "blank"), hidden=made.hidden
+        )
+        built.load_state_dict(tensors)
+    except FileNotFoundError:
+        raise BadSettings(f"{folder.path} has no {MODEL}; certify takes the folder of a finished run") from None
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BadSettings(f"{path} holds no model of this run ({reason})") from None
+    return built
+
+
+def _deltas(folder: Folder) -> dict[str, float]:
+    """Return how far training rows were from the manifold, as the round of training has told it."""
+    lines = [line.get("defense") or {} for line in folder.lines() if line["round"] == 1]
+    return {name: line[name] for line in lines for name in ("delta_median", "delta_95") if name in line}
+
+
+def _sets(silent: str | None, agents: int) -> Sequence[tuple[int, ...]]:
+    if silent is None:
+        return [(), *((agent,) for agent in range(agents))]
+    words = [word.strip() for word in silent.split(",") if word.strip()]
+    if not all(word.isdecimal() and int(word) < agents for word in words):
+        raise BadSettings(f"--silent takes numbers of agents, 0 to {agents - 1}, such as 6,9; not {silent!r}")
+    missing = tuple(sorted({int(word) for word in words}))
+    if len(missing) == agents:
+        raise BadSettings("--silent names all agents; somebody has to send something")
+    return [missing]
+
+
+def _told(certificate: Certificate, deltas: dict[str, float]) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "tolerated": certificate.tolerated,
+        "refuted_at": certificate.refuted_at,
+        "determined": certificate.determined,
+        "gain": certificate.gain,
+        "levels": [
+            {
+                "liars": level.num_corrupted,
+                "low": level.low,
+                "high": level.high,
+                "exact": level.exact,
+                "worst": list(level.worst),
+            }
+            for level in certificate.levels
+        ],
+    }
+    for name, delta in deltas.items():
+        radius = certificate.radius(delta, certificate.tolerated)
+        told[name.replace("delta", "radius")] = radius if math.isfinite(radius) else None
+    return told
+
+
+def _table(found: Sequence[dict[str, Any]]) -> Table:
+    table = Table("silent", title="How many lying agents the manifold tolerates", title_justify="left")
+    for name in ("tolerated", "win from", "c with one liar", "radius"):
+        table.add_column(name, justify="right")
+    for row in found:
+        first = row["levels"][0] if row["levels"] else None
+        bounds = "-" if first is None else f"{first['low']:.3f}"
+        if first is not None and first["high"] - first["low"] > 5e-4:
+            bounds += f" to {first['high']:.3f}"
+        radius = row.get("radius_95")
+        table.add_row(
+            ",".join(map(str, row["silent"])) or "nobody",
+            str(row["tolerated"]),
+            str(row["refuted_at"]) if row["determined"] else "not determined",
+            bounds,
+            "-" if radius is None else f"{radius:.3g}",
+        )
+    return table

@@ -1,0 +1,269 @@
+"""The agents of collaborative inference: their features, their extractors, what they send, and who of them lies.
+
+Extractors are trained jointly with a fusion head, which is SplitNN, on clean training rows before the first round:
+training is protected (Liu, Xie, Koyejo, Li, "CoPur", NeurIPS 2022, Section 2.2). This happens once, in one process, and
+the others read what came out; agents of a deployment would need another way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from flwr.app import Message
+from torch import Tensor, nn
+
+from clients.channel import found_once
+from clients.inference import Coalition, Part, World
+from clients.local_training import batches
+from flower_apps import build, plugins
+from flower_apps.config import NONE, BadSettings, Resolved, Settings
+from flower_apps.plugins import Spec
+from flower_apps.roles import channel_folder
+from flower_apps.schemes.inference_centre import centre, strategy
+from flower_apps.threat import needs
+from protocol.inference import EmbedRequest, embed_reply, read_embed_request
+from protocol.randomness import derived_seed, generator
+from protocol.tensor_files import load_tensors, misfit
+from protocol.threads import one_thread
+from strategies.collaborative_inference import FIRST_ATTACKED
+from tasks import Samples, Split
+from tasks.blocks import Blocks, block_shapes, check_blocks
+from tasks.bottoms import bottom
+from tasks.split.parties import HonestParty, train_parties
+from tasks.split.party_work import PartyWork
+from tasks.split.records import Records
+from tasks.split.top_model import two_layers
+from tasks.split.top_work import TopWork
+
+NATURAL = "natural"  # the division that a task has by nature
+WHO = "agents"  # the option of an attack that says which of the malicious agents carry it out
+EXTRACTOR = "extractor"  # before an agent's number in the names of its tensors
+DECIDING = (
+    "task",
+    "data_dir",
+    "model",
+    "partition",
+    "num_clients",
+    "optimizer",
+    "learning_rate",
+    "batch_size",
+    "local_epochs",
+    "seed",
+    "start_from",
+)
+
+
+@lru_cache(maxsize=8)
+def blocks(settings: Resolved) -> Blocks:
+    """Return which columns of a flattened sample each agent holds; raises ValueError where that is no division."""
+    task = build.load_task(settings.task, settings.data_dir)
+    if settings.partition == NATURAL:
+        if not task.blocks:
+            raise BadSettings(
+                f"--partition natural needs features that belong to agents by nature, and --task {settings.task} has "
+                f"none; take one of {', '.join(plugins.available('blocks'))}"
+            )
+        if len(task.blocks) != settings.num_clients:
+            raise BadSettings(
+                f"--num-clients is {settings.num_clients}, and --task {settings.task} has {len(task.blocks)} agents"
+            )
+        return task.blocks
+    divided: Blocks = plugins.load("blocks", settings.partition)(task.sample_shape, settings.num_clients)
+    check_blocks(divided, task.sample_shape)
+    return divided
+
+
+def rows(settings: Resolved) -> tuple[Tensor, Tensor, Split]:
+    """Return the training rows (N,), those that are queried (n,), and of which samples these are."""
+    task, share = build.load_task(settings.task, settings.data_dir), strategy(settings).validation
+    held_out = round(share * len(task.train))
+    train = torch.arange(len(task.train) - held_out)
+    if not share:
+        return train, torch.arange(len(task.test)), "test"
+    return train, torch.arange(len(train), len(task.train)), "train"
+
+
+def extractor(settings: Resolved, agent: int) -> nn.Module:
+    """Build an agent's network with first weights that depend on the seed and its number alone."""
+    task, block = build.load_task(settings.task, settings.data_dir), blocks(settings)[agent]
+    make, shape = plugins.load("bottom", settings.model), block_shapes([block], task.sample_shape)[0]
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derived_seed(settings.seed, "bottom", agent))
+        return bottom(make, block, shape, strategy(settings).embedding_size, mean=task.mean, std=task.std)
+
+
+def extractors(settings: Resolved) -> list[nn.Module]:
+    """Return the agents' trained networks: those of --start-from, or trained once by whichever process comes first."""
+    found = _trained(_Training.of(settings))
+    return list(found)
+
+
+class _Training(NamedTuple):
+    """What extractors depend on: runs that differ in nothing else have the same ones. And where they are shared."""
+
+    settings: Resolved
+    folder: Path | None
+
+    @classmethod
+    def of(cls, settings: Resolved) -> _Training:
+        made = strategy(settings)
+        told = {name: getattr(made, name) for name in ("embedding_size", "hidden_units", "validation")}
+        alike = {**Settings().model_dump(), **{name: getattr(settings, name) for name in DECIDING}}
+        alike |= {"strategy": str(Spec(plugins.parse(settings.strategy).name, told)), "num_malicious": 0}
+        alike |= {"clients_per_round": settings.num_clients, "min_replies": 1, "rounds": 1}
+        # Inline this process alone needs them, and has them.
+        folder = None if settings.engine == "inline" else Path(settings.output).expanduser()
+        return cls(Resolved.model_construct(**alike), folder)
+
+
+@lru_cache(maxsize=4)
+def _trained(training: _Training) -> tuple[nn.Module, ...]:
+    settings, folder = training
+    networks = [extractor(settings, agent) for agent in range(settings.num_clients)]
+    if settings.start_from:
+        states = _earlier(settings, networks)
+    elif folder is None:
+        states = _train(settings, networks)
+    else:
+        found = found_once(
+            folder / "extractors.npz",
+            lambda: {name: tensor.numpy() for name, tensor in _train(settings, networks).items()},
+        )
+        states = {name: torch.from_numpy(array) for name, array in found.items()}
+    for agent, network in enumerate(networks):
+        start = f"{EXTRACTOR}{agent}."
+        network.load_state_dict({key.removeprefix(start): states[key] for key in states if key.startswith(start)})
+        network.eval().requires_grad_(False)
+    return tuple(networks)
+
+
+def states_of(networks: Sequence[nn.Module]) -> dict[str, Tensor]:
+    """Return the tensors of all agents' networks under one name each."""
+    return {
+        f"{EXTRACTOR}{agent}.{name}": tensor
+        for agent, network in enumerate(networks)
+        for name, tensor in network.state_dict().items()
+    }
+
+
+def _train(settings: Resolved, networks: Sequence[nn.Module]) -> dict[str, Tensor]:
+    task, made = build.load_task(settings.task, settings.data_dir), strategy(settings)
+    train, _, _ = rows(settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derived_seed(settings.seed, "top"))
+        head = two_layers(settings.num_clients, made.embedding_size, task.num_classes, hidden=made.hidden_units)
+    optimizer = build.optimizer(settings)
+    parties = [
+        HonestParty(Records(train, part(settings, "train", agent)[train]), PartyWork(network, optimizer))
+        for agent, network in enumerate(networks)
+    ]
+    steps = batches(
+        len(train),
+        batch_size=settings.batch_size,
+        epochs=settings.local_epochs,
+        generator=generator(settings.seed, "extractors"),
+    )
+    with one_thread():
+        train_parties(parties, TopWork(head, optimizer), task.train.y, steps, generator(settings.seed, "top"))
+    return states_of(networks)
+
+
+def _earlier(settings: Resolved, networks: Sequence[nn.Module]) -> dict[str, Tensor]:
+    """Return the extractors of an earlier run's model; raises BadSettings where it has none that fit."""
+    path = Path(settings.start_from).expanduser()
+    try:
+        stored, _ = load_tensors(path)
+    except FileNotFoundError:
+        raise BadSettings(f"--start-from {path} is not there; name the model.safetensors of a run") from None
+    except ValueError as error:
+        raise BadSettings(f"--start-from {path} is no safetensors file, or damaged ({error})") from None
+    found = {name: tensor for name, tensor in stored.items() if name.startswith(EXTRACTOR)}
+    if (fault := misfit(found, states_of(networks))) is not None:
+        raise BadSettings(f"--start-from {path} does not fit --model {settings.model}: {fault}")
+    if odd := [name for name, tensor in found.items() if not bool(tensor.isfinite().all())]:
+        raise BadSettings(f"--start-from {path} holds values that are not finite: in {odd[0]} ({len(odd)} such)")
+    return found
+
+
+def part(settings: Resolved, split: Split, agent: int) -> Tensor:
+    """Return an agent's columns (N, k) of a task's samples, decoded."""
+    task = build.load_task(settings.task, settings.data_dir)
+    samples = task.train if split == "train" else task.test
+    columns = samples.x.flatten(1)[:, torch.tensor(blocks(settings)[agent])]
+    return Samples(columns, samples.y).decoded().x
+
+
+def embedded(settings: Resolved, split: Split, wanted: Tensor, agent: int) -> Tensor:
+    """Return an agent's honest embeddings (n, c) of the rows wanted (n,)."""
+    network = extractors(settings)[agent]
+    with one_thread(), torch.no_grad():
+        return torch.cat([network(x) for x in part(settings, split, agent)[wanted].split(4096)])
+
+
+def coalition(settings: Resolved) -> Coalition | None:
+    """Return the agents that lie and what each does; None where nobody attacks.
+
+    A part of an attack that is a sum says in its option `agents` which of the malicious agents carry it out:
+    "missing(agents=(6,)) + targeted_pgd(agents=(9,))". Raises BadSettings where they are not all of these, once each.
+    """
+    specs = [] if settings.attack == NONE else plugins.parse_sum(settings.attack)
+    if not specs or not settings.malicious:
+        return None
+    everybody = tuple(sorted(settings.malicious))
+    parts = []
+    for spec in specs:
+        who: Any = spec.options.get(WHO, everybody if len(specs) == 1 else None)
+        if not isinstance(who, tuple) or not who or not all(type(agent) is int for agent in who):
+            raise BadSettings(
+                "--attack of several parts says which agents carry out each, as in "
+                f"{specs[0].name}(agents=(6,)) + {specs[-1].name}(agents=(9,)); {spec.name} says {who!r}"
+            )
+        rest = Spec(spec.name, {name: value for name, value in spec.options.items() if name != WHO})
+        parts.append(Part(plugins.load("attack", rest), who, needs(spec.name)))
+    made = Coalition(parts)
+    if made.agents != everybody:
+        raise BadSettings(
+            f"--attack is carried out by agents {_listed(made.agents)}, and the malicious ones are "
+            f"{_listed(everybody)}; name the same with --malicious-ids"
+        )
+    return made
+
+
+def answer(settings: Resolved, agent: int, message: Message) -> Message:
+    """Send an agent's embeddings of the rows asked for, or what its attack makes of them."""
+    request = read_embed_request(message)
+    split: Split = "train" if request.split == "train" else "test"
+    if request.server_round < FIRST_ATTACKED or agent not in settings.malicious:
+        return embed_reply(message, embedded(settings, split, request.rows, agent))
+    # Attackers are one: who is asked first finds what all of them send, and leaves it out of the server's sight.
+    path = channel_folder(settings, {}, 0) / f"sent-{request.server_round}.npz"
+    sent = found_once(path, lambda: _lies(settings, split, request)).get(str(agent))
+    return embed_reply(message, None if sent is None else torch.from_numpy(sent))
+
+
+def _lies(settings: Resolved, split: Split, request: EmbedRequest) -> dict[str, np.ndarray]:
+    made, fusing = coalition(settings), centre(settings)
+    if made is None:
+        return {}
+    honest = [embedded(settings, split, request.rows, agent) for agent in range(settings.num_clients)]
+    task = build.load_task(settings.task, settings.data_dir)
+    model = fusing.load(request.model) if request.model else None
+    labels = (task.train if split == "train" else task.test).y[request.rows]
+    world = World(
+        honest=torch.stack(honest, dim=1),
+        labels=labels,
+        network=None if model is None else lambda x, observed: fusing.undefended(model, x, observed),
+        defended=None if model is None else lambda x, observed: fusing.defended(model, x, observed),
+    )
+    with one_thread():
+        sent = made.send(world)
+    return {str(agent): block.numpy() for agent, block in sent.items() if block is not None}
+
+
+def _listed(agents: Sequence[int]) -> str:
+    return ",".join(map(str, agents))

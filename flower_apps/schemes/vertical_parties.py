@@ -1,0 +1,237 @@
+"""The parties of a vertical run: their features, their networks, their adversaries, and how they answer messages."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+import networkx as nx
+import torch
+from flwr.app import Context, Message
+from torch import Tensor, nn
+
+from attacks.vertical import VerticalAttack
+from attacks.vertical.coalition import known_rows
+from clients.collusion import Collusion
+from clients.mailbox import Mailbox, Moment
+from clients.vfl import Asked, BackdoorClient, EmbeddingClient
+from defenses.vertical import InTurn, VerticalDefense
+from flower_apps import build, plugins
+from flower_apps.config import NONE, BadSettings, Resolved
+from flower_apps.roles import accomplices, channel_folder, says_malicious
+from protocol.messages import SERVER_ROUND, only
+from protocol.randomness import derived_seed, generator
+from protocol.split import Held, embeddings_reply, read_evaluation, read_step, rows_reply
+from protocol.tensor_files import load_tensors, save_tensors
+from protocol.threads import one_thread
+from protocol.vector import to_arrays, to_tensors
+from strategies.split_nn import Course, SplitNN
+from tasks import Samples, Split
+from tasks.blocks import Blocks, block_shapes, check_blocks
+from tasks.bottoms import bottom
+from tasks.split.party_work import PartyWork
+from tasks.split.records import Records
+
+PARTY = "party"  # in a client's state
+KEPT = 2  # rounds: the one that the server has kept too, and the one before
+# Inline a client lives as long as its context does; elsewhere all of it is in `context.state`.
+_living: dict[int, EmbeddingClient] = {}
+
+
+@lru_cache(maxsize=8)
+def blocks(settings: Resolved) -> Blocks:
+    """Return which columns of a flattened sample each client holds; raises ValueError where that is no division."""
+    shape = build.load_task(settings.task, settings.data_dir).sample_shape
+    divided: Blocks = plugins.load("blocks", settings.partition)(shape, settings.num_clients)
+    check_blocks(divided, shape)
+    return divided
+
+
+def part(settings: Resolved, split: Split, client: int) -> Records:
+    """Return a client's part of the samples, decoded; their ids are their numbers in the task."""
+    task = build.load_task(settings.task, settings.data_dir)
+    samples = task.train if split == "train" else task.test
+    columns = samples.x.flatten(1)[:, torch.tensor(blocks(settings)[client])]
+    return Records(torch.arange(len(samples)), Samples(columns, samples.y).decoded().x)
+
+
+def bottom_model(settings: Resolved, client: int) -> nn.Module:
+    """Build a client's network with first weights that depend on the seed and its number alone."""
+    task, block = build.load_task(settings.task, settings.data_dir), blocks(settings)[client]
+    shape = block_shapes([block], task.sample_shape)[0]
+    make = plugins.load("bottom", settings.model)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derived_seed(settings.seed, "bottom", client))
+        return bottom(make, block, shape, strategy(settings).embedding_size, mean=task.mean, std=task.std)
+
+
+def strategy(settings: Resolved, course: Course | None = None) -> SplitNN:
+    """Build the strategy with the defenses of the server; raises ValueError for options out of range."""
+    make = plugins.load("strategy", settings.strategy)
+    built: SplitNN = make(build.cohort(settings), settings.min_replies, settings.seed, course, guard(settings))
+    return built
+
+
+def guard(settings: Resolved) -> VerticalDefense | None:
+    """Return the server's defenses, one after the other; None without any."""
+    specs = [] if settings.defense == NONE else plugins.parse_sum(settings.defense)
+    parts = tuple(plugins.load("defense", spec) for spec in specs)
+    return InTurn(parts) if len(parts) > 1 else (parts[0] if parts else None)
+
+
+def attack(settings: Resolved, text: str | None = None) -> VerticalAttack | None:
+    """Return the attack of the run, or the one that a node names; None without one."""
+    text = settings.attack if text is None else text
+    if text == NONE:
+        return None
+    base = Path(settings.data_dir).expanduser() if settings.data_dir else None
+    return cast(VerticalAttack, plugins.load("attack", text, base))
+
+
+def known(settings: Resolved, made: VerticalAttack) -> Tensor:
+    """Return the training rows (k,) whose labels the adversaries know; raises ValueError where there are too few."""
+    labels = build.load_task(settings.task, settings.data_dir).train.y
+    return known_rows(labels, made.target, made.num_known, made.known_target_share, generator(settings.seed, "known"))
+
+
+def graph(settings: Resolved, made: VerticalAttack, adversaries: tuple[int, ...]) -> nx.Graph:
+    """Return how the adversaries are connected; raises ValueError where they are not."""
+    return made.connected(adversaries, generator(settings.seed, "graph"))
+
+
+def role(settings: Resolved, client: int, node_config: Mapping[str, Any]) -> str:
+    """Return the role of a client: in deployment what the node says of itself, elsewhere what the settings say."""
+    malicious = says_malicious(node_config) if settings.engine == "deployment" else client in settings.malicious
+    return BackdoorClient.name if malicious else EmbeddingClient.name
+
+
+def answer_rows(settings: Resolved, client: int, message: Message, context: Context) -> Message:
+    """Say which samples this client holds; an adversary leaves its features for its neighbours meanwhile."""
+    config = only(message.content.config_records, "config record")
+    server_round = int(config[SERVER_ROUND])  # type: ignore[arg-type]
+    with one_thread():
+        party, _ = _party(settings, client, context, server_round)
+        party.greet((server_round, -1))
+        _keep(settings, party, context)
+    return rows_reply(message, Held(party.train.ids, party.test.ids))
+
+
+def answer_step(settings: Resolved, client: int, message: Message, context: Context) -> Message:
+    """Do a client's part of a step."""
+    request = read_step(message)
+    moment = request.server_round, request.step
+    with one_thread():
+        party, went_on = _party(settings, client, context, request.server_round)
+        source = generator(settings.seed, "party", *moment, client)
+        # A client that has lost what it embedded last cannot learn from its gradient.
+        embeddings = party.step(request.gradient if went_on else None, request.rows, moment, source)
+        _keep(settings, party, context)
+    return embeddings_reply(message, {"embeddings": embeddings})
+
+
+def answer_evaluation(settings: Resolved, client: int, message: Message, context: Context) -> Message:
+    """Learn from the last gradient of a round, embed test samples, and keep the network for a run that goes on."""
+    request = read_evaluation(message)
+    asked = Asked(request.rows, request.attacked, request.probe)
+    with one_thread():
+        party, went_on = _party(settings, client, context, request.server_round)
+        source = generator(settings.seed, "party", request.server_round, "evaluation", client)
+        found = party.evaluate(request.gradient if went_on else None, asked, source)
+        _keep(settings, party, context)
+    if (folder := kept_folder(settings, context.node_config)) is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_tensors(_kept_path(folder, client, request.server_round), party.state())
+        _kept_path(folder, client, request.server_round - KEPT).unlink(missing_ok=True)
+    return embeddings_reply(message, found)
+
+
+def kept_folder(settings: Resolved, node_config: Mapping[str, Any]) -> Path | None:
+    """Return where clients keep their networks after a round; in deployment `state` in `--node-config`, or nowhere."""
+    if settings.engine != "deployment":
+        return Path(settings.output).expanduser() / "parties" if settings.output else None
+    text = str(node_config.get("state", ""))
+    return Path(text).expanduser() if text else None
+
+
+def kept_state(folder: Path, client: int, server_round: int) -> dict[str, Tensor] | None:
+    """Return what a client kept after a round; None where it did not."""
+    try:
+        return load_tensors(_kept_path(folder, client, server_round))[0]
+    except FileNotFoundError:
+        return None
+
+
+def _kept_path(folder: Path, client: int, server_round: int) -> Path:
+    return folder / f"{client}-round-{server_round}.safetensors"
+
+
+def _party(settings: Resolved, client: int, context: Context, server_round: int) -> tuple[EmbeddingClient, bool]:
+    """Return the client as it was after its last message, and whether that is so.
+
+    It is not where the client is new, or has lost its state: then it goes on from what it kept after the round before.
+    """
+    if (living := _living.get(id(context))) is not None:
+        return living, True
+    party = _made(settings, client, context)
+    moment: Moment = (server_round, 0)
+    if (record := context.state.array_records.get(PARTY)) is not None:
+        party.restore(to_tensors(record), moment)
+        return party, True
+    if server_round > 1:
+        folder = kept_folder(settings, context.node_config)
+        state = None if folder is None else kept_state(folder, client, server_round - 1)
+        if state is None:
+            where = 'name a folder in --node-config, state="FOLDER"' if folder is None else f"it is not in {folder}"
+            raise ValueError(f"client {client} has lost its network of round {server_round - 1}: {where}")
+        party.restore(state, moment)
+    return party, False
+
+
+def _keep(settings: Resolved, party: EmbeddingClient, context: Context) -> None:
+    """Keep a client until its next message."""
+    if settings.engine != "inline":
+        context.state[PARTY] = to_arrays(party.state())
+    elif id(context) not in _living:
+        _living[id(context)] = party
+        weakref.finalize(context, _living.pop, id(context))
+
+
+@lru_cache(maxsize=64)
+def _parts(settings: Resolved, client: int) -> tuple[Records, Records]:
+    return part(settings, "train", client), part(settings, "test", client)
+
+
+def _made(settings: Resolved, client: int, context: Context) -> EmbeddingClient:
+    """Return a client with a new network."""
+    train, test = _parts(settings, client)
+    steps = strategy(settings).local_steps
+    work = PartyWork(bottom_model(settings, client), build.optimizer(settings), local_steps=steps)
+    if role(settings, client, context.node_config) == EmbeddingClient.name:
+        return EmbeddingClient(train, test, work)
+    return BackdoorClient(train, test, work, _collusion(settings, client, context))
+
+
+def _collusion(settings: Resolved, client: int, context: Context) -> Collusion:
+    named = context.node_config.get("attack") if settings.engine == "deployment" else None
+    made = attack(settings, None if named is None else str(named))
+    if made is None:
+        raise BadSettings("this node is malicious and there is no attack: name one in --node-config or in the run")
+    task, rows = build.load_task(settings.task, settings.data_dir), known(settings, made)
+    adversaries = accomplices(settings, client, context.node_config)
+    held = {each: blocks(settings)[each] for each in adversaries}
+    made.check(held, task.sample_shape, task.num_classes)
+    return Collusion(
+        attack=made,
+        graph=graph(settings, made, adversaries),
+        blocks=held,
+        sample_shape=task.sample_shape,
+        num_classes=task.num_classes,
+        known=rows,
+        labels=task.train.y[rows],
+        client=client,
+        box=Mailbox(channel_folder(settings, context.node_config, context.run_id)),
+        seed=settings.seed,
+    )

@@ -1,0 +1,183 @@
+"""Messages of vertical training: one a step, with the gradient of the last embedding and the rows to embed next.
+
+A party's features and its network stay with it, and so do the labels with the server: what travels is ids of samples,
+embeddings, and gradients of embeddings. Before the first step the server asks once which samples a party holds. After
+the last step of a round the gradient goes with the message that asks for embeddings of test samples.
+
+A testbed wants to know how an attack does. So that message also names test samples that are to be attacked, and
+training samples to compare what an adversary sends with what is true; adversaries answer these, honest parties have
+nothing to add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from torch import Tensor
+
+from protocol.actions import EVALUATE_SPLIT, QUERY_ROWS, TRAIN_SPLIT
+from protocol.messages import ARRAYS, CONFIG, SERVER_ROUND, RefusedReply, only, refuse_error
+from protocol.vector import to_arrays, to_tensors
+
+STEP, GRADIENT, ROWS, ATTACKED, PROBE = "step", "gradient", "rows", "attacked", "probe"
+TRAIN, TEST = "train", "test"
+EMBEDDINGS, TRIGGERED, REPLACED, TRUE = "embeddings", "triggered", "replaced", "true"
+
+
+@dataclass(frozen=True, eq=False)
+class StepRequest:
+    """What a party is asked in a step.
+
+    Attributes
+    ----------
+    rows : (b,) int64, ids of the training samples to embed.
+    gradient : (b', d) of the loss in the party's last embedding; None where that was not used.
+    """
+
+    server_round: int
+    step: int
+    rows: Tensor
+    gradient: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationRequest:
+    """What a party is asked after a round.
+
+    Attributes
+    ----------
+    rows : (n,) int64, ids of the test samples to embed.
+    attacked : (m,) int64, those of them that adversaries also send with the trigger, and replaced without one.
+    probe : (p,) int64, ids of training samples, to be sent as in a step; adversaries add what they are in truth.
+    gradient : as in a step.
+    """
+
+    server_round: int
+    rows: Tensor
+    attacked: Tensor
+    probe: Tensor
+    gradient: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """Which samples a party holds: ids (N,) of training and (M,) of test samples, int64."""
+
+    train: Tensor
+    test: Tensor
+
+
+def rows_message(server_round: int, config: ConfigRecord, node_id: int) -> Message:
+    """Ask a node which samples it holds, before the first step of a run, or of its resumption in this round."""
+    content = RecordDict({CONFIG: ConfigRecord({**config, SERVER_ROUND: server_round})})
+    return Message(content=content, dst_node_id=node_id, message_type=QUERY_ROWS, group_id=str(server_round))
+
+
+def rows_reply(request: Message, held: Held) -> Message:
+    """Answer with the ids of the samples held."""
+    return Message(content=_content({TRAIN: held.train, TEST: held.test}), reply_to=request)
+
+
+def read_rows_reply(message: Message) -> Held:
+    """Check such an answer; raises RefusedReply for anything that is not two vectors of ids."""
+    refuse_error(message)
+    arrays = only(message.content.array_records, "array record")
+    for name in (TRAIN, TEST):
+        if name not in arrays or len(arrays[name].shape) != 1 or arrays[name].dtype != "int64":
+            raise RefusedReply(f"no vector of int64 called {name}")
+    tensors = _tensors(arrays)
+    return Held(tensors[TRAIN], tensors[TEST])
+
+
+def step_message(request: StepRequest, config: ConfigRecord, node_id: int) -> Message:
+    """Ask a node for a step."""
+    said = {**config, SERVER_ROUND: request.server_round, STEP: request.step}
+    content = _content({ROWS: request.rows, GRADIENT: request.gradient}, said)
+    group = f"{request.server_round}.{request.step}"
+    return Message(content=content, dst_node_id=node_id, message_type=TRAIN_SPLIT, group_id=group)
+
+
+def read_step(message: Message) -> StepRequest:
+    """Return what the server asks in a step."""
+    config, tensors = only(message.content.config_records, "config record"), _request(message)
+    return StepRequest(
+        server_round=int(config[SERVER_ROUND]),  # type: ignore[arg-type]
+        step=int(config[STEP]),  # type: ignore[arg-type]
+        rows=tensors[ROWS],
+        gradient=tensors.get(GRADIENT),
+    )
+
+
+def evaluation_message(request: EvaluationRequest, config: ConfigRecord, node_id: int) -> Message:
+    """Ask a node for embeddings of test samples."""
+    arrays = {
+        ROWS: request.rows,
+        ATTACKED: request.attacked,
+        PROBE: request.probe,
+        GRADIENT: request.gradient,
+    }
+    content = _content(arrays, {**config, SERVER_ROUND: request.server_round})
+    group = str(request.server_round)
+    return Message(content=content, dst_node_id=node_id, message_type=EVALUATE_SPLIT, group_id=group)
+
+
+def read_evaluation(message: Message) -> EvaluationRequest:
+    """Return what the server asks after a round."""
+    config, tensors = only(message.content.config_records, "config record"), _request(message)
+    return EvaluationRequest(
+        server_round=int(config[SERVER_ROUND]),  # type: ignore[arg-type]
+        rows=tensors[ROWS],
+        attacked=tensors[ATTACKED],
+        probe=tensors[PROBE],
+        gradient=tensors.get(GRADIENT),
+    )
+
+
+def embeddings_reply(request: Message, embeddings: Mapping[str, Tensor]) -> Message:
+    """Answer with embeddings (n, d) under their names."""
+    return Message(content=_content(embeddings), reply_to=request)
+
+
+def read_embeddings(
+    message: Message, expected: Mapping[str, int], size: int, *, optional: frozenset[str] = frozenset()
+) -> dict[str, Tensor]:
+    """Check an answer and return its embeddings, (expected[name], size) float32 each.
+
+    Raises RefusedReply for an error, other records, a name that is missing and not optional or was not asked for,
+    another shape or type, and numbers that are not finite.
+    """
+    refuse_error(message)
+    arrays = only(message.content.array_records, "array record")
+    if missing := sorted(expected.keys() - optional - arrays.keys()):
+        raise RefusedReply(f"missing array {missing[0]}")
+    if extra := sorted(arrays.keys() - expected.keys()):
+        raise RefusedReply(f"unexpected array {extra[0]}")
+    for name, array in arrays.items():
+        if (shape := tuple(array.shape)) != (expected[name], size):
+            raise RefusedReply(f"array {name} has shape {shape} instead of {(expected[name], size)}")
+        if array.dtype != "float32":
+            raise RefusedReply(f"array {name} has dtype {array.dtype} instead of float32")
+    tensors = _tensors(arrays)
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise RefusedReply("values that are not finite")
+    return tensors
+
+
+def _content(tensors: Mapping[str, Tensor | None], said: Mapping[str, object] | None = None) -> RecordDict:
+    arrays = to_arrays({name: tensor for name, tensor in tensors.items() if tensor is not None})
+    if said is None:
+        return RecordDict({ARRAYS: arrays})
+    return RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord(dict(said))})  # type: ignore[arg-type]
+
+
+def _request(message: Message) -> dict[str, Tensor]:
+    return to_tensors(only(message.content.array_records, "array record"))
+
+
+def _tensors(arrays: ArrayRecord) -> dict[str, Tensor]:
+    try:
+        return to_tensors(arrays)
+    except (ValueError, TypeError) as error:
+        raise RefusedReply(str(error)) from error

@@ -1,0 +1,137 @@
+"""What a fusion centre learns from clean embeddings, and what it predicts from those that reach it.
+
+Paper: Liu, Xie, Koyejo, Li, "CoPur: Certifiably Robust Collaborative Inference via Feature Purification", NeurIPS 2022,
+Section 2.1 (training on clean embeddings h, the classifier on AE(h)) and Section 2.3 (inference).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from defenses.acted import acted
+from defenses.autoencoder import Autoencoder
+from defenses.autoencoder_fit import Fitted, fit_autoencoder
+from defenses.fusion_head import FittedHead, FusionHead, HeadTraining
+from defenses.inference import InferenceDefense, Query
+from defenses.purification import Manifold, Purified, block_norms
+from defenses.purification.unsecured import unsecured
+from protocol.randomness import generator
+from protocol.threads import one_thread
+
+Purification = Callable[[Tensor, Tensor, Manifold], Purified]
+
+
+class FusionModel(nn.Module):
+    """What was learned: the manifold of clean embeddings, and the classifier."""
+
+    def __init__(self, autoencoder: Autoencoder, head: FusionHead) -> None:
+        super().__init__()
+        self.autoencoder, self.head = autoencoder, head
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answers:
+    """What is predicted for n queries, in [0, C) or `defenses.inference.ABSTAINS`, and `moved` (n, M) of `Purified`."""
+
+    labels: Tensor
+    moved: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FusionCentre:
+    """M agents' embeddings of c numbers each, C classes, and how they are purified and classified.
+
+    Attributes
+    ----------
+    labels : (N,) int64, of the training rows.
+    corrupted : (M,) bool, who lies; given to defenses that are told it, which are oracles, and to no other.
+    on_manifold : what the purification's module says of its features.
+    bottleneck, hidden, drop, epochs : of `defenses.autoencoder_fit.fit_autoencoder`.
+    """
+
+    labels: Tensor
+    num_classes: int
+    embedding_size: int
+    corrupted: Tensor
+    purify: Purification
+    on_manifold: bool
+    defense: InferenceDefense
+    training: HeadTraining
+    bottleneck: int
+    hidden: tuple[int, ...]
+    drop: float
+    epochs: int
+
+    def fit(self, embeddings: Tensor, source: torch.Generator) -> tuple[FusionModel, float]:
+        """Return the model of clean embeddings (N, M, c) of the training rows, and its classifier's last loss.
+
+        Reports how much of their variance the manifold keeps. Raises ValueError for options that cannot be.
+        """
+        fitted, head = self._fit(embeddings, self.labels, source, self.epochs, self.training)
+        with torch.no_grad():
+            off = block_norms(embeddings - fitted.autoencoder(embeddings)).sum(dim=1).double()
+        # delta of Theorem 4, which certificates ask for: what half of the rows stay below, and 95% of them.
+        half, most = off.quantile(torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist()
+        acted(explained_variance=fitted.explained_variance, delta_median=half, delta_95=most)
+        return FusionModel(fitted.autoencoder, head.head), head.losses[-1]
+
+    def blank(self) -> FusionModel:
+        """Return a model of the same shapes that has learned nothing; raises ValueError for options that cannot be."""
+        rows = max(2, self.num_classes)
+        shape = rows, len(self.corrupted), self.embedding_size
+        once = HeadTraining(hidden=self.training.hidden, epochs=1)
+        source = generator(0, "blank")
+        made = torch.randn(shape, generator=source)
+        fitted, head = self._fit(made, torch.arange(rows) % self.num_classes, source, 1, once)
+        return FusionModel(fitted.autoencoder, head.head)
+
+    def load(self, tensors: Mapping[str, Tensor]) -> FusionModel:
+        """Return the model of its tensors."""
+        model = self.blank()
+        model.load_state_dict(dict(tensors))
+        return model
+
+    def answer(
+        self, model: FusionModel, embeddings: Tensor, observed: Tensor, honest: Tensor | None, source: torch.Generator
+    ) -> Answers:
+        """Return what is predicted for embeddings (n, M, c) of the agents observed (M,) bool.
+
+        honest: (n, M, c), what would come without an attack, for a defense that is told it. Raises ValueError as the
+        defenses do.
+        """
+        with one_thread():
+            found = self.purify(embeddings, observed, model.autoencoder)
+            told = self.defense.told
+            query = Query(
+                features=found.features,
+                observed=observed,
+                corrupted=self.corrupted if "corrupted" in told else None,
+                honest=self._trained_on(model.autoencoder, honest) if honest is not None and "honest" in told else None,
+            )
+            return Answers(labels=self.defense.predict(model.head, query, source).labels, moved=found.moved)
+
+    def undefended(self, model: FusionModel, embeddings: Tensor, observed: Tensor) -> Tensor:
+        """Return logits (n, C) of the embeddings as they came, differentiable."""
+        return self.defense.logits(model.head, unsecured(embeddings, observed, model.autoencoder).features)
+
+    def defended(self, model: FusionModel, embeddings: Tensor, observed: Tensor) -> Tensor:
+        """Return logits (n, C) of the purified embeddings, differentiable."""
+        return self.defense.logits(model.head, self.purify(embeddings, observed, model.autoencoder).features)
+
+    def _fit(
+        self, embeddings: Tensor, labels: Tensor, source: torch.Generator, epochs: int, training: HeadTraining
+    ) -> tuple[Fitted, FittedHead]:
+        with one_thread():
+            fitted = fit_autoencoder(
+                embeddings, source, bottleneck=self.bottleneck, hidden=self.hidden, drop=self.drop, epochs=epochs
+            )
+            features = self._trained_on(fitted.autoencoder, embeddings)
+            head = self.defense.fit(features, labels, self.num_classes, source, training)
+        return fitted, head
+
+    def _trained_on(self, autoencoder: Autoencoder, embeddings: Tensor) -> Tensor:
+        return autoencoder(embeddings) if self.on_manifold else embeddings

@@ -1,0 +1,297 @@
+"""Vertical learning from the command line: exact, the same in every engine, attacked, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from attacks.vertical import in_process
+from attacks.vertical.cooperative_backdoor import CooperativeAdversary
+from flower_apps.client_app import app
+from flower_apps.config import settings_from
+from flower_apps.engines.inline import InlineGrid
+from flower_apps.resolving import resolve
+from flower_apps.schemes.vertical import course
+from flower_apps.schemes.vertical_parties import blocks, bottom_model, strategy
+from protocol.actions import EVALUATE_SPLIT, IDENTIFY, QUERY_ROWS, TRAIN_SPLIT
+from protocol.randomness import generator
+from protocol.threads import one_thread
+from strategies.split_nn import SplitNN
+from tasks.blocks import split
+from tasks.digits import digits
+from tasks.split.order import batches
+from tests.conftest import read_lines
+
+STRATEGY, MODEL = "split_nn(embedding_size=8, hidden=16, top_learning_rate=0.01)", "patch_cnn(width=4)"
+FLAGS = ("run", "--strategy", STRATEGY, "--model", MODEL, "--learning-rate", "0.01")
+SMALL = (*FLAGS, "--task", "digits(num_train=300)", "--num-clients", "4", "--batch-size", "100")
+ATTACK = "cooperative_backdoor(size=(3, 3), num_known=120, epochs=40, steps=10, confidence=0.1)"
+
+
+def summary(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+def made(**values):
+    given = {"task": "digits(num_train=300)", "strategy": STRATEGY, "model": MODEL, "num_clients": 4}
+    return resolve(settings_from({**given, "batch_size": 64, "learning_rate": 0.01, **values}))
+
+
+class Spied(InlineGrid):
+    """A grid that notes the kind of every message, and what is in its reply."""
+
+    def __init__(self, settings):
+        super().__init__(app, settings.num_clients, settings.to_run_config())
+        self.kinds, self.arrays = [], set()
+
+    def push_messages(self, messages):
+        messages = list(messages)
+        self.kinds += [message.metadata.message_type for message in messages]
+        return super().push_messages(messages)
+
+    def pull_messages(self, message_ids):
+        replies = list(super().pull_messages(message_ids))
+        for reply in replies:
+            assert not reply.has_error(), reply.error.reason
+            for record in reply.content.array_records.values():
+                self.arrays |= set(record)
+        return replies
+
+
+def trace(settings, grid=None):
+    """Return the losses of all steps of a run, and its strategy."""
+    made_strategy, losses = strategy(settings, course(settings)), []
+    made_strategy.start(
+        grid or Spied(settings),
+        made_strategy.initial(),
+        num_rounds=settings.rounds,
+        evaluate_fn=lambda server_round, arrays: losses.extend(made_strategy.losses if server_round else []),
+    )
+    return losses, made_strategy
+
+
+def central(settings):
+    """Return the losses of the joint network trained in one place."""
+    task, built = digits(None, num_train=300), strategy(settings, course(settings))
+    parts = split(task.samples("train").x, blocks(settings))
+    joint = nn.ModuleList([*(bottom_model(settings, client) for client in range(4)), built.top.top])
+    optimizers = [torch.optim.Adam(joint[:-1].parameters(), lr=settings.learning_rate)]
+    optimizers.append(torch.optim.Adam(joint[-1].parameters(), lr=0.01))
+    losses = []
+    for server_round in range(1, settings.rounds + 1):
+        source = generator(settings.seed, "batches", server_round)
+        for rows in batches(300, settings.batch_size, settings.local_epochs, source):
+            logits = joint[-1](torch.stack([net(x[rows]) for net, x in zip(joint, parts)], dim=1))
+            loss = F.cross_entropy(logits, task.train.y[rows])
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            loss.backward()
+            for optimizer in optimizers:
+                optimizer.step()
+            losses.append(float(loss.detach()))
+    return losses
+
+
+@pytest.mark.parametrize("engine", ["inline", "simulation"])  # where a client lives, and where its state does
+def test_the_losses_are_those_of_the_joint_network_in_one_place(engine, tmp_path):
+    settings = made(rounds=3, local_epochs=1.5, engine=engine, output=str(tmp_path / "run"))
+    with one_thread():
+        losses, built = trace(settings)
+        expected = central(settings)
+    assert len(losses) == 3 * math.ceil(1.5 * 5)
+    assert expected[-1] < expected[0]
+    torch.testing.assert_close(torch.tensor(losses), torch.tensor(expected), atol=1e-6, rtol=0)
+    assert built.figures["clean_data_accuracy"] > 0.15
+
+
+@pytest.mark.parametrize(
+    "attack", [ATTACK, "badvfl(size=(3, 3), num_known=60)", "villain(warm_up=1.0, swapping=1.0, num_known=60)"]
+)
+def test_adversaries_whose_state_travels_do_what_those_that_live_on_do(attack, tmp_path):
+    found = []
+    for engine in ("inline", "simulation"):
+        settings = made(rounds=4, attack=attack, num_malicious=2, engine=engine, output=str(tmp_path / engine))
+        losses, built = trace(settings)
+        found.append((losses, built.figures))
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-6)
+    assert found[0][1] == pytest.approx(found[1][1], abs=1e-6)
+    assert found[0][1]["gradient_perturbation"] > 0
+
+
+def test_a_step_is_one_message_and_colluding_adds_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(CooperativeAdversary, "hears", lambda *given: pytest.fail("it read the server's gradients"))
+    monkeypatch.setattr(CooperativeAdversary, "learns", lambda *given: pytest.fail("it read the server's gradients"))
+    kinds, arrays = {}, {}
+    for attack in ("none", ATTACK):
+        settings = made(rounds=2, attack=attack, output=str(tmp_path / attack[:4]))
+        grid = Spied(settings)
+        trace(settings, grid)
+        kinds[attack], arrays[attack] = grid.kinds, grid.arrays
+    assert kinds["none"] == kinds[ATTACK]
+    steps = 2 * 5
+    assert {kind: kinds["none"].count(kind) for kind in sorted(set(kinds["none"]))} == {
+        EVALUATE_SPLIT: 2 * 4,
+        IDENTIFY: 4,
+        QUERY_ROWS: 4,
+        TRAIN_SPLIT: steps * 4,
+    }
+    # What adversaries add tells the testbed how they do, where it asks for that.
+    assert arrays[ATTACK] - arrays["none"] == {"probe", "triggered", "replaced", "true"}
+
+
+def test_local_steps_learn_more_from_a_message():
+    losses = [
+        trace(made(rounds=4, learning_rate=1e-3, strategy=f"split_nn(local_steps={steps})"))[0] for steps in (1, 4)
+    ]
+    assert losses[1][-1] < losses[0][-1] - 0.05
+
+
+def test_an_attack_is_measured_beside_its_controls_and_leaves_pictures(thornbed, tmp_path):
+    folder = tmp_path / "run"
+    said = thornbed(*SMALL, "--rounds", "3", "--attack", ATTACK, "--num-malicious", "2", "--output", folder)
+    assert said.code == 0, said.err
+    assert "2 of 4 clients are malicious; cooperative_backdoor must know its own data and the labels of a" in said.out
+    metrics = summary(folder)["metrics"]
+    assert metrics["connectivity"] == pytest.approx(2.0)
+    assert metrics["inferred_samples"] >= 1
+    for name in ("clean_data_accuracy", "attack_success_rate", "untriggered_rate", "replaced_rate"):
+        assert 0 <= metrics[name] <= 1
+    assert metrics["attack_success_rate"] >= metrics["untriggered_rate"]
+    assert metrics["gradient_perturbation"] > 0
+    assert summary(folder)["malicious"] == [2, 3]
+    assert json.loads((folder / "config.json").read_text())["adversary_edges"] == [[2, 3]]
+    for name in ("trigger.png", "curves.png", "model.safetensors"):
+        assert (folder / name).stat().st_size > 100
+    assert len(read_lines(folder)) == 4
+
+
+@pytest.mark.parametrize(
+    "attack", ["badvfl(size=(3, 3), num_known=60)", "villain(warm_up=1.0, swapping=1.0, num_known=60)"]
+)
+def test_attacks_that_watch_agree_later_and_go_on_where_they_stopped(thornbed, tmp_path, attack):
+    flags = (*SMALL, "--attack", attack, "--num-malicious", "2")
+    for name, rounds in (("whole", (5,)), ("parts", (2, 5))):
+        for number, last in enumerate(rounds):
+            resume = ("--resume",) if number else ()
+            said = thornbed(*flags, *resume, "--rounds", str(last), "--output", tmp_path / name)
+            assert said.code == 0, said.err
+    whole, parts = read_lines(tmp_path / "whole"), read_lines(tmp_path / "parts")
+    assert [line["train_loss"] for line in whole[1:]] == pytest.approx([line["train_loss"] for line in parts[1:]])
+    assert whole[1]["inferred_samples"] is None
+    assert whole[5]["attack_success_rate"] == parts[5]["attack_success_rate"]
+
+
+@pytest.mark.slow
+def test_flowers_own_engine_finds_the_same(thornbed, tmp_path):
+    flags = (*SMALL, "--rounds", "2", "--attack", ATTACK, "--num-malicious", "2", "--seed", "1")
+    for engine in ("inline", "simulation"):
+        said = thornbed(*flags, "--engine", engine, "--node-timeout", "300", "--output", tmp_path / engine)
+        assert said.code == 0, said.err
+    one, other = (summary(tmp_path / engine)["metrics"] for engine in ("inline", "simulation"))
+    assert one == pytest.approx(other, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "defense", ["gradient_noise(variance=1e-6)", "block_dropout(share=0.2) + embedding_clipping(max_norm=1.0)"]
+)
+def test_defenses_run_with_any_attack_and_say_what_they_did(thornbed, tmp_path, defense):
+    flags = (*SMALL, "--attack", ATTACK, "--num-malicious", "2", "--defense", defense)
+    said = thornbed(*flags, "--rounds", "1", "--output", tmp_path / "run")
+    assert said.code == 0, said.err
+    told = read_lines(tmp_path / "run")[1]["defense"]
+    expected = {"noise_share"} if "noise" in defense else {"dropped_share", "clipped_embeddings_share"}
+    assert set(told) == expected
+    assert all(0 < share <= 1 for share in told.values())
+
+
+def test_a_party_with_other_rows_is_refused_before_training(tmp_path, monkeypatch):
+    from flower_apps.schemes import vertical_parties
+    from strategies import RunStopped
+    from tasks.split.records import Records
+
+    whole = vertical_parties.part
+
+    def shorter(settings, kind, client):
+        found = whole(settings, kind, client)
+        rows = found.ids != 7
+        return Records(found.ids[rows], found.x[rows]) if (kind, client) == ("train", 2) else found
+
+    monkeypatch.setattr(vertical_parties, "part", shorter)
+    vertical_parties._parts.cache_clear()
+    settings = made(rounds=1, seed=99)
+    grid = Spied(settings)
+    with pytest.raises(RunStopped, match="client 2 holds other samples than the server: it lacks training sample 7"):
+        trace(settings, grid)
+    assert TRAIN_SPLIT not in grid.kinds
+    vertical_parties._parts.cache_clear()
+
+
+def test_the_driver_without_an_engine_and_the_run_share_their_party():
+    assert in_process.AttackingParty.__module__ == "attacks.vertical.party"
+    assert SplitNN.scheme == "vertical"
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--task", "har"), "--task har does not go with --strategy split_nn, which takes cifar10, "),
+        (("--attack", "pixel_trigger"), "--attack pixel_trigger does not go with --strategy split_nn, which takes bad"),
+        (("--defense", "flip"), "--defense flip does not go with --strategy split_nn, which takes block_dropout"),
+        (("--strategy", "fedavg", "--attack", "badvfl"), "--attack badvfl does not go with --strategy fedavg"),
+        (("--clients-per-round", "3"), "--clients-per-round means nothing with --strategy split_nn"),
+        (("--curious", "agic"), "--curious means nothing with --strategy split_nn"),
+        (("--device", "cuda"), "--device cuda is not for --strategy split_nn"),
+        (("--model", "cnn"), "there is no bottom model called cnn"),
+        (("--model", "patch_cnn(width=0)"), "patch_cnn needs width >= 1"),
+        (("--partition", "iid"), "there is no way of dividing features called iid"),
+        (("--partition", "contiguous(sizes=(1, 2, 3, 4))"), "contiguous needs 4 positive sizes that add up to 64"),
+        (("--num-clients", "5"), "grid needs rows that divide num_agents: num_agents = 5, rows = 2"),
+        (("--strategy", "split_nn(embedding_size=0)"), "a top model needs embedding_size >= 1"),
+        (("--strategy", "split_nn(local_steps=0)"), "a top model needs local_steps >= 1"),
+        (("--strategy", "split_nn(top_learning_rate=-1.0)"), "split_nn needs a finite top_learning_rate > 0"),
+        (("--defense", "gradient_noise(variance=-1.0)"), "gradient_noise needs a finite variance >= 0"),
+        (("--attack", "badvfl + villain"), "--attack takes one attack of vertical learning, not 2 joined by +"),
+        (("--attack", ATTACK, "--num-malicious", "0"), "--num-malicious 0 leaves the attack without an adversary"),
+        (("--attack", "cooperative_backdoor(num_known=1)"), "cooperative_backdoor needs at least two known labels"),
+        (
+            ("--attack", "cooperative_backdoor(size=(3, 3), num_known=2)"),
+            "adversaries need two known labels of the target class",
+        ),
+        (
+            ("--attack", "cooperative_backdoor(size=(3, 3), num_known=400)"),
+            "adversaries are to know 64 labels of the target class",
+        ),
+        (
+            ("--attack", "cooperative_backdoor(size=(7, 7))"),
+            "cooperative_backdoor has a trigger larger than its budget: 1 of 7 x 7 are 49 pixels, area = 40",
+        ),
+        (("--attack", "cooperative_backdoor"), "no place of 5 x 7 lies in the adversaries' blocks alone"),
+        (
+            ("--attack", "cooperative_backdoor(size=(5, 2), method=2)"),
+            "a subtrigger of 5 x 2 is larger than the block of adversary 2",
+        ),
+        (("--attack", "cooperative_backdoor(size=(3, 3), target=10)"), "cooperative_backdoor needs target < number"),
+        (("--attack", "cooperative_backdoor(vote='all')"), "cooperative_backdoor takes vote: Literal['printed'"),
+        (("--attack", "cooperative_backdoor(graf='line')"), "cooperative_backdoor has no option graf; it takes target"),
+        (("--task", "sent140"), "sent140"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence_and_code_2(thornbed, tmp_path, flags, sentence):
+    said = thornbed(*SMALL, "--output", tmp_path / "run", *flags)
+    assert said.code == 2
+    assert sentence in said.sentence
+    assert "Traceback" not in said.err
+    assert len(said.err.strip().splitlines()) == 1
+
+
+def test_a_graph_that_is_not_connected_is_refused(thornbed, tmp_path):
+    (tmp_path / "edges.txt").write_text("0 1\n2 3\n")
+    attack = f"cooperative_backdoor(size=(3, 3), num_known=60, graph='file', graph_file='{tmp_path / 'edges.txt'}')"
+    said = thornbed(*SMALL, "--attack", attack, "--num-malicious", "4", "--output", tmp_path / "run")
+    assert said.code == 2
+    assert "the adversaries' graph is not connected: adversary 2 cannot be reached from 0 (2 parts)" in said.sentence

@@ -1,0 +1,185 @@
+"""Collaborative inference over a grid: what goes through messages is what bare tensors give, whoever is away."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from torch import Tensor
+
+from defenses.fusion_head import HeadTraining
+from defenses.inference.oracle import Oracle
+from defenses.inference.plain import Plain
+from defenses.purification.copur import ON_MANIFOLD, copur
+from flower_apps.engines.inline import InlineGrid
+from protocol.actions import IDENTIFY, QUERY_EMBED
+from protocol.inference import embed_reply, read_embed_request
+from protocol.messages import Identity, identify_reply
+from protocol.randomness import generator
+from protocol.vector import to_tensors
+from strategies import CollaborativeInference, NumberedClients, RunStopped
+from strategies._fusion_centre import FusionCentre
+from strategies.collaborative_inference import Asked, accuracies
+
+AGENTS, DIM, ROWS = 5, 3, 120
+Spoil = Callable[[int, int, Tensor], Tensor | None]
+
+
+def table() -> tuple[Tensor, Tensor]:
+    """Embeddings near a plane, (rows, agents, dim), and the half of it that each row lies in."""
+    draw = torch.Generator().manual_seed(1)
+    codes = torch.randn(ROWS, 2, generator=draw)
+    rows = (codes @ torch.randn(2, AGENTS * DIM, generator=draw)).view(ROWS, AGENTS, DIM)
+    return rows + 0.05 * torch.randn(rows.shape, generator=draw), (codes[:, 0] > 0).long()
+
+
+def centre(**changes) -> FusionCentre:
+    given = {
+        "labels": table()[1][:80],
+        "num_classes": 2,
+        "embedding_size": DIM,
+        "corrupted": torch.arange(AGENTS) == 4,
+        "purify": partial(copur, solver="reweighted"),
+        "on_manifold": ON_MANIFOLD,
+        "defense": Plain(),
+        "training": HeadTraining(hidden=(8,), epochs=20, learning_rate=1e-2),
+        "bottleneck": 2,
+        "hidden": (),
+        "drop": 0.3,
+        "epochs": 1,
+    }
+    return FusionCentre(**{**given, **changes})
+
+
+def run(spoil: Spoil, rounds: int = 3, min_replies: int = 1, public: bool = False, **changes):
+    """Return the strategy after so many rounds, the model's tensors, and what agents were told of it, by round."""
+    app, told, accounts = ClientApp(), {}, {}
+
+    @app.query(IDENTIFY.removeprefix("query."))
+    def identify(message: Message, context: Context) -> Message:
+        return identify_reply(message, Identity(int(context.node_config["partition-id"]), "benign"))
+
+    @app.query(QUERY_EMBED.removeprefix("query."))
+    def embed(message: Message, context: Context) -> Message:
+        agent, request = int(context.node_config["partition-id"]), read_embed_request(message)
+        told[request.server_round] = request.model
+        offset = 0 if request.split == "train" else 80
+        return embed_reply(message, spoil(agent, request.server_round, table()[0][offset + request.rows, agent]))
+
+    asked = Asked(train=torch.arange(80), queries=torch.arange(40), split="test", public=public)
+    strategy = CollaborativeInference(
+        NumberedClients(AGENTS, AGENTS), min_replies, 7, centre(**changes), asked, embedding_size=DIM, bottleneck=2
+    )
+
+    def look(server_round, arrays):
+        accounts[server_round] = strategy.account
+
+    result = strategy.start(InlineGrid(app, AGENTS, {}), strategy.initial(), num_rounds=rounds, evaluate_fn=look)
+    return strategy, to_tensors(result.arrays), told, accounts
+
+
+def liars(agent: int, server_round: int, embeddings: Tensor) -> Tensor:
+    return -10 * embeddings if agent == 4 and server_round >= 3 else embeddings
+
+
+def test_through_messages_it_is_what_bare_tensors_give():
+    strategy, tensors, told, accounts = run(liars)
+    made, (rows, labels) = centre(), table()
+    model, _ = made.fit(rows[:80], generator(7, "fusion"))
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensors[name], tensor, rtol=0, atol=0)
+    everybody = torch.ones(AGENTS, dtype=torch.bool)
+    lied = rows[80:].clone()
+    lied[:, 4] *= -10
+    for name, sent in (("clean", rows[80:]), ("attacked", lied)):
+        found = made.answer(model, sent, everybody, None, generator(7, "answer", 2))
+        assert torch.equal(strategy.memory[name], found.labels)
+        torch.testing.assert_close(strategy.memory[f"moved/{name}"], found.moved, rtol=0, atol=0)
+    right = accuracies(strategy.memory, labels[80:])
+    assert right["clean"] > 0.9
+    assert right["attacked"] > 0.9
+    assert strategy.memory["moved/attacked"][:, 4].median() > 10 * strategy.memory["moved/attacked"][:, :4].median()
+    assert told == {1: {}, 2: {}, 3: {}}
+    assert accounts[1].defense["explained_variance"] > 0.9
+    assert accounts[3].defense["stage1_converged_share"] > 0.9
+
+
+def test_a_silent_agent_is_a_missing_block_and_is_counted():
+    def silent(agent, server_round, embeddings):
+        return None if agent == 1 and server_round == 3 else embeddings
+
+    strategy, _, _, accounts = run(silent)
+    assert accounts[2].dropped == []
+    assert accounts[3].dropped == [{"client": 1, "reason": "it sent nothing"}]
+    assert bool(strategy.memory["moved/attacked"][:, 1].isnan().all())
+    assert accuracies(strategy.memory, table()[1][80:])["attacked"] > 0.9
+
+
+def test_rows_that_are_not_finite_are_missing_where_they_are_and_counted():
+    def broken(agent, server_round, embeddings):
+        if agent == 1 and server_round == 3:
+            embeddings = embeddings.clone()
+            embeddings[:10] = math.nan
+        return embeddings
+
+    strategy, _, _, accounts = run(broken)
+    gone = strategy.memory["moved/attacked"].isnan()
+    assert gone.nonzero().tolist() == [[row, 1] for row in range(10)]
+    assert accounts[3].defense["rejected_share"] == pytest.approx(10 / (40 * AGENTS))
+    assert accuracies(strategy.memory, table()[1][80:])["attacked"] > 0.9
+
+
+def test_a_wrong_size_is_refused_alone():
+    def wrong(agent, server_round, embeddings):
+        return embeddings[:, :2] if agent == 0 and server_round == 3 else embeddings
+
+    _, _, _, accounts = run(wrong)
+    [drop] = accounts[3].dropped
+    assert drop == {"client": 0, "reason": "embeddings are float32 (40, 2) instead of float32 (40, 3)"}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (
+            lambda agent, turn, x: None if turn == 3 else x,
+            r"round 3 has 0 usable replies and needs 1 \(it sent nothing",
+        ),
+        (lambda agent, turn, x: None if agent == 2 else x, r"round 1 has 4 usable replies and needs 5"),
+        (lambda agent, turn, x: x * math.nan if agent == 2 else x, "values that are not finite, in 80 of 80 rows"),
+    ],
+)
+def test_it_stops_where_training_is_not_whole_or_nobody_answers(spoil, sentence):
+    with pytest.raises(RunStopped, match=sentence):
+        run(spoil)
+
+
+def test_an_oracle_is_told_what_was_sent_before_the_attack():
+    changes = {"defense": Oracle(), "purify": copur}
+    strategy, _, _, _ = run(liars, **changes)
+    assert torch.equal(strategy.memory["attacked"], strategy.memory["clean"])
+    torch.testing.assert_close(strategy.memory["honest"], table()[0][80:])
+
+
+def test_a_public_model_goes_out_with_the_queries_that_are_attacked():
+    _, tensors, told, _ = run(liars, public=True)
+    assert told[1] == told[2] == {}
+    assert told[3].keys() == tensors.keys()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"embedding_size": 0}, "needs embedding_size >= 1: embedding_size = 0"),
+        ({"validation": 1.0}, "0 <= validation < 1"),
+        ({"drop": -0.1}, "0 <= drop < 1"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        CollaborativeInference(NumberedClients(2, 2), **options)
