@@ -13,13 +13,23 @@ def test_the_tour_runs_and_reports(thornbed, tmp_path, monkeypatch):
     }
     for name in ("6-multitask", "7-multitask-poisoned"):
         stops[name] |= {"rounds": 2, "attack": "random_direct", "model": "auto"}
+    attack = "cooperative_backdoor(size=(3, 3), num_known=120, epochs=2, steps=2, confidence=0.1)"
+    stops["8-vertical-backdoor"] |= {
+        "rounds": 1,
+        "attack": attack,
+        "model": "column_layers(hidden=(8,))",
+        "num_malicious": 2,
+    }
+    for name in ("9-liars", "10-liars-copur"):
+        stops[name] = {**tour.STOPS[name], "local_epochs": 2.0, "model": "column_layers(hidden=())"}
     monkeypatch.setattr(tour, "STOPS", stops)
     output = tmp_path / "tour"
     typed = thornbed("tour", "--output", output)
     assert typed.code == 0, typed.err
     assert "equal in every figure" in typed.out
     page = (output / "report.html").read_text()
-    said = [typed.out.index(word) for word in ("nobody", "plant", "invariant", "the same in", "rebuilds", "poison in")]
+    words = ("nobody", "plant", "invariant", "the same in", "rebuilds", "poison in", "half of", "two of", "and CoPur")
+    said = [typed.out.index(word) for word in words]
     assert said == sorted(said)  # in the order of the story
     places = [page.index(name) for name in stops]
     assert places == sorted(places)
