@@ -5,7 +5,9 @@ from flower_apps import tour
 
 def test_the_tour_runs_and_reports(thornbed, tmp_path, monkeypatch):
     monkeypatch.setattr(tour, "COMMON", {**tour.COMMON, "rounds": 2, "num_clients": 5, "model": "mlp(hidden=(8,))"})
-    stops = {name: {**stop, "num_malicious": min(stop.get("num_malicious", 0), 1)} for name, stop in tour.STOPS.items()}
+    stops = {name: dict(stop) for name, stop in tour.STOPS.items()}
+    for name in ("2-fedavg-backdoor", *tour.SAME, "6-multitask", "7-multitask-poisoned"):
+        stops[name]["num_malicious"] = 1
     stops["5-curious-server"] |= {
         "curious": "dlg_adam(steps=2, labels='idlg')",
         "curious_clients": "0",
@@ -21,7 +23,7 @@ def test_the_tour_runs_and_reports(thornbed, tmp_path, monkeypatch):
         "num_malicious": 2,
     }
     for name in ("9-liars", "10-liars-copur"):
-        stops[name] = {**tour.STOPS[name], "local_epochs": 2.0, "model": "column_layers(hidden=())"}
+        stops[name] |= {"local_epochs": 2.0, "model": "column_layers(hidden=())"}
     monkeypatch.setattr(tour, "STOPS", stops)
     output = tmp_path / "tour"
     typed = thornbed("tour", "--output", output)
