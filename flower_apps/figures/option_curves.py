@@ -34,6 +34,8 @@ SPOKEN = {
     "batch_size": "images in a local step",
 }
 MARKS = ("o", "s", "^", "D", "v", "P")
+PANEL = 4.0  # inches, and so are those of a legend: the line before a name, a letter of it, and a row
+KEY, LETTER, ROW = 0.6, 0.07, 0.17
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +92,18 @@ class OptionCurves:
         from matplotlib.lines import Line2D
 
         titles = [METRICS[name].heading for name in self.metrics]
-        figure, [panels] = page([titles], panel=(4.0, 3.0))
+        curves = list(dict.fromkeys(table["curve"]))
+        wide = KEY + LETTER * max(map(len, curves))
+        columns = min(len(curves), max(1, min(2, int(PANEL * len(titles) / wide))))
+        rows = -(-len(curves) // columns)
+        figure, [panels] = page([titles], panel=(PANEL, 2.5 + ROW * rows))
         keys = []
-        for number, curve in enumerate(dict.fromkeys(table["curve"])):
+        for number, curve in enumerate(curves):
+            turn = number + number // len(PALETTE)  # a colour that comes again has other dashes and another mark
             looks: dict[str, Any] = {
                 "color": PALETTE[number % len(PALETTE)],
-                "linestyle": DASHES[number % len(DASHES)],
-                "marker": MARKS[number % len(MARKS)],
+                "linestyle": DASHES[turn % len(DASHES)],
+                "marker": MARKS[turn % len(MARKS)],
                 "markersize": 4.5,
                 "linewidth": 1.8,
             }
@@ -126,18 +133,28 @@ class OptionCurves:
                 axes.set_xscale("log", base=2)
             elif values[0] == 0 and values[-1] / smallest >= 30:
                 axes.set_xscale("symlog", linthresh=smallest)  # 0 has its place beside decades
+                axes.set_xlim(left=-0.1 * smallest)
             axes.set_xticks(values, [f"{value:g}" for value in values])
             axes.minorticks_off()
             named(axes, x=SPOKEN.get(self.x, self.x.replace("_", " ")))
-        legend(figure, keys, columns=min(len(keys), 2))
+        legend(figure, keys, columns=columns)
         return figure
 
     def _names(self, cells: Sequence[Resolved]) -> list[str]:
         """Return for each cell what tells its curve from others: what `of` names, and whatever else differs.
 
-        What follows from the keys before it, as the number of nodes does from the task, is not named.
+        What follows from the keys before it, as the number of nodes does from the task, is not named, nor is how long
+        each part of a sweep takes to its end.
         """
         apart = [self._apart(settings) for settings in cells]
+        short: list[Mapping[str, str]] = [
+            {key: value for key, value in each.items() if key != "rounds"} for each in apart
+        ]
+        places = {
+            (*sorted(each.items()), self._value(cell), cell.seed) for each, cell in zip(short, cells, strict=True)
+        }
+        if len(places) == len(cells):
+            apart = short
         keys = dict.fromkeys(key for each in apart for key in each)
         telling = [self.of]
         for key in keys:

@@ -56,6 +56,22 @@ def test_a_tenth_of_a_decibel_is_drawn_as_little():
     assert high - low >= 2
 
 
+def test_how_long_a_cell_runs_tells_curves_apart_only_where_nothing_else_does():
+    one, other = run(9.0, "agic(beta=1.0)", rounds=1), run(9.0, rounds=2)
+    assert set(FIGURE.draw([one, other]).tables[""]["curve"]) == {"agic"}
+    both = [one, other, run(9.0, "agic(beta=1.0)", rounds=2)]
+    assert set(FIGURE.draw(both).tables[""]["curve"]) == {"agic, rounds 1", "agic, rounds 2"}
+
+
+def test_no_two_curves_look_the_same_and_all_names_fit():
+    names = [f"agic(beta={beta}, relu_modifier=False, steps={steps})" for beta in (1.0, 5.0) for steps in range(1, 16)]
+    picture = FIGURE.draw([run(9.0, name) for name in names]).picture
+    looks = [(key.get_color(), key.get_linestyle(), key.get_marker()) for key in picture.legends[0].get_lines()]
+    assert len(set(looks)) == 15
+    picture.draw_without_rendering()
+    assert picture.legends[0].get_window_extent().x1 <= picture.bbox.x1
+
+
 def test_x_may_be_a_setting():
     runs = [run(9.0, batch_size=size) for size in (1, 2)]
     table = OptionCurves(x="batch_size").draw(runs).tables[""]
