@@ -92,7 +92,7 @@ def stages(settings: Resolved, attack: VerticalAttack, members: dict[int, Advers
     found = [
         ("with the trigger, as when the model is used", changed("triggers")),
         ("the adversaries' parts replaced, no trigger", changed("replaces")),
-        ("replaced, with the trigger: as in training", changed("replaces", "triggers")),
+        ("replaced, with the trigger, as poisoned samples are in training", changed("replaces", "triggers")),
     ]
     different = [(words, images) for words, images in found if not torch.equal(images, whole)]
     return [("test samples of other classes", whole), *different] if different else []
