@@ -65,6 +65,7 @@ METRICS: Mapping[str, Metric] = {
     "rmse": Metric(words="RMSE", short="RMSE"),
     "target_rmse": Metric(words="target RMSE", short="targets"),
     "primal_objective": Metric(words="primal objective", form="{:.4g}", column=False),
+    "dual_objective": Metric(words="dual objective", form="{:.4g}", column=False),
     "duality_gap": Metric(words="duality gap", form="{:.2e}"),
     # Vertical.
     "clean_data_accuracy": Metric(words="clean data accuracy", rate=True, short="acc"),

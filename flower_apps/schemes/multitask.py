@@ -84,11 +84,13 @@ class Learner:
         name = "error" if self.task.loss == "hinge" else "rmse"
         aimed, unknown = list(targets(self.settings)), bool(self.malicious) and not self.injection.points
         above = primal(self.points, weights, coupling, self.task.loss)
+        below = None if self.trimmed or unknown else self.strategy.dual(coupling.omega)
         return {
             name: float(by_node.mean()),
             f"target_{name}": float(by_node[aimed].mean()) if aimed else None,
             "primal_objective": above,
-            "duality_gap": None if self.trimmed or unknown else above - self.strategy.dual(coupling.omega),
+            "dual_objective": below,
+            "duality_gap": None if below is None else above - below,
         }
 
     def keep(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -35,7 +35,8 @@ def test_it_learns_to_a_small_gap_and_leaves_the_models_of_all_nodes(thornbed, t
     said = thornbed(*FLAGS, "--rounds", "60", "--output", folder)
     assert said.code == 0, said.err
     metrics, found, task = summary(folder)["metrics"], model(folder), digit_nodes(None, split=0)
-    assert metrics["duality_gap"] <= 1e-3 * metrics["primal_objective"]
+    assert 0 <= metrics["duality_gap"] <= 1e-3 * metrics["primal_objective"]
+    assert metrics["dual_objective"] == pytest.approx(metrics["primal_objective"] - metrics["duality_gap"], rel=1e-12)
     assert metrics["error"] < 0.06
     assert found["W"].shape == (len(task.features), 10)
     assert found["nodes"].tolist() == list(task.names)
