@@ -164,7 +164,8 @@ class Mocha(ServerTested):
         accepted, account = self._sent.gather(replies, read, at_least=self.min_replies)
         self.account = account
         started = time.perf_counter()
-        self._lost = {node for node, reply in accepted.items() if reply.v is None}
+        # A node that asks is told whenever it is drawn again, which may be many rounds later.
+        self._lost = (self._lost - accepted.keys()) | {node for node, reply in accepted.items() if reply.v is None}
         server = self._server.receive({node: reply.v for node, reply in accepted.items() if reply.v is not None})
         conjugates, rounds = self.memory["conjugates"].clone(), self.memory["rounds"].clone()
         for node, reply in accepted.items():

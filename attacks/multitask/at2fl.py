@@ -61,8 +61,9 @@ def at2fl(
     them ("surface"), or once here and once there, and are moved along the gradient and back into the ball: by step *
     radius along each point's own direction with `unit`, by step * gradient without (Equation 4, where the paper has
     step 100). Between moves the duals of all points, injected ones too, follow from where they were: for so many
-    `passes` (Algorithm 1 has one; None is five for the hinge), or, as None is for the squared loss, to the optimum,
-    which is exact for up to 2,000 unknowns and else has a relative gap of 1e-3, or what 100 passes leave of it.
+    `passes` (Algorithm 1 has one; None is five for the hinge), or, as None is for the squared loss and for "implicit",
+    to the optimum, which is exact for up to 2,000 unknowns and else has a relative gap of 1e-3, or what 100 passes
+    leave of it.
 
     gradient: "implicit" lets duals follow each point's move, exactly for the squared loss, and for the hinge as long
     as no point crosses the margin; "duals" holds them; "printed" is Equations 14 and 16 to the letter. None is
@@ -88,7 +89,9 @@ def at2fl(
             f"step = {step}, iterations = {iterations}, passes = {passes}, balls = {balls}"
         )
     if view.loss == "hinge":
-        gradient, passes = gradient or "duals", passes or 5
+        gradient = gradient or "duals"
+        # What holds at an optimum is not taken from afar.
+        passes = passes if gradient == "implicit" else passes or 5
     climb = partial(
         _climbed, view, step=step, iterations=iterations, gradient=gradient or "implicit", unit=unit, passes=passes
     )

@@ -64,6 +64,16 @@ class Badvfl(VerticalAttack):
             )
         if self.references < 1:
             raise ValueError(f"badvfl needs references >= 1: references = {self.references}")
+        if self.references > (targets := round(self.known_target_share * self.num_known)):
+            raise ValueError(
+                f"badvfl needs as many known labels of the target class as references: {targets} known, "
+                f"references = {self.references}"
+            )
+
+    @property
+    def waits(self) -> float:
+        """See `VerticalAttack`."""
+        return self.warm_up + self.watching
 
     def check(self, blocks: Mapping[int, Block], sample_shape: tuple[int, ...], num_classes: int) -> None:
         """See `VerticalAttack`."""

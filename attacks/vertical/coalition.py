@@ -81,14 +81,10 @@ def decided(votes: Mapping[int, Tensor], graph: nx.Graph, vote: Vote) -> dict[in
 def to_poison(
     agreed: Mapping[int, Tensor], num_rows: int, budget: float, generator: torch.Generator
 ) -> dict[int, Tensor]:
-    """Return by adversary the rows it poisons: at most round(budget * num_rows) of those agreed on, at random, sorted.
+    """Return by adversary the rows it poisons: at most round(budget * num_rows) of those agreed on, ascending.
 
-    Adversaries that agreed on the same rows poison the same ones.
+    All draw in one order, so that adversaries that agreed on the same rows poison the same ones, and those whose lists
+    differ a little (without a vote) mostly the same; together these may poison more than the budget.
     """
-    most, drawn, found = round(budget * num_rows), dict[tuple[int, ...], Tensor](), dict[int, Tensor]()
-    for party, rows in agreed.items():
-        key = tuple(rows.tolist())
-        if key not in drawn:
-            drawn[key] = rows[torch.randperm(len(rows), generator=generator)[:most]].sort().values
-        found[party] = drawn[key]
-    return found
+    most, order = round(budget * num_rows), torch.randperm(num_rows, generator=generator)
+    return {party: rows[order[rows].argsort()[:most]].sort().values for party, rows in agreed.items()}

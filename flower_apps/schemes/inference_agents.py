@@ -94,7 +94,8 @@ def extractor(settings: Resolved, agent: int) -> nn.Module:
     make, shape = plugins.load("bottom", settings.model), block_shapes([block], task.sample_shape)[0]
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derived_seed(settings.seed, "bottom", agent))
-        return bottom(make, block, shape, strategy(settings).embedding_size, mean=task.mean, std=task.std)
+        size, whole = strategy(settings).embedding_size, task.sample_shape
+        return bottom(make, block, shape, size, mean=task.mean, std=task.std, sample_shape=whole)
 
 
 def extractors(settings: Resolved) -> list[nn.Module]:

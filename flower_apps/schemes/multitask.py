@@ -23,7 +23,7 @@ from protocol.randomness import generator
 from protocol.vector import to_tensors
 from strategies.mocha import OMEGA, Mocha, W
 from tasks import Defaults
-from tasks.mocha.baselines import errors
+from tasks.mocha.baselines import errors_by_node
 from tasks.mocha.objective import Coupling, primal, unrelated
 from tasks.multitask import Array, Loss, Points
 
@@ -80,7 +80,7 @@ class Learner:
         a node of a deployment has points that nobody knows.
         """
         weights, coupling = tensors[W].numpy(), self.strategy.coupling(tensors[OMEGA].numpy())
-        by_node = errors(self.task.test, weights, self.task.loss)
+        by_node = errors_by_node(self.task.nodes, weights, self.task.loss)
         name = "error" if self.task.loss == "hinge" else "rmse"
         aimed, unknown = list(targets(self.settings)), bool(self.malicious) and not self.injection.points
         above = primal(self.points, weights, coupling, self.task.loss)
@@ -105,7 +105,7 @@ class Learner:
                 Omega=tensors[OMEGA].numpy(),
                 nodes=np.array(self.task.names),
                 features=np.array(self.task.features),
-                errors=errors(self.task.test, tensors[W].numpy(), self.task.loss),
+                errors=errors_by_node(self.task.nodes, tensors[W].numpy(), self.task.loss),
             )
         part.replace(folder / MODEL)
         write_pictures(folder, tensors[W].numpy(), self.task.names, self.task.loss)
@@ -156,6 +156,11 @@ def _check(settings: Resolved, data: bool) -> None:
         plugins.load("defense", spec)(*_made(1)[0], np.ones(2), loss)
     # Tries the defenses of the server, and whether the relation matrix goes with the lambdas.
     made.coupling(to_tensors(made.initial(2, settings.num_clients))[OMEGA].numpy())
+    if made.learn_omega and made.learn_omega >= settings.rounds:
+        raise BadSettings(
+            f"mocha(learn_omega={made.learn_omega}) learns no relation matrix in --rounds {settings.rounds}; give it a "
+            "smaller number, or more rounds"
+        )
     _check_relations(settings, made)
     if settings.attack == NONE:
         return

@@ -41,7 +41,6 @@ from tasks.split.party_work import PartyWork
 from tasks.split.records import Records
 
 MODEL = "model.safetensors"
-IMAGE_BOTTOM, TABLE_BOTTOM = "patch_cnn", "column_layers"
 
 
 class Split:
@@ -134,7 +133,7 @@ def _defaults(settings: Settings) -> Defaults:
     """Return the settings of Lee et al.: ten clients, half of them malicious; a round is a pass over the samples."""
     num_clients = 10 if settings.num_clients == AUTO else int(settings.num_clients)
     return Defaults(
-        model=IMAGE_BOTTOM,
+        model="patch_cnn",
         optimizer="adam",
         learning_rate=1e-3,
         batch_size=256,
@@ -159,6 +158,11 @@ def _check(settings: Resolved, data: bool) -> None:
     if made is not None and settings.engine != "deployment" and not settings.num_malicious:
         raise BadSettings(
             "--num-malicious 0 leaves the attack without an adversary; budget=0.0 is what poisons nothing"
+        )
+    if made is not None and (passes := settings.rounds * settings.local_epochs) <= made.waits:
+        raise BadSettings(
+            f"--attack {made.name} needs more than {made.waits:g} passes over the training rows, as its adversaries "
+            f"watch so long before they agree: there are {passes:g}"
         )
     if not data:
         return

@@ -65,7 +65,8 @@ def bottom_model(settings: Resolved, client: int) -> nn.Module:
     make = plugins.load("bottom", settings.model)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derived_seed(settings.seed, "bottom", client))
-        return bottom(make, block, shape, strategy(settings).embedding_size, mean=task.mean, std=task.std)
+        size, whole = strategy(settings).embedding_size, task.sample_shape
+        return bottom(make, block, shape, size, mean=task.mean, std=task.std, sample_shape=whole)
 
 
 def strategy(settings: Resolved, course: Course | None = None) -> SplitNN:

@@ -26,18 +26,21 @@ def bottom(
     *,
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
+    sample_shape: tuple[int, ...] = (),
 ) -> nn.Module:
     """Return the network of `make` for the columns (n, c) of a block, decoded: shaped, then normalised.
 
     mean, std: of the task, as in `tasks.Task`, one entry per channel of images, or per feature of tables, of which the
-    block's are taken. Raises ValueError for an embedding below 1 and a shape that has not c entries.
+    block's are taken; columns of images, whose sample_shape is (C, H, W), belong to channels. Raises ValueError for an
+    embedding below 1 and a shape that has not c entries.
     """
     if embedding_size < 1:
         raise ValueError(f"a bottom model needs embedding_size >= 1: embedding_size = {embedding_size}")
     if math.prod(block_shape) != len(block):
         raise ValueError(f"a block of {len(block)} columns has no shape {block_shape}")
     if len(block_shape) == 1 and len(mean) > 1:
-        mean, std = tuple(mean[column] for column in block), tuple(std[column] for column in block)
+        entries = math.prod(sample_shape[1:]) if len(sample_shape) == 3 else 1  # columns of a channel lie together
+        mean, std = (tuple(values[column // entries] for column in block) for values in (mean, std))
     elif len(block_shape) == 1 and mean:
         mean, std = mean * len(block), std * len(block)
     network = normalised(make(block_shape, embedding_size), mean, std)

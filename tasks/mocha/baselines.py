@@ -12,7 +12,7 @@ import torch
 
 from tasks.mocha.objective import Coupling
 from tasks.mocha.solving import solve
-from tasks.multitask import Array, Loss, Points
+from tasks.multitask import Array, Loss, Node, Points
 
 
 def local_only(
@@ -42,3 +42,14 @@ def errors(points: Sequence[Points], weights: Array, loss: Loss) -> Array:
         z = each.x @ weights[:, node]
         scores.append(np.mean(each.y * z <= 0) if loss == "hinge" else np.sqrt(np.mean(np.square(z - each.y))))
     return np.array(scores)
+
+
+def errors_by_node(nodes: Sequence[Node], weights: Array, loss: Loss) -> Array:
+    """Return the error of each node on its test points, (m,): of one that pools others, the mean of theirs."""
+    return np.array(
+        [
+            errors(parts, np.repeat(weights[:, [number]], len(parts), axis=1), loss).mean()
+            for number, node in enumerate(nodes)
+            for parts in [node.pools or (node.test,)]
+        ]
+    )

@@ -53,11 +53,16 @@ class Points:
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One node: its name in the data, what it trains on, and what it is tested on."""
+    """One node: its name in the data, what it trains on, and what it is tested on.
+
+    A node that pools others is tested on each of them by itself, `test` being what they have together: its error is the
+    mean of theirs, as that of separate nodes is.
+    """
 
     name: str
     train: Points
     test: Points
+    pools: tuple[Points, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

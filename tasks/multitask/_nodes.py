@@ -115,12 +115,12 @@ def validation_part(task: Multitask, *, share: float = 0.25, split: int = 0) -> 
 
 
 def pooled(task: Multitask) -> Multitask:
-    """Return the task with one node that has the points of all nodes, to train on and to be tested on."""
+    """Return the task with one node that has the points of all nodes, to train on, and is tested on each of them."""
     train, test = (
         Points(np.concatenate([each.x for each in parts]), np.concatenate([each.y for each in parts]))
         for parts in (task.train, task.test)
     )
-    return replace(task, nodes=(Node("all", train, test),))
+    return replace(task, nodes=(Node("all", train, test, task.test),))
 
 
 def _fault(node: RawNode, loss: Loss, features: Sequence[str], validation: bool) -> str:

@@ -18,6 +18,7 @@ import scipy.io
 import torch
 
 import tasks.multitask
+from tasks.mocha.baselines import errors_by_node
 from tasks.multitask import Multitask
 from tasks.multitask._parkinsons import FEATURES
 from tasks.sources import MissingData
@@ -151,6 +152,10 @@ def test_pooled_is_one_node_with_the_points_of_all(name: str, folder: Path | Non
     [node] = pooled.nodes
     assert np.array_equal(node.train.x, np.concatenate([each.x for each in task.train]))
     assert np.array_equal(node.test.y, np.concatenate([each.y for each in task.test]))
+    # Its error is that of one model in every node, as a task of separate nodes counts it.
+    weights = np.random.default_rng(0).normal(size=(len(task.features), 1))
+    apart = errors_by_node(task.nodes, np.repeat(weights, len(task.nodes), axis=1), task.loss)
+    assert errors_by_node(pooled.nodes, weights, task.loss).tolist() == pytest.approx([apart.mean()])
 
 
 @pytest.mark.parametrize("name", NAMES)

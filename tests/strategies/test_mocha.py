@@ -44,6 +44,7 @@ class Nodes:
         self.duals: dict[int, np.ndarray] = {}
         self.sums: dict[int, dict[int, np.ndarray]] = {node: {0: np.zeros(3)} for node in range(NODES)}
         self.passes: list[float] = []
+        self.ignorant = 0
         self.sizes: set[tuple[int, int]] = set()
 
     def grid(self) -> InlineGrid:
@@ -59,6 +60,7 @@ class Nodes:
             self.passes.append(request.passes)
             held = self.sums[node].get(request.held_round) if request.held is None else request.held
             if held is None:
+                self.ignorant += 1
                 return node_reply(message, None, conjugate=0.0, loss=0.0, num_points=1, defense={})
             work = node_work(
                 self.points[node],
@@ -153,6 +155,25 @@ def test_the_dual_never_falls_though_replies_are_lost_and_nodes_forget(loss):
     assert min(falls, default=0.0) > -0.2 * abs(strategy.course[-1])
     best = solve(nodes.points, strategy.coupling(omega), loss, torch.Generator(), gap=1e-10)
     assert primal(nodes.points, weights, strategy.coupling(omega), loss) == pytest.approx(best.primal, rel=1e-3)
+
+
+def test_a_node_that_lost_its_duals_is_told_whenever_it_is_drawn_again():
+    nodes, asked = Nodes("squared"), []
+
+    def spoil(node: int, turn: int, reply: Message) -> Message:
+        if node == 1 and not asked and turn > 20:  # a node that is restarted
+            nodes.duals.pop(1, None)
+            nodes.sums[1] = {}
+            asked.append(turn)
+        return reply
+
+    nodes.spoil = spoil
+    strategy = mocha(per_round=1)
+    weights, omega = run(nodes, strategy, 300)
+    assert asked
+    best = solve(nodes.points, strategy.coupling(omega), "squared", torch.Generator(), gap=1e-10)
+    assert primal(nodes.points, weights, strategy.coupling(omega), "squared") == pytest.approx(best.primal, rel=1e-3)
+    assert nodes.ignorant == 1
 
 
 def test_the_last_rounds_have_one_objective_where_relations_are_learnt():

@@ -189,6 +189,19 @@ def test_the_papers_ways_run_and_keep_their_best(view, generator, options):
     found = at2fl(view("hinge"), generator, iterations=8, **ONE, **options)
     assert found.losses[found.best_iteration] == found.losses.max()
     assert np.isfinite(found.losses).all()
+    # As printed, the hinge's derivative lacks its sign: that leads downhill.
+    first, last = found.losses[[0, -1]]
+    assert last < first if options.get("gradient") == "printed" else found.losses.max() > first
+
+
+def test_what_holds_at_an_optimum_is_taken_there(view):
+    """For the hinge, too, the implicit gradient's duals are those of a solved problem, unless passes say otherwise."""
+    found = [
+        at2fl(view("hinge"), torch.Generator().manual_seed(0), gradient="implicit", iterations=0, passes=passes, **ONE)
+        for passes in (None, 1, 100)
+    ]
+    solved, early, late = (each.losses[0] for each in found)
+    assert abs(solved - late) < abs(early - late)
 
 
 def test_the_relations_are_learnt_anew_where_the_federation_does(view):

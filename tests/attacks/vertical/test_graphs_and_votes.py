@@ -157,6 +157,8 @@ def test_what_is_poisoned_keeps_to_the_budget_and_is_the_same_for_all_that_agree
     assert set(found[1].tolist()) <= set(agreed.tolist())
     assert found[1].tolist() == sorted(set(found[1].tolist()))
     assert found[6].tolist() == agreed[:3].tolist()
+    nearly = to_poison({1: agreed, 4: agreed[1:]}, 1000, 0.02, source())
+    assert len(set(nearly[1].tolist()) & set(nearly[4].tolist())) >= 19
     assert not torch.equal(found[1], to_poison({1: agreed}, 1000, 0.02, source(1))[1])
     assert len(to_poison({1: agreed}, 1000, 0.0, source())[1]) == 0
 
