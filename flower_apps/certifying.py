@@ -51,18 +51,22 @@ def run(path: Path, silent: str | None, out: Console, err: Console) -> None:
             observed[list(missing)] = False
             weight = autoencoder.last_layer()[0]
             certificate = certify(weight, observed, generator(settings.seed, "certificate", *missing))
-            found.append({"silent": list(missing), **_told(certificate, deltas)})
+            # The bound is of minima on the manifold, which a decoder that is not affine need not have.
+            found.append({"silent": list(missing), **_told(certificate, deltas if autoencoder.is_affine else {})})
     out.print(_table(found))
-    exact = "one affine layer, so these numbers say all there is to say of its manifold"
-    bounds = "not affine: what is certified holds, and liars that are said to win may not find a way"
-    said = f"The decoder is {exact if autoencoder.is_affine else bounds}."
+    affine = "affine, so its manifold is the subspace that these numbers are about"
+    bounds = (
+        "not affine: what is tolerated is tolerated where the descent finds the minimum, which nobody promises, and "
+        "liars that are said to win may not find a way"
+    )
+    said = f"The decoder is {affine if autoencoder.is_affine else bounds}."
     out.print(said, markup=False, highlight=False, soft_wrap=True)
-    if deltas:
-        text = (
-            "Radius: how far the purified features can be from the true ones, for rows that are no farther than delta"
-        )
+    if deltas and autoencoder.is_affine:
         out.print(
-            f"{text} from the manifold, which 95% of the training rows are: {deltas['delta_95']:.3g}.", soft_wrap=True
+            "Radius: with as many liars as are tolerated, how far the purified features can be from what the true "
+            "embeddings would be on the manifold, for rows that are no farther than delta from it, which 95% of the "
+            f"training rows are: {deltas['delta_95']:.3g}. An embedding's own size is {_size(autoencoder):.3g}.",
+            soft_wrap=True,
         )
     part = folder.path / f"{CERTIFICATE}.part"
     part.write_text(json.dumps({"affine": autoencoder.is_affine, "deltas": deltas, "sets": found}, indent=2) + "\n")
@@ -86,6 +90,11 @@ def _autoencoder(folder: Folder, settings: Resolved) -> Autoencoder:
         reason = str(error).strip().splitlines()[0]
         raise BadSettings(f"{path} holds no model of this run ({reason})") from None
     return built
+
+
+def _size(autoencoder: Autoencoder) -> float:
+    """Return the root mean square distance of clean embeddings (M, d) from their mean."""
+    return float((autoencoder.scale.square().sum() * autoencoder.mean.shape[1]).sqrt())
 
 
 def _deltas(folder: Folder) -> dict[str, float]:

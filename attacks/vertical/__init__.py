@@ -166,11 +166,6 @@ class VerticalAttack:
         if self.vote not in get_args(Vote):
             raise ValueError(f"{self.name} needs a vote out of {', '.join(get_args(Vote))}: vote = {self.vote}")
 
-    @property
-    def waits(self) -> float:
-        """Passes over the training rows that adversaries watch before they can agree; none where they need not."""
-        return 0.0
-
     def check(self, blocks: Mapping[int, Block], sample_shape: tuple[int, ...], num_classes: int) -> None:
         """Raise ValueError where the attack does not fit the adversaries' blocks or the task, before anything starts.
 

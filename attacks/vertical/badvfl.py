@@ -70,11 +70,6 @@ class Badvfl(VerticalAttack):
                 f"references = {self.references}"
             )
 
-    @property
-    def waits(self) -> float:
-        """See `VerticalAttack`."""
-        return self.warm_up + self.watching
-
     def check(self, blocks: Mapping[int, Block], sample_shape: tuple[int, ...], num_classes: int) -> None:
         """See `VerticalAttack`."""
         super().check(blocks, sample_shape, num_classes)

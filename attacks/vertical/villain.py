@@ -67,11 +67,6 @@ class Villain(VerticalAttack):
         if not 0 < self.shift[0] <= self.shift[1] < math.inf:
             raise ValueError(f"villain needs a shift of two numbers, 0 < low <= high: shift = {self.shift}")
 
-    @property
-    def waits(self) -> float:
-        """See `VerticalAttack`."""
-        return self.warm_up + self.swapping
-
     def begins(self, view: View, generator: torch.Generator) -> dict[str, Tensor]:
         """Draw the reference; raises ValueError where none is known."""
         targets = view.known_targets

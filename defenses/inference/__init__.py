@@ -79,7 +79,11 @@ class InferenceDefense(Protocol):
 
 
 def decided(shares: Tensor, answered: Tensor, **certified: Tensor) -> Prediction:
-    """Return the prediction of the largest share (n, C), the first of equal ones, for the rows `answered` (n,) bool."""
+    """Return the prediction of the largest share (n, C), the first of equal ones, for the rows `answered` (n,) bool.
+
+    Rows whose shares are not finite, or all 0, have no answer either: a network that overflows has said nothing.
+    """
+    answered = answered & shares.isfinite().all(dim=1) & (shares > 0).any(dim=1)
     labels = torch.where(answered, shares.argmax(dim=1), ABSTAINS)
     return Prediction(labels=labels, shares=torch.where(answered[:, None], shares, torch.nan), **certified)
 

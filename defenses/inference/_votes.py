@@ -13,12 +13,16 @@ COPIES = 32  # of the whole batch at once: 32 x 465 x 320 numbers are 19 MB
 
 
 def count_votes(head: nn.Module, copies: Iterable[Tensor]) -> Tensor:
-    """Return how many of the copies (c, n, M, d), over all chunks, the head gives to each class: (n, C) int64."""
+    """Return how many of the copies (c, n, M, d), over all chunks, the head gives to each class: (n, C) int64.
+
+    A copy whose logits are not finite has no vote.
+    """
     votes: Tensor | None = None
     with torch.no_grad():
         for chunk in copies:
             logits = head(chunk.flatten(0, 1))
             won = torch.nn.functional.one_hot(logits.argmax(dim=1), logits.shape[1])
+            won = won * logits.isfinite().all(dim=1, keepdim=True)
             counted = won.view(*chunk.shape[:2], -1).sum(dim=0)
             votes = counted if votes is None else votes + counted
     assert votes is not None

@@ -32,6 +32,9 @@ from torch import Tensor
 
 from defenses.acted import acted
 
+STILL = 1e-3
+"""A block that moves by less of its size counts as left where it was."""
+
 
 class Manifold(Protocol):
     """What purification must know of clean embeddings; a `defenses.autoencoder.Autoencoder` is one."""
@@ -125,7 +128,8 @@ def purified(
     """Gather what a purification found, and report it.
 
     Reports `rejected_share` (blocks of observed agents that were not finite), `unanswered_share` (samples without any
-    block), and with stages `stage1_converged_share`, `stage1_steps` (a mean) and so on.
+    block), `moved_share` (usable blocks that were moved by more than STILL of their size), and with stages
+    `stage1_converged` (the share of samples), `stage1_steps` (a mean) and so on.
     """
     features = torch.where(usable.any(dim=1)[:, None, None], features, torch.nan)
     rejected = observed.to(usable.device) & ~usable
@@ -134,8 +138,10 @@ def purified(
     if len(usable):
         figures["rejected_share"] = float(rejected[:, observed.to(usable.device)].float().mean())
         figures["unanswered_share"] = float((~usable.any(dim=1)).float().mean())
+        far = moved > STILL * block_norms(embeddings)
+        figures["moved_share"] = float(far[usable].float().mean()) if bool(usable.any()) else 0.0
         for number, stage in enumerate(stages, start=1):
-            figures[f"stage{number}_converged_share"] = float(stage.converged.float().mean())
+            figures[f"stage{number}_converged"] = float(stage.converged.float().mean())
             figures[f"stage{number}_steps"] = float(stage.steps.float().mean())
     acted(**figures)
     return Purified(features=features, usable=usable, rejected=rejected, moved=moved, stages=stages)

@@ -11,7 +11,8 @@ blocks, where it takes root mean squares and, in stage two, sums of absolute val
 is found and not by a norm of the gradient, which sums of norms do not lose at their minimum; rates are relative to
 the size of each sample; and a batch is computed at once. And a block that is farther than FAR times that size from the
 mean counts as one at that distance in its direction: it pulls as hard, since a distance has slope 1 everywhere, and the
-digits of the sum are left to the others. A liar's block stays a liar's block, so the theorems are not touched.
+digits of the sum are left to the others. A liar's block stays a liar's block; so that no honest one becomes one, the
+agents' embeddings have to be of one scale, as those of extractors that were trained jointly are.
 """
 
 from __future__ import annotations

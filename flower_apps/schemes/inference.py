@@ -179,8 +179,8 @@ def _rehearse(settings: Resolved) -> None:
     everybody = torch.ones(agents, dtype=torch.bool)
     attackers = coalition(settings)
     quiet = 0
-    for attack in attackers.parts if attackers is not None else []:
-        spec = next(spec for spec in plugins.parse_sum(settings.attack) if _is(spec.name, attack.attack))
+    parts = [] if attackers is None else zip(attackers.parts, plugins.parse_sum(settings.attack), strict=True)
+    for attack, spec in parts:
         quick = {name: value for name, value in QUICK.items() if spec.options.get(name, 1) >= 1}
         taken = {option.name for option in plugins.describe("attack", spec.name).options}
         short = {**spec.options, **{name: value for name, value in quick.items() if name in taken}}
@@ -199,10 +199,6 @@ def _rehearse(settings: Resolved) -> None:
             f"--attack leaves {left} of {agents} agents that send anything, and --min-replies is {settings.min_replies}"
         )
     fusing.answer(model, made, everybody, made, generator(0, "check"))
-
-
-def _is(name: str, attack: Any) -> bool:
-    return attack.func is plugins.find("attack", name)
 
 
 def _seconds(settings: Resolved) -> float:

@@ -51,7 +51,17 @@ def test_copur_withstands_a_flip_that_the_unsecured_does_not_and_certify_says_wh
     certified = json.loads((tmp_path / "copur" / "certificate.json").read_text())
     assert certified["affine"] is True
     assert [each["silent"] for each in certified["sets"]] == [[], *([agent] for agent in range(6))]
-    assert all(each["tolerated"] < each["refuted_at"] for each in certified["sets"] if each["determined"])
+    nobody, *alone = certified["sets"]
+    assert nobody["determined"]
+    assert all(each["tolerated"] <= nobody["tolerated"] for each in alone)  # whoever is silent helps nobody
+    levels = nobody["levels"]
+    assert all(0 <= level["low"] <= level["high"] <= 1 for level in levels)
+    assert [level["liars"] for level in levels] == list(range(1, len(levels) + 1))
+    low = levels[nobody["tolerated"] - 1]["low"] if nobody["tolerated"] else 1.0
+    assert low > 0.5 >= levels[nobody["tolerated"]]["low"]
+    radius = 2 * certified["deltas"]["delta_95"] / ((2 * low - 1) * nobody["gain"])
+    assert nobody["radius_95"] == pytest.approx(radius, rel=1e-6)
+    assert "on the manifold" in " ".join(said.out.split())
     assert thornbed("certify", tmp_path / "copur", "--silent", "0,9").sentence.startswith("thornbed: --silent takes")
 
 

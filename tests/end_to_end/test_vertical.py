@@ -197,7 +197,7 @@ def test_flowers_own_engine_finds_the_same(thornbed, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "defense", ["gradient_noise(variance=1e-6)", "block_dropout(share=0.2) + embedding_clipping(max_norm=1.0)"]
+    "defense", ["gradient_noise(variance=1e-6)", "block_dropout(share=0.2) + embedding_clipping(max_norm=0.2)"]
 )
 def test_defenses_run_with_any_attack_and_say_what_they_did(thornbed, tmp_path, defense):
     flags = (*SMALL, "--attack", ATTACK, "--num-malicious", "2", "--defense", defense)

@@ -106,7 +106,7 @@ def test_through_messages_it_is_what_bare_tensors_give():
     assert strategy.memory["moved/attacked"][:, 4].median() > 10 * strategy.memory["moved/attacked"][:, :4].median()
     assert told == {1: {}, 2: {}, 3: {}}
     assert accounts[1].defense["explained_variance"] > 0.9
-    assert accounts[3].defense["stage1_converged_share"] > 0.9
+    assert accounts[3].defense["stage1_converged"] > 0.9
 
 
 def test_a_silent_agent_is_a_missing_block_and_is_counted():

@@ -150,7 +150,7 @@ def test_the_course_of_both_stages_is_told(solver, manifold, points) -> None:
             assert bool(course[taken + 1 :].isnan().all())
             assert float(course[: taken + 1].min()) == pytest.approx(float(stage.best[sample]))
     assert float((result.stages[1].best - result.stages[0].best).max()) < 1e-6
-    assert figures["stage1_converged_share"] == figures["stage2_converged_share"] == 1
+    assert figures["stage1_converged"] == figures["stage2_converged"] == 1
     assert figures["rejected_share"] == 0
     # who lies is seen
     assert result.moved.argmax(dim=1).tolist() == [6] * 5
