@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from defenses.autoencoder_fit import fit_autoencoder
 from defenses.fusion_head import HeadTraining
-from defenses.inference import ABSTAINS, Query
-from defenses.inference._votes import lower_bounds
+from defenses.inference import ABSTAINS, Query, decided
+from defenses.inference._votes import count_votes, lower_bounds
 from defenses.inference.plain import Plain
 from defenses.inference.randomized_ablation import RandomizedAblation
 from defenses.inference.randomized_smoothing import RandomizedSmoothing
@@ -210,3 +210,13 @@ def test_fewer_agents_than_are_kept_are_refused() -> None:
     observed = torch.tensor([True, True, False, False, False])
     with pytest.raises(ValueError, match="randomized_ablation needs keep <= agents: keep = 3, agents = 2"):
         defense.predict(head, Query(features=features, observed=observed), source())
+
+
+def test_what_overflows_is_no_answer() -> None:
+    nan = torch.nan
+    shares = torch.tensor([[nan, nan], [0.0, 0.0], [0.2, 0.8], [0.9, 0.1]])
+    found = decided(shares, torch.tensor([True, True, True, False]))
+    assert found.labels.tolist() == [ABSTAINS, ABSTAINS, 1, ABSTAINS]
+    copies = torch.tensor([[[[1.0]], [[nan]]], [[[-1.0]], [[2.0]]]])  # two copies of two queries
+    votes = count_votes(nn.Sequential(nn.Flatten(), nn.Linear(1, 2)), [copies])
+    assert votes.sum(dim=1).tolist() == [2, 1]
