@@ -24,7 +24,7 @@ from defenses.purification.copur import copur
 from protocol.randomness import generator
 
 STEPS, PENALTY_STEPS, TAU, ALONE = 100, 10, 10.0, 10
-SIZES = (1, 10, 8), (32, 10, 8), (465, 10, 8), (4096, 10, 8), (465, 4, 8), (465, 40, 8), (465, 10, 64)
+SIZES = (1, 10, 32), (32, 10, 32), (465, 10, 32), (4096, 10, 32), (465, 4, 32), (465, 40, 32), (465, 10, 8)
 
 
 def one_by_one(embeddings: Tensor, manifold: Autoencoder) -> Tensor:
