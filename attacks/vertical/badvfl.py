@@ -8,7 +8,8 @@ the trigger is left to learn from (source data perturbation). Extended to severa
 the square, 9 x 9 pixels. This is not the BadVFL of M. Naseri, Y. Han and E. De Cristofaro.
 
 The paper was not at hand when this was written, only its abstract and what Lee et al. tell of it; thresholds and
-lengths of time are ours. Of the known labels it uses one reference, as they say.
+lengths of time are ours. Of the known labels it uses one reference, as they say: the others neither teach it anything
+nor are they poisoned for being known.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ class BadvflAdversary(ReplacingAdversary):
             return None
         times = self.memory["times"]
         alike = (times > 0) & (self.memory["similarity"] >= self.attack.similarity * times)
-        alike[self.view.known] = self.view.labels == self.view.target
+        alike[self.memory["references"]] = True
         return alike.nonzero()[:, 0]
 
     def agree(self, rows: Tensor, generator: torch.Generator) -> None:

@@ -124,6 +124,10 @@ def test_badvfl_names_rows_whose_gradient_has_the_references_direction_and_repla
             noise = 0.05 * torch.randn(30, 2, generator=source(passed))
             adversary.hears(rows, 1e-4 * (basis[truth[rows]] + noise))
     assert adversary.vote().tolist() == torch.arange(2, 120, 3).tolist()
+    # Of the rows whose labels it was told, only the reference is named without a look at its gradient.
+    adversary.memory["similarity"] = torch.zeros(120)
+    assert adversary.vote().tolist() == [reference]
+    adversary.memory["similarity"] = (truth == 2) * 120.0
     adversary.agree(torch.tensor([2, 5]), source())
     rows = torch.arange(120)
     changed = adversary.embeds(rows, view.x, source())
