@@ -1,4 +1,4 @@
-"""Reading the files that torchvision downloads MNIST, Fashion-MNIST and CIFAR as, and fetching them.
+"""Reading the files that torchvision downloads MNIST, Fashion-MNIST, CIFAR and SVHN as, and fetching them.
 
 Source: torchvision.datasets (addresses, file names and md5 checksums are its own, read from its classes). A file is
 opened only after its checksum was found right, so a partial or damaged download is fetched again and never read.
@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import scipy.io
 import torch
 from filelock import FileLock
 
@@ -67,6 +68,22 @@ def read_cifar(dataset: str, data_dir: Path) -> tuple[Samples, Samples]:
     return _colour(train.data, train.targets), _colour(test.data, test.targets)
 
 
+def read_svhn(data_dir: Path) -> tuple[Samples, Samples]:
+    """Return training and test samples from data_dir/train_32x32.mat and test_32x32.mat, downloading what is missing.
+
+    The published files write the digit 0 as label 10; here it is label 0. Raises one of DOWNLOAD_ERRORS where a
+    download fails.
+    """
+    splits = torchvision_datasets().SVHN.split_list
+    published = [splits["train"], splits["test"]]
+    if not _whole(data_dir, [(file_name, md5) for _, file_name, md5 in published]):
+        with _one_at_a_time("SVHN", data_dir):
+            for address, file_name, md5 in published:
+                _fetch([address], data_dir / file_name, md5)
+    train, test = (_digits(data_dir / file_name) for _, file_name, _ in published)
+    return train, test
+
+
 def _whole(folder: Path, files: Sequence[tuple[str, str]]) -> bool:
     from torchvision.datasets.utils import check_integrity
 
@@ -102,6 +119,12 @@ def _idx(path: Path) -> np.ndarray:
     num_axes = content[3]
     shape = np.frombuffer(content, dtype=">i4", count=num_axes, offset=4)
     return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * num_axes).reshape(shape)
+
+
+def _digits(path: Path) -> Samples:
+    """Read SVHN's arrays X (32, 32, 3, N), rows before columns, and y (N, 1), from 1 to 10."""
+    arrays = scipy.io.loadmat(path, variable_names=["X", "y"])
+    return _colour(arrays["X"].transpose(3, 0, 1, 2), arrays["y"].ravel() % 10)
 
 
 def _grey(images: np.ndarray, labels: np.ndarray) -> Samples:

@@ -78,6 +78,7 @@ MADE: dict[str, Callable[[Path], None]] = {
     "fashion_mnist": images_npz("fashion_mnist", (28, 28)),
     "cifar10": images_npz("cifar10", (32, 32, 3)),
     "cifar100_coarse": images_npz("cifar100_coarse", (32, 32, 3), num_classes=20),
+    "svhn": images_npz("svhn", (32, 32, 3)),
     "phishing_websites": websites,
     "sent140": tweets,
     "extrasensory": sensors,
@@ -123,7 +124,7 @@ def called(spec: str) -> tuple[str, dict[str, object]]:
 
 
 def test_the_folder_is_not_empty() -> None:
-    images = {"digits", "mnist", "fashion_mnist", "cifar10", "cifar100_coarse"}
+    images = {"digits", "mnist", "fashion_mnist", "cifar10", "cifar100_coarse", "svhn"}
     assert images | {"phishing", "phishing_websites", "sent140", "extrasensory"} <= set(NAMES)
 
 

@@ -19,6 +19,7 @@ from tasks.multitask.parkinsons_motor import parkinsons_motor
 from tasks.multitask.parkinsons_total import parkinsons_total
 from tasks.phishing_websites import phishing_websites
 from tasks.sent140 import sent140
+from tasks.svhn import svhn
 
 FOLDER = os.environ.get("THORNBED_TEST_DATA", "")
 
@@ -35,6 +36,7 @@ pytestmark = [
         (fashion_mnist, 60_000, 10_000, (1, 28, 28)),
         (cifar10, 50_000, 10_000, (3, 32, 32)),
         (cifar100_coarse, 50_000, 10_000, (3, 32, 32)),
+        (svhn, 73_257, 26_032, (3, 32, 32)),
     ],
 )
 def test_numbers_classes_and_pixels_are_the_published_ones(task, num_train, num_test, shape):
@@ -43,7 +45,7 @@ def test_numbers_classes_and_pixels_are_the_published_ones(task, num_train, num_
     loaded = task(Path(FOLDER))
     assert (len(loaded.train), len(loaded.test)) == (num_train, num_test)
     assert loaded.sample_shape == shape
-    if task is not mnist:  # the others are balanced
+    if task not in (mnist, svhn):  # the others are balanced
         assert torch.bincount(loaded.test.y).tolist() == [num_test // loaded.num_classes] * loaded.num_classes
     pixels = loaded.train.x[::5].double() / 255
     # copies of CIFAR-10 that went through JPEG lose a little contrast

@@ -21,6 +21,7 @@ from tasks.fashion_mnist import fashion_mnist
 from tasks.mnist import mnist
 from tasks.sources import MissingData
 from tasks.sources.torchvision_files import torchvision_datasets
+from tasks.svhn import svhn
 from tests.tasks.conftest import UNREACHABLE, copy_all, md5
 
 
@@ -126,12 +127,14 @@ def test_the_users_own_archive_comes_before_torchvisions_folder(archives):
     assert np.array_equal(task(data_dir).train.x[:, 0].numpy(), 255 - made["x_train"])
 
 
-@pytest.mark.parametrize("task", [mnist, fashion_mnist, cifar10, cifar100_coarse], ids=lambda task: task.__name__)
+@pytest.mark.parametrize("task", [mnist, fashion_mnist, cifar10, cifar100_coarse, svhn], ids=lambda task: task.__name__)
 def test_what_the_sentence_says_is_what_torchvision_fetches(task):
     named = importlib.import_module(task.__module__).SOURCE
     source = getattr(torchvision_datasets(), named.torchvision_class)
     if hasattr(source, "resources"):
         fetched = [(source.mirrors[0] + file_name, md5) for file_name, md5 in source.resources]
+    elif hasattr(source, "split_list"):
+        fetched = [(source.split_list[split][0], source.split_list[split][2]) for split in named.torchvision_splits]
     else:
         fetched = [(source.url, source.tgz_md5)]
     assert list(named.published) == fetched
