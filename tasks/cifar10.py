@@ -1,8 +1,8 @@
 """Colour photographs of 32x32 pixels in ten classes, 50,000 for training and 10,000 for testing.
 
 Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", technical report, University of
-Toronto, 2009. Read from cifar10.npz or from torchvision's folder cifar-10-batches-py, which is filled from
-https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz, md5 c58f30108f718f92721af3b95e74349a.
+Toronto, 2009. Read from cifar10.npz or from torchvision's folder cifar-10-batches-py, which is filled with the archive
+that SOURCE names.
 
 The defaults are those of X. Wang et al., "Invariant Aggregator for Defending against Federated Backdoor Attacks",
 AISTATS 2024, Table 3 and Appendix C.2. Table 3 says "SGD"; the momentum is that of the authors' own code, which also
@@ -13,11 +13,12 @@ outputs. Ours has 11.2 million.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from tasks import Defaults, Task
 from tasks.sources.images import ImageSource
-from tasks.sources.torchvision_files import read_cifar10
+from tasks.sources.torchvision_files import read_cifar
 
 DEFAULTS = Defaults(
     model="resnet18",
@@ -39,7 +40,8 @@ SOURCE = ImageSource(
     mean=(0.4914, 0.4822, 0.4465),
     std=(0.2470, 0.2435, 0.2616),
     torchvision_class="CIFAR10",
-    read_download=read_cifar10,
+    published=(("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),),
+    read_download=partial(read_cifar, "CIFAR10"),
 )
 
 

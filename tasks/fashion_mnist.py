@@ -2,9 +2,7 @@
 
 Source: H. Xiao, K. Rasul and R. Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning
 Algorithms", arXiv:1708.07747, 2017. Read from fashion_mnist.npz or from torchvision's folder FashionMNIST/raw, which
-is filled from http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/; md5 of the training images
-8d4fb7e6c68d591d4c3dfef9ec88bf0d, of their labels 25c81989df183df01b3e8a0aad5dffbe, of the test images
-bef4ecab320f06d8554ea6380940ec79, of their labels bb300cfdad3c16e7a12a480ee83cd310.
+is filled with the files that SOURCE names.
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ from tasks.sources.torchvision_files import read_idx_archives
 
 DEFAULTS = Defaults(model="cnn")
 
+MIRROR = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 SOURCE = ImageSource(
     name="fashion_mnist",
     image_shape=(1, 28, 28),
@@ -36,6 +35,12 @@ SOURCE = ImageSource(
     mean=(0.2860,),
     std=(0.3530,),
     torchvision_class="FashionMNIST",
+    published=(
+        (f"{MIRROR}train-images-idx3-ubyte.gz", "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
+        (f"{MIRROR}train-labels-idx1-ubyte.gz", "25c81989df183df01b3e8a0aad5dffbe"),
+        (f"{MIRROR}t10k-images-idx3-ubyte.gz", "bef4ecab320f06d8554ea6380940ec79"),
+        (f"{MIRROR}t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310"),
+    ),
     read_download=partial(read_idx_archives, "FashionMNIST"),
 )
 

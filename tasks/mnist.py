@@ -1,10 +1,8 @@
 """Handwritten digits of 28x28 pixels, 60,000 for training and 10,000 for testing.
 
 Source: Y. LeCun, L. Bottou, Y. Bengio and P. Haffner, "Gradient-Based Learning Applied to Document Recognition",
-Proceedings of the IEEE, 1998. Read from mnist.npz or from torchvision's folder MNIST/raw, which is filled from
-https://ossci-datasets.s3.amazonaws.com/mnist/; md5 of the training images f68b3c2dcbeaaa9fbdd348bbdeb94873, of their
-labels d53e105ee54ea40749a09fcbcd1e9432, of the test images 9fb629c4189551a2d022fa330f9573f3, of their labels
-ec29112dd5afa0611ce80d1b7f02629c.
+Proceedings of the IEEE, 1998. Read from mnist.npz or from torchvision's folder MNIST/raw, which is filled with the
+files that SOURCE names.
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ from tasks.sources.torchvision_files import read_idx_archives
 
 DEFAULTS = Defaults(model="cnn")
 
+MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 SOURCE = ImageSource(
     name="mnist",
     image_shape=(1, 28, 28),
@@ -25,6 +24,12 @@ SOURCE = ImageSource(
     mean=(0.1307,),
     std=(0.3081,),
     torchvision_class="MNIST",
+    published=(
+        (f"{MIRROR}train-images-idx3-ubyte.gz", "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
+        (f"{MIRROR}train-labels-idx1-ubyte.gz", "d53e105ee54ea40749a09fcbcd1e9432"),
+        (f"{MIRROR}t10k-images-idx3-ubyte.gz", "9fb629c4189551a2d022fa330f9573f3"),
+        (f"{MIRROR}t10k-labels-idx1-ubyte.gz", "ec29112dd5afa0611ce80d1b7f02629c"),
+    ),
     read_download=partial(read_idx_archives, "MNIST"),
 )
 

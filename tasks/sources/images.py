@@ -18,8 +18,9 @@ class ImageSource:
     """One image data set and the ways to read it.
 
     `image_shape` is (C, H, W); `mean` and `std` are of all pixels of the training images in [0, 1], channel by channel.
-    `torchvision_class` is the name in torchvision.datasets; `read_download` reads the folder that this class fills, and
-    fills it where it is not whole, or raises one of DOWNLOAD_ERRORS.
+    `torchvision_class` is the name in torchvision.datasets, `torchvision_splits` what this class downloads one at a
+    time, if it does; `published` has the address and the md5 of every file that it fetches. `read_download` reads the
+    folder that the class fills, and fills it where it is not whole, or raises one of DOWNLOAD_ERRORS.
     """
 
     name: str
@@ -28,7 +29,9 @@ class ImageSource:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     torchvision_class: str
+    published: tuple[tuple[str, str], ...]
     read_download: Callable[[Path], tuple[Samples, Samples]]
+    torchvision_splits: tuple[str, ...] = ()
 
     def task(self, data_dir: Path | None, num_train: int | None, num_test: int | None) -> Task:
         """Return the task of this data set, of `num_train` and `num_test` samples where they are given.
@@ -70,11 +73,13 @@ class ImageSource:
             f"x_train {expected_images(self.image_shape)}, y_train integers (N,) from 0 to "
             f"{len(self.class_names) - 1}, x_test and y_test likewise"
         )
-        command = (
-            'python -c "from tasks.sources.torchvision_files import torchvision_datasets; '
-            f'torchvision_datasets().{self.torchvision_class}({folder!r}, download=True)"'
+        fetched = " and ".join(f"{address} (md5 {md5})" for address, md5 in self.published)
+        splits = [f"{split!r}, " for split in self.torchvision_splits] or [""]
+        calls = (
+            f"torchvision_datasets().{self.torchvision_class}({folder!r}, {split}download=True)" for split in splits
         )
+        command = f'python -c "from tasks.sources.torchvision_files import torchvision_datasets; {"; ".join(calls)}"'
         return MissingData(
             f"{self.name} needs its data, but {why}: put {self.name}.npz ({arrays}) into {folder}, "
-            f"or let torchvision fill that folder on a machine with network: {command}"
+            f"or let torchvision fetch {fetched} into that folder on a machine with network: {command}"
         )

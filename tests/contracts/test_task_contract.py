@@ -32,15 +32,15 @@ from tasks.sources import MissingData
 NAMES = sorted(module.name for module in pkgutil.iter_modules(tasks.__path__) if not module.ispkg)
 
 
-def images_npz(name: str, image_shape: tuple[int, ...]) -> Callable[[Path], None]:
-    """Make NAME.npz with 40 training and 20 test images of ten classes."""
+def images_npz(name: str, image_shape: tuple[int, ...], num_classes: int = 10) -> Callable[[Path], None]:
+    """Make NAME.npz with 40 training and 20 test images."""
 
     def make(folder: Path) -> None:
         rng = np.random.default_rng(0)
         arrays = {}
         for split, size in (("train", 40), ("test", 20)):
             arrays[f"x_{split}"] = rng.integers(0, 256, size=(size, *image_shape), dtype=np.uint8)
-            arrays[f"y_{split}"] = np.arange(size) % 10
+            arrays[f"y_{split}"] = np.arange(size) % num_classes
         np.savez(folder / f"{name}.npz", **arrays)
 
     return make
@@ -77,6 +77,8 @@ MADE: dict[str, Callable[[Path], None]] = {
     "mnist": images_npz("mnist", (28, 28)),
     "fashion_mnist": images_npz("fashion_mnist", (28, 28)),
     "cifar10": images_npz("cifar10", (32, 32, 3)),
+    "cifar100_coarse": images_npz("cifar100_coarse", (32, 32, 3), num_classes=20),
+    "svhn": images_npz("svhn", (32, 32, 3)),
     "phishing_websites": websites,
     "sent140": tweets,
     "extrasensory": sensors,
@@ -122,8 +124,8 @@ def called(spec: str) -> tuple[str, dict[str, object]]:
 
 
 def test_the_folder_is_not_empty() -> None:
-    wanted = {"digits", "mnist", "fashion_mnist", "cifar10", "phishing", "phishing_websites", "sent140", "extrasensory"}
-    assert wanted <= set(NAMES)
+    images = {"digits", "mnist", "fashion_mnist", "cifar10", "cifar100_coarse", "svhn"}
+    assert images | {"phishing", "phishing_websites", "sent140", "extrasensory"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -238,7 +240,8 @@ def test_fewer_samples_can_be_taken(name: str, split: str, folder: Path | None) 
     whole = getattr(function(name)(folder), split)
     few = getattr(function(name)(folder, **{f"num_{split}": 15}), split)
     assert len(few) == 15
-    shares = torch.bincount(few.y, minlength=10) - torch.bincount(whole.y, minlength=10) * 15 / len(whole)
+    classes = int(whole.y.max()) + 1
+    shares = torch.bincount(few.y, minlength=classes) - torch.bincount(whole.y) * 15 / len(whole)
     assert float(shares.abs().max()) < 1
     # They are rows of the whole, in its order: each is found after the one before.
     position = -1

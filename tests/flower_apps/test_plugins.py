@@ -106,7 +106,7 @@ def test_a_name_for_several_values_is_described_by_them():
 
 def test_the_names_that_others_rely_on_are_there():
     names = {kind: set(plugins.available(kind)) for kind in plugins.FOLDERS}
-    assert {"digits", "mnist", "fashion_mnist", "cifar10"} <= names["task"]
+    assert {"digits", "mnist", "fashion_mnist", "cifar10", "cifar100_coarse", "svhn"} <= names["task"]
     assert {"mlp", "cnn", "resnet18", "resnet20"} <= names["model"]
     assert {"iid", "dirichlet", "shards"} <= names["partition"]
     rules = {"fedavg", "invariant", "and_mask", "trimmed_mean", "median", "krum", "multi_krum"}

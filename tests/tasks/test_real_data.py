@@ -1,4 +1,4 @@
-"""The published data themselves, from a folder with mnist.npz, fashion_mnist.npz, cifar10.npz, a table and tweets."""
+"""The published data themselves, from a folder with NAME.npz of image tasks, tables and tweets."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tasks.cifar10 import cifar10
+from tasks.cifar100_coarse import cifar100_coarse
 from tasks.extrasensory import USER, extrasensory
 from tasks.fashion_mnist import fashion_mnist
 from tasks.mnist import mnist
@@ -18,6 +19,7 @@ from tasks.multitask.parkinsons_motor import parkinsons_motor
 from tasks.multitask.parkinsons_total import parkinsons_total
 from tasks.phishing_websites import phishing_websites
 from tasks.sent140 import sent140
+from tasks.svhn import svhn
 
 FOLDER = os.environ.get("THORNBED_TEST_DATA", "")
 
@@ -28,17 +30,23 @@ pytestmark = [
 
 
 @pytest.mark.parametrize(
-    ("task", "num_train", "shape"),
-    [(mnist, 60_000, (1, 28, 28)), (fashion_mnist, 60_000, (1, 28, 28)), (cifar10, 50_000, (3, 32, 32))],
+    ("task", "num_train", "num_test", "shape"),
+    [
+        (mnist, 60_000, 10_000, (1, 28, 28)),
+        (fashion_mnist, 60_000, 10_000, (1, 28, 28)),
+        (cifar10, 50_000, 10_000, (3, 32, 32)),
+        (cifar100_coarse, 50_000, 10_000, (3, 32, 32)),
+        (svhn, 73_257, 26_032, (3, 32, 32)),
+    ],
 )
-def test_numbers_classes_and_pixels_are_the_published_ones(task, num_train, shape):
+def test_numbers_classes_and_pixels_are_the_published_ones(task, num_train, num_test, shape):
     if not (Path(FOLDER) / f"{task.__name__}.npz").exists():
         pytest.skip(f"{FOLDER} has no {task.__name__}.npz")
     loaded = task(Path(FOLDER))
-    assert (len(loaded.train), len(loaded.test)) == (num_train, 10_000)
+    assert (len(loaded.train), len(loaded.test)) == (num_train, num_test)
     assert loaded.sample_shape == shape
-    if task is not mnist:  # the other two are balanced
-        assert torch.bincount(loaded.test.y).tolist() == [1000] * 10
+    if task not in (mnist, svhn):  # the others are balanced
+        assert torch.bincount(loaded.test.y).tolist() == [num_test // loaded.num_classes] * loaded.num_classes
     pixels = loaded.train.x[::5].double() / 255
     # copies of CIFAR-10 that went through JPEG lose a little contrast
     torch.testing.assert_close(pixels.mean(dim=(0, 2, 3)), torch.tensor(loaded.mean).double(), atol=0.004, rtol=0)

@@ -1,20 +1,14 @@
-"""Reading torchvision's own download folders, from tiny made files, and what happens without a network."""
+"""Reading torchvision's archives of MNIST, from tiny made files, and what happens without a network."""
 
 from __future__ import annotations
 
 import gzip
-import hashlib
+import importlib
 import os
-import pickle
 import shlex
 import struct
 import subprocess
 import sys
-import tarfile
-import threading
-from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -22,31 +16,17 @@ import pytest
 
 import tasks
 from tasks.cifar10 import cifar10
+from tasks.cifar100_coarse import cifar100_coarse
 from tasks.fashion_mnist import fashion_mnist
 from tasks.mnist import mnist
 from tasks.sources import MissingData
 from tasks.sources.torchvision_files import torchvision_datasets
-
-UNREACHABLE = "http://127.0.0.1:9/"
-
-
-def md5(path: Path) -> str:
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+from tasks.svhn import svhn
+from tests.tasks.conftest import UNREACHABLE, copy_all, md5
 
 
 def idx(array: np.ndarray) -> bytes:
     return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
-
-
-@pytest.fixture
-def mirror(tmp_path, monkeypatch) -> Iterator[str]:
-    """Serve tmp_path/published on this machine; return the address."""
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "published"))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
 
 
 @pytest.fixture(params=[("MNIST", mnist), ("FashionMNIST", fashion_mnist)], ids=["mnist", "fashion_mnist"])
@@ -68,11 +48,6 @@ def archives(request, tmp_path, monkeypatch):
     raw = tmp_path / "data" / name / "raw"
     raw.mkdir(parents=True)
     return task, tmp_path / "data", raw, published, made, source
-
-
-def copy_all(source: Path, target: Path) -> None:
-    for path in source.iterdir():
-        (target / path.name).write_bytes(path.read_bytes())
 
 
 def test_archives_are_read(archives):
@@ -152,85 +127,21 @@ def test_the_users_own_archive_comes_before_torchvisions_folder(archives):
     assert np.array_equal(task(data_dir).train.x[:, 0].numpy(), 255 - made["x_train"])
 
 
-@pytest.fixture
-def batches(tmp_path, monkeypatch):
-    """Make the batches of a tiny CIFAR-10, published as a tar archive, and let torchvision believe in their md5."""
-    source = torchvision_datasets().CIFAR10
-    rng = np.random.default_rng(0)
-    folder = tmp_path / "published" / source.base_folder
-    folder.mkdir(parents=True)
-    made = {}
-    for attribute in ("train_list", "test_list"):
-        listed = []
-        for file_name, _ in getattr(source, attribute):
-            made[file_name] = {
-                "data": rng.integers(0, 256, size=(4, 3072), dtype=np.uint8),
-                "labels": rng.integers(0, 10, size=4).tolist(),
-            }
-            (folder / file_name).write_bytes(pickle.dumps(made[file_name]))
-            listed.append([file_name, md5(folder / file_name)])
-        monkeypatch.setattr(source, attribute, listed)
-    meta = folder / source.meta["filename"]
-    meta.write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
-    monkeypatch.setattr(source, "meta", source.meta | {"md5": md5(meta)})
-    archive = tmp_path / "published" / source.filename
-    with tarfile.open(archive, "w:gz") as packed:
-        packed.add(folder, arcname=source.base_folder)
-    monkeypatch.setattr(source, "tgz_md5", md5(archive))
-    monkeypatch.setattr(source, "url", UNREACHABLE + source.filename)
-    data_dir = tmp_path / "data"
-    data_dir.mkdir()
-    return data_dir, folder, archive, made, source
-
-
-def copy_batches(folder: Path, data_dir: Path) -> Path:
-    target = data_dir / folder.name
-    target.mkdir()
-    copy_all(folder, target)
-    return target
-
-
-def test_batches_are_read(batches):
-    data_dir, folder, _, made, _ = batches
-    copy_batches(folder, data_dir)
-    task = cifar10(data_dir)
-    assert task.train.x.shape == (20, 3, 32, 32)
-    assert task.test.x.shape == (4, 3, 32, 32)
-    assert np.array_equal(task.train.x[4:8].numpy().reshape(4, 3072), made["data_batch_2"]["data"])
-    assert task.train.y[4:8].tolist() == made["data_batch_2"]["labels"]
-    assert np.array_equal(task.test.x.numpy().reshape(4, 3072), made["test_batch"]["data"])
-    assert task.test.y.tolist() == made["test_batch"]["labels"]
-
-
-class Tripwire:
-    """Remembers that it was unpickled."""
-
-    sprung = False
-
-    def __reduce__(self):
-        return (_spring, ())
-
-
-def _spring() -> None:
-    Tripwire.sprung = True
-
-
-@pytest.mark.parametrize("file_name", ["data_batch_3", "test_batch", "batches.meta"])
-def test_a_batch_with_another_checksum_is_never_unpickled(batches, file_name):
-    data_dir, folder, _, _, _ = batches
-    target = copy_batches(folder, data_dir)
-    (target / file_name).write_bytes(pickle.dumps(Tripwire()))
-    with pytest.raises(MissingData, match=r"cifar10\.npz .*x_train uint8 \(N, 32, 32, 3\).*\.CIFAR10\(.*download=True"):
-        cifar10(data_dir)
-    assert not Tripwire.sprung
-
-
-def test_missing_batches_are_downloaded(batches, mirror, monkeypatch):
-    data_dir, _, archive, made, source = batches
-    monkeypatch.setattr(source, "url", mirror + archive.name)
-    assert cifar10(data_dir).test.y.tolist() == made["test_batch"]["labels"]
-    monkeypatch.setattr(source, "url", UNREACHABLE)
-    assert len(cifar10(data_dir).train) == 20
+@pytest.mark.parametrize("task", [mnist, fashion_mnist, cifar10, cifar100_coarse, svhn], ids=lambda task: task.__name__)
+def test_what_the_sentence_says_is_what_torchvision_fetches(task):
+    named = importlib.import_module(task.__module__).SOURCE
+    source = getattr(torchvision_datasets(), named.torchvision_class)
+    if hasattr(source, "resources"):
+        fetched = [(source.mirrors[0] + file_name, md5) for file_name, md5 in source.resources]
+    elif hasattr(source, "split_list"):
+        fetched = [(source.split_list[split][0], source.split_list[split][2]) for split in named.torchvision_splits]
+    else:
+        fetched = [(source.url, source.tgz_md5)]
+    assert list(named.published) == fetched
+    with pytest.raises(MissingData) as refused:
+        task(None)
+    for address, checksum in fetched:
+        assert f"{address} (md5 {checksum})" in str(refused.value)
 
 
 def test_operators_are_declared_only_where_they_are_missing():
