@@ -10,18 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from attacks.vertical import in_process
 from attacks.vertical.cooperative_backdoor import CooperativeAdversary
 from flower_apps.client_app import app
 from flower_apps.config import settings_from
 from flower_apps.engines.inline import InlineGrid
 from flower_apps.resolving import resolve
 from flower_apps.schemes.vertical import course
-from flower_apps.schemes.vertical_parties import blocks, bottom_model, strategy
+from flower_apps.schemes.vertical_parties import blocks, bottom_model, kept_folder, kept_state, strategy
 from protocol.actions import EVALUATE_SPLIT, IDENTIFY, QUERY_ROWS, TRAIN_SPLIT
 from protocol.randomness import generator
+from protocol.split import read_rows_request
 from protocol.threads import one_thread
-from strategies.split_nn import SplitNN
 from tasks.blocks import split
 from tasks.digits import digits
 from tasks.split.order import batches
@@ -231,9 +230,30 @@ def test_a_party_with_other_rows_is_refused_before_training(tmp_path, monkeypatc
     vertical_parties._parts.cache_clear()
 
 
-def test_the_driver_without_an_engine_and_the_run_share_their_party():
-    assert in_process.AttackingParty.__module__ == "attacks.vertical.party"
-    assert SplitNN.scheme == "vertical"
+@pytest.mark.parametrize("engine", ["inline", "simulation"])
+def test_a_party_that_cannot_say_what_it_holds_learns_from_the_round_on_in_which_it_can(tmp_path, monkeypatch, engine):
+    from flower_apps import client_app
+
+    answers = client_app.answer_rows
+
+    def late(settings, client, message, context):
+        if client == 2 and read_rows_request(message)[0] == 1:
+            raise RuntimeError("the disk is not mounted")
+        return answers(settings, client, message, context)
+
+    monkeypatch.setattr(client_app, "answer_rows", late)
+    settings = made(rounds=2, engine=engine, output=str(tmp_path / "run"))
+    built, dropped = strategy(settings, course(settings)), []
+    grid = InlineGrid(app, settings.num_clients, settings.to_run_config())
+    look = lambda server_round, arrays: dropped.append(built.account.dropped if server_round else [])  # noqa: E731
+    built.start(grid, built.initial(), num_rounds=2, evaluate_fn=look)
+    assert [(drop["client"], drop["steps"]) for drop in dropped[1]] == [(2, 6)]
+    assert dropped[2] == []
+    kept = [kept_state(kept_folder(settings, {}), 2, server_round) for server_round in (1, 2)]
+    assert kept[0] is None
+    moved = bottom_model(settings, 2)
+    first = {f"model.{name}": tensor.clone() for name, tensor in moved.state_dict().items()}
+    assert any(not torch.equal(kept[1][name], tensor) for name, tensor in first.items())
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from flower_apps.engines.inline import InlineGrid
 from protocol.actions import EVALUATE_SPLIT, IDENTIFY, QUERY_ROWS, TRAIN_SPLIT
 from protocol.messages import Identity, identify_reply
 from protocol.randomness import generator
-from protocol.split import Held, embeddings_reply, read_evaluation, read_step, rows_reply
+from protocol.split import Held, embeddings_reply, read_evaluation, read_rows_request, read_step, rows_reply
 from protocol.vector import to_arrays, to_tensors
 from strategies import NumberedClients, RunStopped, SplitNN
 from strategies.split_nn import Course
@@ -53,8 +53,10 @@ def records(party: int, ids: Tensor | None = None, seed: int = 1, count: int = R
 class Parties:
     """Parties that do what they are asked, and whatever else a test makes of their replies."""
 
-    def __init__(self, spoil: Spoil = lambda party, turn, reply: reply) -> None:
+    def __init__(self, spoil: Spoil = lambda party, turn, reply: reply, mute: frozenset[tuple[int, int]] = frozenset()):
         self.spoil, self.turn = spoil, [0] * PARTIES
+        self.mute = mute  # (party, round) in which it does not say which samples it holds
+        self.called_new: list[tuple[int, int, bool]] = []
         self.clients = [
             EmbeddingClient(records(party), records(party, seed=2, count=TESTS), PartyWork(bottom, sgd))
             for party, bottom in enumerate(bottoms())
@@ -75,7 +77,11 @@ class Parties:
         @app.query(QUERY_ROWS.removeprefix("query."))
         def rows(message: Message, context: Context) -> Message:
             self.asked += 1
-            client = own(context)[1]
+            party, client = own(context)
+            server_round, new = read_rows_request(message)
+            self.called_new.append((party, server_round, new))
+            if (party, server_round) in self.mute:
+                raise RuntimeError("still reading")
             return rows_reply(message, Held(client.train.ids, client.test.ids))
 
         @app.train(TRAIN_SPLIT.removeprefix("train."))
@@ -136,11 +142,11 @@ def away(party: int, turn: int, reply: Message) -> Message:
 class Silent(HonestParty):
     """A party in one process that does not answer the same steps."""
 
-    number, turn = 0, 0
+    number, turn, silent = 0, 0, SILENT
 
     def step(self, gradient, ids):
         turn, self.turn = self.turn, self.turn + 1
-        return None if (self.number, turn) in SILENT else super().step(gradient, ids)
+        return None if (self.number, turn) in self.silent else super().step(gradient, ids)
 
 
 def test_blocks_of_the_silent_are_masked_and_counted_as_without_an_engine() -> None:
@@ -186,6 +192,46 @@ def test_parties_are_asked_once_what_they_hold_and_a_foreign_sample_is_named() -
     with pytest.raises(RunStopped, match=r"client 1 holds other samples than the server: it lacks training sample 0"):
         run(wrong, split_nn(), 1)
     assert wrong.turn == [0, 0, 0]
+
+
+def test_who_does_not_say_what_it_holds_is_masked_until_it_has_said_it() -> None:
+    mute, accounts = frozenset({(1, 1), (1, 2)}), []
+    strategy, parties = split_nn(), Parties(mute=mute)
+    losses: list[float] = []
+
+    def look(server_round, arrays):
+        if server_round:
+            losses.extend(strategy.losses)
+            accounts.append(strategy.account.dropped)
+
+    strategy.start(parties.grid(), strategy.initial(), num_rounds=3, evaluate_fn=look)
+    assert parties.turn == [15, 5, 15]  # nobody asks the mute one for an embedding
+    # The same as where it is away in the first two rounds.
+    others = [Silent(records(party), PartyWork(bottom, sgd)) for party, bottom in enumerate(bottoms())]
+    for number, party in enumerate(others):
+        party.number, party.silent = number, {(1, turn) for turn in range(10)}
+    order = [
+        rows for server_round in (1, 2, 3) for rows in batches(ROWS, 10, 1.0, generator(0, "batches", server_round))
+    ]
+    done = train_parties(others, split_nn().top, features(ROWS, 1)[1], order, torch.Generator())
+    torch.testing.assert_close(torch.tensor(losses), torch.tensor(done.losses), atol=1e-6, rtol=0)
+    told = [[(drop["client"], drop["steps"]) for drop in each] for each in accounts]
+    assert told == [[(1, 6)], [(1, 6)], []]  # five steps and the evaluation
+    assert "it did not say which samples it holds: " in accounts[0][0]["reason"]
+    assert accounts[0][0]["reason"].endswith("still reading")
+    assert parties.called_new == [(0, 1, True), (1, 1, True), (2, 1, True), (1, 2, True), (1, 3, True)]
+
+
+def test_where_too_few_say_what_they_hold_the_run_stops_before_a_step() -> None:
+    parties = Parties(mute=frozenset({(1, 1)}))
+    with pytest.raises(RunStopped, match=r"step 1 of round 1 has 2 usable .* needs 3 \(it did not say .*still reading"):
+        run(parties, split_nn(min_replies=3), 1)
+
+
+def test_in_a_run_that_is_resumed_nobody_is_new() -> None:
+    parties, strategy = Parties(), split_nn()
+    strategy.configure_train(2, strategy.initial(), ConfigRecord(), parties.grid())
+    assert parties.called_new == [(0, 2, False), (1, 2, False), (2, 2, False)]
 
 
 @pytest.mark.parametrize(
