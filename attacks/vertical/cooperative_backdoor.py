@@ -78,8 +78,8 @@ class CooperativeBackdoor(VerticalAttack):
     def check(self, blocks: Mapping[int, Block], sample_shape: tuple[int, ...], num_classes: int) -> None:
         """See `VerticalAttack`."""
         super().check(blocks, sample_shape, num_classes)
-        if self.layers == "convolutions" and len(sample_shape) != 3:
-            raise ValueError(f"{self.name} takes images where layers = convolutions: a sample has shape {sample_shape}")
+        if self.layers == "convolutions":
+            self._check_patches(blocks, sample_shape)
         self._triggers(blocks, sample_shape)
 
     def connected(self, parties: tuple[int, ...], generator: torch.Generator) -> nx.Graph:
@@ -124,6 +124,18 @@ class CooperativeBackdoor(VerticalAttack):
             steps=self.steps,
             learning_rate=self.learning_rate,
         )
+
+    def _check_patches(self, blocks: Mapping[int, Block], sample_shape: tuple[int, ...]) -> None:
+        """Refuse what convolutions cannot take: tables, and blocks that are no patch, as each generates its own."""
+        if len(sample_shape) != 3:
+            raise ValueError(f"{self.name} takes images where layers = convolutions: a sample has shape {sample_shape}")
+        for party, block in blocks.items() if self.swap else ():
+            if len(shape := block_shapes([block], sample_shape)[0]) != 3:
+                raise ValueError(
+                    f"{self.name} generates patches of images where layers = convolutions, and the block of adversary "
+                    f"{party}, {shape[0]} columns of samples {sample_shape}, is none; divide the features as grid "
+                    "does, or choose layers = linear"
+                )
 
     def _triggers(self, blocks: Mapping[int, Block], sample_shape: tuple[int, ...]) -> dict[int, Trigger]:
         pattern = crossed(self.size, self.intensity)

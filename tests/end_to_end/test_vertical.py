@@ -295,6 +295,13 @@ def test_a_party_that_cannot_say_what_it_holds_learns_from_the_round_on_in_which
             ("--attack", "cooperative_backdoor(size=(5, 2), method=2)"),
             "a subtrigger of 5 x 2 is larger than the block of adversary 2",
         ),
+        (
+            (
+                *["--partition", "contiguous", "--num-clients", "6", "--model", "column_layers", "--attack"],
+                "cooperative_backdoor(size=(1, 3), layers='convolutions')",
+            ),
+            "the block of adversary 3, 11 columns of samples (1, 8, 8), is none; divide the features as grid does",
+        ),
         (("--attack", "cooperative_backdoor(size=(3, 3), target=10)"), "cooperative_backdoor needs target < number"),
         (("--attack", "cooperative_backdoor(vote='all')"), "cooperative_backdoor takes vote: Literal['printed'"),
         (("--attack", "cooperative_backdoor(graf='line')"), "cooperative_backdoor has no option graf; it takes target"),

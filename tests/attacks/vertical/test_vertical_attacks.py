@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 import attacks.vertical
-from attacks.vertical import Adversary
+from attacks.vertical import Adversary, VerticalAttack, View
 from attacks.vertical.badvfl import Badvfl
 from attacks.vertical.cooperative_backdoor import CooperativeBackdoor
 from attacks.vertical.in_process import AttackingParty, Training, attack_in_process, conspire
 from attacks.vertical.villain import Villain
 from defenses.vertical.gradient_noise import GradientNoise
+from flower_apps import plugins
 from tasks.blocks import split
+from tasks.blocks.contiguous import contiguous
 from tasks.blocks.grid import grid
 from tasks.digits import digits
 from tasks.split.records import Records
@@ -219,6 +221,37 @@ def test_what_an_attack_cannot_do_is_said_before_anything_is_trained() -> None:
         )
     with pytest.raises(ValueError, match="as references: 16 known, references = 200"):
         Badvfl(num_known=100, references=200)
+
+
+@pytest.mark.parametrize("swap", [True, False])
+def test_convolutions_are_refused_where_a_block_is_no_patch_and_an_adversary_would_generate_it(swap) -> None:
+    task = digits(None, num_train=300)
+    parts = contiguous(task.sample_shape, 6)  # of 11 and 10 columns of 8 x 8 pixels
+    attack = CooperativeBackdoor(size=(1, 3), layers="convolutions", swap=swap)
+    patches = dict(enumerate(grid(task.sample_shape, 4, rows=2)))
+    attack.check(patches, task.sample_shape, 10)
+    if swap:
+        with pytest.raises(ValueError, match=r"the block of adversary 2, 11 columns of samples \(1, 8, 8\), is none"):
+            attack.check({2: parts[2], 3: parts[3]}, task.sample_shape, 10)
+    else:  # they infer on all that they hold, in its place, and generate nothing
+        attack.check({2: parts[2], 3: parts[3]}, task.sample_shape, 10)
+    with pytest.raises(ValueError, match=r"takes images where layers = convolutions: a sample has shape \(9,\)"):
+        attack.check({0: tuple(range(9))}, (9,), 2)
+
+
+def test_an_attack_that_lacks_a_verb_is_none() -> None:
+    class Silent(Adversary):
+        def agree(self, rows: Tensor, generator: torch.Generator) -> None:
+            """Take no notice."""
+
+    class Forgetful(VerticalAttack):
+        def begins(self, view: View, generator: torch.Generator) -> dict[str, Tensor]:
+            return {}
+
+    for kind, given, verb in ((Silent, (None, {}), "vote"), (Forgetful, (), "recalled")):
+        with pytest.raises(TypeError, match=f"abstract.* {verb}|abstract.*'{verb}'"):
+            kind(*given)
+    assert not {"vertical", "vertical_attack", "adversary"} & plugins.available("attack").keys()
 
 
 @pytest.mark.slow
