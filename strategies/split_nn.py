@@ -215,7 +215,14 @@ class SplitNN(Strategy):
     def _network(self) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derived_seed(self.seed, "top"))
-            return two_layers(self.course.num_parties, self.embedding_size, self.course.num_classes, hidden=self.hidden)
+            sizes = self.course.num_parties, self.embedding_size, self.course.num_classes
+            try:
+                return two_layers(*sizes, hidden=self.hidden)
+            except (RuntimeError, MemoryError, TypeError) as error:  # the last is of sizes that no tensor can have
+                raise ValueError(
+                    f"split_nn has no room for a top model of embedding_size = {self.embedding_size} and hidden = "
+                    f"{self.hidden}; make them smaller"
+                ) from error
 
     def _align(self, config: ConfigRecord, grid: Grid) -> None:
         """Ask clients that have not said yet which samples they hold; raises RunStopped where they are others.

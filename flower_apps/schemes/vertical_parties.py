@@ -45,6 +45,11 @@ def blocks(settings: Resolved) -> Blocks:
     """Return which columns of a flattened sample each client holds; raises ValueError where that is no division."""
     shape = build.load_task(settings.task, settings.data_dir).sample_shape
     divided: Blocks = plugins.load("blocks", settings.partition)(shape, settings.num_clients)
+    if len(divided) != settings.num_clients:
+        raise BadSettings(
+            f"--partition {settings.partition} makes {len(divided)} blocks, and every client needs one: --num-clients "
+            f"{settings.num_clients}"
+        )
     check_blocks(divided, shape)
     return divided
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 
@@ -21,7 +22,7 @@ from protocol.actions import EVALUATE_SPLIT, IDENTIFY, QUERY_ROWS, TRAIN_SPLIT
 from protocol.randomness import generator
 from protocol.split import read_rows_request
 from protocol.threads import one_thread
-from tasks.blocks import split
+from tasks.blocks import Blocks, split
 from tasks.digits import digits
 from tasks.split.order import batches
 from tests.conftest import read_lines
@@ -158,15 +159,37 @@ def test_an_attack_is_measured_beside_its_controls_and_leaves_pictures(thornbed,
     metrics = summary(folder)["metrics"]
     assert metrics["connectivity"] == pytest.approx(2.0)
     assert metrics["inferred_samples"] >= 1
-    for name in ("clean_data_accuracy", "attack_success_rate", "untriggered_rate", "replaced_rate"):
-        assert 0 <= metrics[name] <= 1
-    assert metrics["attack_success_rate"] >= metrics["untriggered_rate"]
     assert metrics["gradient_perturbation"] > 0
     assert summary(folder)["malicious"] == [2, 3]
     assert json.loads((folder / "config.json").read_text())["adversary_edges"] == [[2, 3]]
     for name in ("trigger.png", "curves.png", "model.safetensors"):
         assert (folder / name).stat().st_size > 100
     assert len(read_lines(folder)) == 4
+
+
+@pytest.mark.slow
+def test_the_backdoor_beats_its_controls_and_leaves_clean_samples_alone(thornbed, tmp_path):
+    """With seeds 0, 1, 2: success 1.0, untriggered at most 0.004, replaced at most 0.49, accuracy 0.92 to 0.93."""
+    spec = "cooperative_backdoor(size=(3, 3), num_known=150, epochs=60, steps=200, confidence=0.9, budget={})"
+    network = "split_nn(embedding_size=16, hidden=64, top_learning_rate=0.003)"
+    flags = ("run", "--task", "digits", "--strategy", network, "--learning-rate", "0.003", "--num-clients", "4")
+    flags += ("--rounds", "4", "--batch-size", "64")
+    found = {}
+    for name, attack in (("honest", ()), ("unpoisoned", ("0.0",)), ("attacked", ("0.02",))):
+        more = ("--num-malicious", "2", "--attack", spec.format(*attack)) if attack else ()
+        said = thornbed(*flags, *more, "--output", tmp_path / name)
+        assert said.code == 0, said.err
+        found[name] = summary(tmp_path / name)["metrics"]
+    assert found["honest"]["clean_data_accuracy"] > 0.85
+    assert found["attacked"]["clean_data_accuracy"] > found["honest"]["clean_data_accuracy"] - 0.04
+    success = found["attacked"]["attack_success_rate"]
+    assert success > 0.9
+    assert success > found["attacked"]["untriggered_rate"] + 0.8
+    assert success > found["attacked"]["replaced_rate"] + 0.3
+    # The trigger does nothing to a model that learned from no poisoned row.
+    assert found["unpoisoned"]["attack_success_rate"] < 0.1
+    assert found["unpoisoned"]["gradient_perturbation"] == 0
+    assert found["unpoisoned"]["clean_data_accuracy"] == found["honest"]["clean_data_accuracy"]
 
 
 @pytest.mark.parametrize(
@@ -182,7 +205,8 @@ def test_attacks_that_watch_agree_later_and_go_on_where_they_stopped(thornbed, t
     whole, parts = read_lines(tmp_path / "whole"), read_lines(tmp_path / "parts")
     assert [line["train_loss"] for line in whole[1:]] == pytest.approx([line["train_loss"] for line in parts[1:]])
     assert whole[1]["inferred_samples"] is None
-    assert whole[5]["attack_success_rate"] == parts[5]["attack_success_rate"]
+    assert whole[5]["inferred_samples"] is not None
+    assert whole[5]["attack_success_rate"] == parts[5]["attack_success_rate"] is not None
 
 
 @pytest.mark.slow
@@ -270,8 +294,11 @@ def test_a_party_that_cannot_say_what_it_holds_learns_from_the_round_on_in_which
         (("--model", "patch_cnn(width=0)"), "patch_cnn needs width >= 1"),
         (("--partition", "iid"), "there is no way of dividing features called iid"),
         (("--partition", "contiguous(sizes=(1, 2, 3, 4))"), "contiguous needs 4 positive sizes that add up to 64"),
+        (("--partition", "contiguous", "--num-clients", "6"), "column_layers takes samples of any shape"),
+        (("--task", "phishing"), "a sample has shape (45,); contiguous divides any"),
         (("--num-clients", "5"), "grid needs rows that divide num_agents: num_agents = 5, rows = 2"),
         (("--strategy", "split_nn(embedding_size=0)"), "a top model needs embedding_size >= 1"),
+        (("--strategy", "split_nn(embedding_size=1000000000000)"), "split_nn has no room for a top model of"),
         (("--strategy", "split_nn(local_steps=0)"), "a top model needs local_steps >= 1"),
         (("--strategy", "split_nn(top_learning_rate=-1.0)"), "split_nn needs a finite top_learning_rate > 0"),
         (("--defense", "gradient_noise(variance=-1.0)"), "gradient_noise needs a finite variance >= 0"),
@@ -303,6 +330,14 @@ def test_a_party_that_cannot_say_what_it_holds_learns_from_the_round_on_in_which
             "the block of adversary 3, 11 columns of samples (1, 8, 8), is none; divide the features as grid does",
         ),
         (("--attack", "cooperative_backdoor(size=(3, 3), target=10)"), "cooperative_backdoor needs target < number"),
+        (("--attack", "cooperative_backdoor(size=3)"), "cooperative_backdoor takes size: tuple[int, int], not 3"),
+        (("--attack", "cooperative_backdoor(size=(3, 3), latent=100000000000000)"), "has no room for autoencoders"),
+        (("--attack", "cooperative_backdoor(graph='file', size=(3, 3))"), 'graph = "file" needs a graph_file'),
+        (("--attack", "cooperative_backdoor(size=(3, 3), budget=2)"), "cooperative_backdoor needs 0 <= budget <= 1"),
+        (("--attack", ATTACK, "--num-malicious", "5"), "--num-malicious 5 is more than --num-clients 4"),
+        (("--attack", ATTACK, "--malicious-ids", "99"), "--malicious-ids names client 99; clients are 0 to 3"),
+        (("--min-replies", "0"), "--min-replies takes a whole number (at least 1), not 0"),
+        (("--local-epochs", "0"), "--local-epochs takes a number (above 0), not 0"),
         (("--attack", "cooperative_backdoor(vote='all')"), "cooperative_backdoor takes vote: Literal['printed'"),
         (("--attack", "cooperative_backdoor(graf='line')"), "cooperative_backdoor has no option graf; it takes target"),
         (("--task", "sent140"), "sent140"),
@@ -313,6 +348,28 @@ def test_what_cannot_be_is_one_sentence_and_code_2(thornbed, tmp_path, flags, se
     assert said.code == 2
     assert sentence in said.sentence
     assert "Traceback" not in said.err
+    assert len(said.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("blocks_made", "sentence"),
+    [
+        ((range(17), range(16, 32), range(32, 48), range(48, 64)), "blocks overlap: column 16 is in 2 of them"),
+        ((range(16), range(16, 32), range(32, 48), range(48, 63)), "blocks leave out 1 of 64 columns, the first is 63"),
+        (
+            (range(32), range(32, 64)),
+            "makes 2 blocks, and every client needs one: --num-clients 4",
+        ),
+    ],
+)
+def test_a_division_of_ones_own_that_is_none_is_refused(thornbed, tmp_path, monkeypatch, blocks_made, sentence):
+    def contiguous(sample_shape: tuple[int, ...], num_agents: int) -> Blocks:
+        return tuple(map(tuple, blocks_made))
+
+    monkeypatch.setattr(importlib.import_module("tasks.blocks.contiguous"), "contiguous", contiguous)
+    said = thornbed(*SMALL, "--partition", "contiguous", "--model", "column_layers", "--output", tmp_path / "run")
+    assert said.code == 2
+    assert sentence in said.sentence
     assert len(said.err.strip().splitlines()) == 1
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor, nn
@@ -178,7 +179,16 @@ def test_the_account_has_of_each_the_first_reason_and_the_number_of_steps() -> N
     assert str(drop["reason"]).endswith("away")
     assert strategy.account.sampled == [0, 1, 2]
     assert strategy.account.train_loss == pytest.approx(sum(strategy.losses) / 5)
-    assert 0 <= strategy.figures["clean_data_accuracy"] <= 1
+
+
+def test_the_figures_are_those_of_the_network_after_the_round() -> None:
+    strategy, parties = split_nn(), Parties()
+    run(parties, strategy, 2)
+    embeddings = torch.stack([client.work.embed(client.test.x) for client in parties.clients], dim=1)
+    logits, y = strategy.top.top(embeddings), features(TESTS, 2)[1]
+    assert strategy.figures["loss"] == pytest.approx(float(F.cross_entropy(logits, y).detach()))
+    assert strategy.figures["clean_data_accuracy"] == float((logits.argmax(dim=1) == y).double().mean())
+    assert strategy.figures["loss"] < 0.6
 
 
 def test_parties_are_asked_once_what_they_hold_and_a_foreign_sample_is_named() -> None:
@@ -292,6 +302,8 @@ def test_a_guard_acts_and_its_figures_are_means_over_the_steps() -> None:
     ("options", "sentence"),
     [
         ({"embedding_size": 0}, "embedding_size >= 1"),
+        ({"embedding_size": 10**14}, "no room for a top model of embedding_size = 10+ and hidden = 8"),
+        ({"hidden": 10**30}, "no room for a top model of embedding_size = 4 and hidden = 10+"),
         ({"hidden": 0}, "hidden >= 1"),
         ({"local_steps": 0}, "local_steps >= 1"),
         ({"top_learning_rate": float("nan")}, "top_learning_rate > 0"),
