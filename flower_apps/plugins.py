@@ -265,9 +265,11 @@ def _hints(plugin: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _annotation(annotation: Any, hint: Any) -> str:
-    """Return a type as it is written, and in place of a name for several values, which says nothing, the values."""
+    """Return a type as it is written, and in place of a name for several values or types, which says nothing, these."""
     if typing.get_origin(hint) is typing.Literal and (not isinstance(annotation, str) or annotation.isidentifier()):
         return f"Literal[{', '.join(map(repr, typing.get_args(hint)))}]"
+    if isinstance(annotation, str) and annotation.isidentifier() and typing.get_args(hint):
+        return str(hint)
     if isinstance(annotation, str):
         return annotation
     return getattr(annotation, "__name__", str(annotation)) if not typing.get_args(annotation) else str(annotation)

@@ -22,7 +22,7 @@ from protocol.messages import ARRAYS, CONFIG, SERVER_ROUND, RefusedReply, only, 
 from protocol.vector import to_arrays, to_tensors
 
 STEP, GRADIENT, ROWS, ATTACKED, PROBE = "step", "gradient", "rows", "attacked", "probe"
-TRAIN, TEST = "train", "test"
+TRAIN, TEST, NEW = "train", "test", "new"
 EMBEDDINGS, TRIGGERED, REPLACED, TRUE = "embeddings", "triggered", "replaced", "true"
 
 
@@ -69,10 +69,16 @@ class Held:
     test: Tensor
 
 
-def rows_message(server_round: int, config: ConfigRecord, node_id: int) -> Message:
-    """Ask a node which samples it holds, before the first step of a run, or of its resumption in this round."""
-    content = RecordDict({CONFIG: ConfigRecord({**config, SERVER_ROUND: server_round})})
+def rows_message(server_round: int, config: ConfigRecord, node_id: int, *, new: bool) -> Message:
+    """Ask a node which samples it holds, before its first step; it is `new` where its client never answered a step."""
+    content = RecordDict({CONFIG: ConfigRecord({**config, SERVER_ROUND: server_round, NEW: new})})
     return Message(content=content, dst_node_id=node_id, message_type=QUERY_ROWS, group_id=str(server_round))
+
+
+def read_rows_request(message: Message) -> tuple[int, bool]:
+    """Return the round in which a node is asked which samples it holds, and whether its client is new."""
+    config = only(message.content.config_records, "config record")
+    return int(config[SERVER_ROUND]), bool(config[NEW])  # type: ignore[arg-type]
 
 
 def rows_reply(request: Message, held: Held) -> Message:

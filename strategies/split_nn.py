@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
-from logging import INFO, WARNING
+from logging import INFO
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -71,9 +71,10 @@ class SplitNN(Strategy):
     top_learning_rate : of Adam, with which the top model learns.
 
     Started with `initial()`. A client that does not answer a step, or whose answer is refused, has its block masked in
-    it, and is counted in `account`; its embedding is forgotten. `losses` are those of the steps of the latest round,
-    and `figures` what was measured after it; `memory` is what the top model's optimiser remembers. Raises ValueError
-    for options out of range.
+    it, and is counted in `account`; its embedding is forgotten. So it goes with every step of a round before which it
+    did not say which samples it holds; before the next one it is asked again. `losses` are those of the steps of the
+    latest round, and `figures` what was measured after it; `memory` is what the top model's optimiser remembers. Raises
+    ValueError for options out of range.
     """
 
     scheme = "vertical"
@@ -108,7 +109,9 @@ class SplitNN(Strategy):
         self.account: RoundAccount | None = None
         self.losses: list[float] = []
         self.figures: dict[str, float | None] = {}
-        self._aligned: set[int] = set()
+        self._aligned: set[int] = set()  # nodes that said which samples they hold
+        self._met: set[int] = set()  # clients that answered a step
+        self._resumed = False  # then nobody is new here: who answered before is not known
         self._round = SplitRound(0, ())
 
     def initial(self) -> ArrayRecord:
@@ -121,6 +124,7 @@ class SplitNN(Strategy):
         """Make all steps of the round but the last, and return the messages of that one."""
         weights = {f"{MODEL}{name}": tensor for name, tensor in to_tensors(arrays).items()}
         self.top.restore({**weights, **self.memory})
+        self._resumed |= server_round > 1 and self._round.server_round == 0
         self._round = SplitRound(server_round, self.cohort.draw(server_round, grid))
         self._align(config, grid)
         *others, last = batches(
@@ -163,13 +167,12 @@ class SplitNN(Strategy):
                     rows=course.test.ids,
                     attacked=course.test.ids[now.attacked],
                     probe=course.train.ids[now.probe],
-                    gradient=back.get(member.client),
+                    gradient=back.get(client),
                 ),
                 config,
-                member.node_id,
+                node_id,
             )
-            for member in now.members
-            if member.node_id is not None
+            for client, node_id in now.nodes()
         ]
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
@@ -180,15 +183,14 @@ class SplitNN(Strategy):
             expected |= {TRIGGERED: len(now.attacked), REPLACED: len(now.attacked)}
             expected |= {PROBE: len(now.probe), TRUE: len(now.probe)}
 
-        def read(reply: Message, place: int) -> dict[str, Tensor]:
+        def read(reply: Message) -> dict[str, Tensor]:
             found = read_embeddings(reply, expected, self.embedding_size, optional=ADVERSARIES)
             lacking = ADVERSARIES - found.keys()
             if lacking and lacking != ADVERSARIES:
                 raise RefusedReply(f"missing array {min(lacking)}")
             return found
 
-        accepted, refused = checked(now.members, replies, read)
-        now.refuse(refused)
+        accepted, _ = now.answers(replies, read)
         self.account = now.account()
         self.figures = {}
         if not accepted:
@@ -213,19 +215,34 @@ class SplitNN(Strategy):
     def _network(self) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derived_seed(self.seed, "top"))
-            return two_layers(self.course.num_parties, self.embedding_size, self.course.num_classes, hidden=self.hidden)
+            sizes = self.course.num_parties, self.embedding_size, self.course.num_classes
+            try:
+                return two_layers(*sizes, hidden=self.hidden)
+            except (RuntimeError, MemoryError, TypeError) as error:  # the last is of sizes that no tensor can have
+                raise ValueError(
+                    f"split_nn has no room for a top model of embedding_size = {self.embedding_size} and hidden = "
+                    f"{self.hidden}; make them smaller"
+                ) from error
 
     def _align(self, config: ConfigRecord, grid: Grid) -> None:
-        """Ask clients that were not asked yet which samples they hold; raises RunStopped where they are others."""
+        """Ask clients that have not said yet which samples they hold; raises RunStopped where they are others.
+
+        Whoever does not say it takes no part in this round, and is asked again in the next.
+        """
         now = self._round
         new = [member for member in now.members if member.node_id is not None and member.node_id not in self._aligned]
         if not new:
             return
-        messages = [rows_message(now.server_round, config, member.node_id) for member in new if member.node_id]
+        messages = [
+            rows_message(
+                now.server_round, config, member.node_id, new=not self._resumed and member.client not in self._met
+            )
+            for member in new
+            if member.node_id is not None
+        ]
         replies = grid.send_and_receive(messages, timeout=self.course.timeout)
         held, silent = checked(new, replies, lambda reply, place: read_rows_reply(reply))
-        for client, reason in silent.items():
-            log(WARNING, "Client %s does not say which samples it holds: %s", client, reason)
+        now.unaligned = {client: f"it did not say which samples it holds: {why}" for client, why in silent.items()}
         self.course.check_held(held)
         self._aligned |= {member.node_id for member in new if member.client in held and member.node_id is not None}
 
@@ -238,13 +255,12 @@ class SplitNN(Strategy):
                     server_round=now.server_round,
                     step=len(now.losses),
                     rows=self.course.train.ids[rows],
-                    gradient=now.back.get(member.client),
+                    gradient=now.back.get(client),
                 ),
                 config,
-                member.node_id,
+                node_id,
             )
-            for member in now.members
-            if member.node_id is not None
+            for client, node_id in now.nodes()
         ]
 
     def _learn(self, replies: Iterable[Message]) -> None:
@@ -253,17 +269,17 @@ class SplitNN(Strategy):
         started = time.perf_counter()
         now.seconds_training += started - now.sent_at
 
-        def read(reply: Message, place: int) -> Tensor:
+        def read(reply: Message) -> Tensor:
             return read_embeddings(reply, {EMBEDDINGS: len(rows)}, self.embedding_size)[EMBEDDINGS]
 
-        accepted, refused = checked(now.members, replies, read)
-        now.refuse(refused)
+        accepted, refused = now.answers(replies, read)
         if len(accepted) < self.min_replies:
             reasons = "; ".join(sorted(set(refused.values())))
             raise RunStopped(
                 f"step {step + 1} of round {now.server_round} has {len(accepted)} usable replies and needs "
                 f"{self.min_replies} ({reasons})"
             )
+        self._met |= accepted.keys()
         embeddings, present = gathered([accepted.get(party) for party in range(self.course.num_parties)])
         source = generator(self.seed, "guard", now.server_round, step)
         with one_thread(), listening() as figures:

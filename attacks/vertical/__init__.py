@@ -25,6 +25,7 @@ place to read them.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
@@ -86,7 +87,7 @@ class View:
         return self.known[self.labels == self.target]
 
 
-class Adversary:
+class Adversary(ABC):
     """One adversary of a run: verbs that are those of an honest party until an attack overrides them.
 
     All that it remembers from one step to the next is `memory`, plain tensors by name: whoever keeps it between two
@@ -100,13 +101,13 @@ class Adversary:
         self.view = view
         self.memory = dict(memory)
 
+    @abstractmethod
     def vote(self) -> Tensor | None:
         """Return the rows (v,) that it takes for the target's, ascending; None as long as it does not know."""
-        raise NotImplementedError
 
+    @abstractmethod
     def agree(self, rows: Tensor, generator: torch.Generator) -> None:
         """Take the rows (p,) that it is to poison from now on."""
-        raise NotImplementedError
 
     def embeds(self, rows: Tensor, x: Tensor, generator: torch.Generator) -> Tensor:
         """Return what it embeds for training rows (b,) in place of its part of them, x (b, c)."""
@@ -116,7 +117,7 @@ class Adversary:
         """Return what it sends for training rows (b,) in place of their embeddings (b, d)."""
         return embeddings
 
-    def hears(self, rows: Tensor, gradients: Tensor) -> None:
+    def hears(self, rows: Tensor, gradients: Tensor) -> None:  # noqa: B027  # who does not watch has no need of it
         """Take notice of the gradients (b, d) that came back for what it sent."""
 
     def learns(self, rows: Tensor, gradients: Tensor) -> Tensor:
@@ -137,7 +138,7 @@ class Adversary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerticalAttack:
+class VerticalAttack(ABC):
     """What every attack of this folder is, and the options that all of them have.
 
     `budget`: the share of all training rows that is poisoned, at most. `num_known`: rows whose labels the adversaries
@@ -184,10 +185,10 @@ class VerticalAttack:
         """Return one adversary, which has thought about its view as far as it can before the first step."""
         return self.recalled(view, self.begins(view, generator))
 
+    @abstractmethod
     def begins(self, view: View, generator: torch.Generator) -> dict[str, Tensor]:
         """Return what an adversary remembers before the first step; this may take long, `recalled` does not."""
-        raise NotImplementedError
 
+    @abstractmethod
     def recalled(self, view: View, memory: Mapping[str, Tensor]) -> Adversary:
         """Return the adversary that has this memory."""
-        raise NotImplementedError

@@ -45,7 +45,7 @@ class CooperativeBackdoor(VerticalAttack):
 
     method: Literal[1, 2] = 1
     size: Size = (5, 7)
-    center: Size | None = None
+    center: tuple[int, int] | None = None
     area: int = 40
     intensity: float = 20.0
     swap: bool = True
@@ -70,16 +70,18 @@ class CooperativeBackdoor(VerticalAttack):
         super().__post_init__()
         if self.method not in (1, 2):
             raise ValueError(f"cooperative_backdoor has method 1 or 2: method = {self.method}")
-        if not self.intensity > 0:
-            raise ValueError(f"cooperative_backdoor needs intensity > 0: intensity = {self.intensity}")
+        most = torch.finfo(torch.float32).max
+        if not 0 < self.intensity < most:
+            raise ValueError(f"cooperative_backdoor needs 0 < intensity < {most:.2g}: intensity = {self.intensity}")
         check_area(self.name, self.size, 1, self.area)
         self._inference()
 
     def check(self, blocks: Mapping[int, Block], sample_shape: tuple[int, ...], num_classes: int) -> None:
         """See `VerticalAttack`."""
         super().check(blocks, sample_shape, num_classes)
-        if self.layers == "convolutions" and len(sample_shape) != 3:
-            raise ValueError(f"{self.name} takes images where layers = convolutions: a sample has shape {sample_shape}")
+        if self.layers == "convolutions":
+            self._check_patches(blocks, sample_shape)
+        self._check_room(sum(map(len, blocks.values())))
         self._triggers(blocks, sample_shape)
 
     def connected(self, parties: tuple[int, ...], generator: torch.Generator) -> nx.Graph:
@@ -124,6 +126,28 @@ class CooperativeBackdoor(VerticalAttack):
             steps=self.steps,
             learning_rate=self.learning_rate,
         )
+
+    def _check_patches(self, blocks: Mapping[int, Block], sample_shape: tuple[int, ...]) -> None:
+        """Refuse what convolutions cannot take: tables, and blocks that are no patch, as each generates its own."""
+        if len(sample_shape) != 3:
+            raise ValueError(f"{self.name} takes images where layers = convolutions: a sample has shape {sample_shape}")
+        for party, block in blocks.items() if self.swap else ():
+            if len(shape := block_shapes([block], sample_shape)[0]) != 3:
+                raise ValueError(
+                    f"{self.name} generates patches of images where layers = convolutions, and the block of adversary "
+                    f"{party}, {shape[0]} columns of samples {sample_shape}, is none; divide the features as grid "
+                    "does, or choose layers = linear"
+                )
+
+    def _check_room(self, columns: int) -> None:
+        """Refuse sizes whose weights find no room, of so many columns; with convolutions there are hardly more."""
+        try:
+            torch.empty(columns + self.hidden, self.hidden + self.latent)
+        except (RuntimeError, MemoryError, TypeError) as error:  # the last is of sizes that no tensor can have
+            raise ValueError(
+                f"{self.name} has no room for autoencoders of latent = {self.latent} and hidden = {self.hidden}; make "
+                "them smaller"
+            ) from error
 
     def _triggers(self, blocks: Mapping[int, Block], sample_shape: tuple[int, ...]) -> dict[int, Trigger]:
         pattern = crossed(self.size, self.intensity)

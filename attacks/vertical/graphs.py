@@ -43,10 +43,14 @@ def adversary_graph(
     count = len(parties)
     if topology not in get_args(Topology):
         raise ValueError(f"adversaries are connected as {', '.join(get_args(Topology))}: graph = {topology}")
-    if (file is not None) != (topology == "file"):
-        raise ValueError(f'a graph file goes with graph = "file", and with nothing else: graph = {topology}')
+    if topology == "file" and file is None:
+        raise ValueError('graph = "file" needs a graph_file, which has an edge a line, two party numbers')
+    if topology != "file" and file is not None:
+        raise ValueError(f'a graph_file goes with graph = "file", and with nothing else: graph = {topology}')
     if average_degree is not None and topology != "line":
         raise ValueError(f'an average degree is reached from graph = "line": graph = {topology}')
+    if not 0 < edge_probability <= 1:
+        raise ValueError(f"adversaries need 0 < edge_probability <= 1: edge_probability = {edge_probability}")
     graph: nx.Graph = nx.Graph()
     graph.add_nodes_from(parties)
     line = list(pairwise(parties))
@@ -96,8 +100,6 @@ def _pairs(parties: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _drawn(parties: Sequence[int], probability: float, generator: torch.Generator) -> list[tuple[int, int]]:
-    if not 0 < probability <= 1:
-        raise ValueError(f"erdos_renyi needs 0 < edge_probability <= 1: edge_probability = {probability}")
     pairs = _pairs(parties)
     for _ in range(DRAWS):
         kept = (torch.rand(len(pairs), generator=generator) < probability).tolist()
@@ -128,8 +130,13 @@ def _densify(graph: nx.Graph, degree: float, generator: torch.Generator) -> None
 
 
 def _edges(file: Path, parties: Sequence[int]) -> list[tuple[int, int]]:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ValueError(f"graph_file {file} cannot be read: {reason}") from error
     edges = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         words = line.split("#")[0].split()
         if not words:
             continue

@@ -21,6 +21,19 @@ from flower_apps.config import NONE, BadSettings, Resolved, Settings
 from strategies import NumberedClients
 from tasks import Defaults
 
+# What means something in horizontal learning alone: how its rounds are drawn and attacked, and who reads the updates.
+HORIZONTAL_ONLY = frozenset(
+    {
+        "continue_epochs",
+        "curious",
+        "curious_clients",
+        "curious_every",
+        "record",
+        "attack_share",
+        "malicious_per_round",
+    }
+)
+
 
 class Learning(Protocol):
     """The server's side of one run: its strategy, where it begins, how its model is tested, what is kept of it.
@@ -132,4 +145,4 @@ def _name(settings: Settings) -> str:
     return plugins.parse(settings.strategy).name
 
 
-__all__ = ["Learning", "Scheme", "check_kinds", "check_unused", "known_malicious", "scheme_of"]
+__all__ = ["HORIZONTAL_ONLY", "Learning", "Scheme", "check_kinds", "check_unused", "known_malicious", "scheme_of"]

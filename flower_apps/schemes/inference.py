@@ -16,7 +16,7 @@ from attacks import Knowledge
 from attacks.inference import Sent, Sight
 from flower_apps import build, plugins
 from flower_apps.config import AUTO, NONE, BadSettings, Resolved, Settings
-from flower_apps.schemes import Scheme
+from flower_apps.schemes import HORIZONTAL_ONLY, Scheme
 from flower_apps.schemes.inference_agents import (
     NATURAL,
     blocks,
@@ -226,18 +226,7 @@ SCHEME = Scheme(
     attacks=("attacks/inference",),
     defenses=("defenses/purification", "defenses/inference"),
     gives=GIVES,
-    unused=frozenset(
-        {
-            "clients_per_round",
-            "continue_epochs",
-            "curious",
-            "curious_clients",
-            "curious_every",
-            "record",
-            "attack_share",
-            "malicious_per_round",
-        }
-    ),
+    unused=HORIZONTAL_ONLY | {"clients_per_round"},
     defaults=_defaults,
     check=_check,
     learn=Inference,

@@ -17,7 +17,7 @@ from attacks.multitask import View
 from flower_apps import plugins
 from flower_apps.config import AUTO, NONE, BadSettings, Resolved, Settings
 from flower_apps.plugins import Spec
-from flower_apps.schemes import Scheme, known_malicious
+from flower_apps.schemes import HORIZONTAL_ONLY, Scheme, known_malicious
 from flower_apps.schemes.multitask_nodes import defenses_in, injection, load_nodes, role, strategy, targets
 from protocol.randomness import generator
 from protocol.vector import to_tensors
@@ -242,23 +242,7 @@ SCHEME = Scheme(
     attacks=("attacks/multitask",),
     defenses=("defenses/trimming", "defenses/relations"),
     gives=GIVES,
-    unused=frozenset(
-        {
-            "model",
-            "optimizer",
-            "learning_rate",
-            "batch_size",
-            "partition",
-            "continue_epochs",
-            "start_from",
-            "curious",
-            "curious_clients",
-            "curious_every",
-            "record",
-            "attack_share",
-            "malicious_per_round",
-        }
-    ),
+    unused=HORIZONTAL_ONLY | {"model", "optimizer", "learning_rate", "batch_size", "partition", "start_from"},
     defaults=_defaults,
     check=_check,
     learn=Learner,

@@ -18,7 +18,7 @@ from clients.mailbox import Mailbox
 from flower_apps import build, plugins
 from flower_apps.config import AUTO, NONE, BadSettings, Resolved, Settings
 from flower_apps.roles import channel_folder
-from flower_apps.schemes import Scheme, known_malicious
+from flower_apps.schemes import HORIZONTAL_ONLY, Scheme, known_malicious
 from flower_apps.schemes.vertical_parties import (
     attack,
     blocks,
@@ -229,19 +229,7 @@ SCHEME = Scheme(
     attacks=("attacks/vertical",),
     defenses=("defenses/vertical",),
     gives=GIVES,
-    unused=frozenset(
-        {
-            "clients_per_round",
-            "continue_epochs",
-            "start_from",
-            "curious",
-            "curious_clients",
-            "curious_every",
-            "record",
-            "attack_share",
-            "malicious_per_round",
-        }
-    ),
+    unused=HORIZONTAL_ONLY | {"clients_per_round", "start_from"},
     defaults=_defaults,
     check=_check,
     learn=Split,

@@ -22,9 +22,8 @@ from defenses.vertical import InTurn, VerticalDefense
 from flower_apps import build, plugins
 from flower_apps.config import NONE, BadSettings, Resolved
 from flower_apps.roles import accomplices, channel_folder, says_malicious
-from protocol.messages import SERVER_ROUND, only
 from protocol.randomness import derived_seed, generator
-from protocol.split import Held, embeddings_reply, read_evaluation, read_step, rows_reply
+from protocol.split import Held, embeddings_reply, read_evaluation, read_rows_request, read_step, rows_reply
 from protocol.tensor_files import load_tensors, save_tensors
 from protocol.threads import one_thread
 from protocol.vector import to_arrays, to_tensors
@@ -46,6 +45,11 @@ def blocks(settings: Resolved) -> Blocks:
     """Return which columns of a flattened sample each client holds; raises ValueError where that is no division."""
     shape = build.load_task(settings.task, settings.data_dir).sample_shape
     divided: Blocks = plugins.load("blocks", settings.partition)(shape, settings.num_clients)
+    if len(divided) != settings.num_clients:
+        raise BadSettings(
+            f"--partition {settings.partition} makes {len(divided)} blocks, and every client needs one: --num-clients "
+            f"{settings.num_clients}"
+        )
     check_blocks(divided, shape)
     return divided
 
@@ -111,10 +115,9 @@ def role(settings: Resolved, client: int, node_config: Mapping[str, Any]) -> str
 
 def answer_rows(settings: Resolved, client: int, message: Message, context: Context) -> Message:
     """Say which samples this client holds; an adversary leaves its features for its neighbours meanwhile."""
-    config = only(message.content.config_records, "config record")
-    server_round = int(config[SERVER_ROUND])  # type: ignore[arg-type]
+    server_round, new = read_rows_request(message)
     with one_thread():
-        party, _ = _party(settings, client, context, server_round)
+        party, _ = _party(settings, client, context, server_round, new=new)
         party.greet((server_round, -1))
         _keep(settings, party, context)
     return rows_reply(message, Held(party.train.ids, party.test.ids))
@@ -169,10 +172,13 @@ def _kept_path(folder: Path, client: int, server_round: int) -> Path:
     return folder / f"{client}-round-{server_round}.safetensors"
 
 
-def _party(settings: Resolved, client: int, context: Context, server_round: int) -> tuple[EmbeddingClient, bool]:
+def _party(
+    settings: Resolved, client: int, context: Context, server_round: int, *, new: bool = False
+) -> tuple[EmbeddingClient, bool]:
     """Return the client as it was after its last message, and whether that is so.
 
     It is not where the client is new, or has lost its state: then it goes on from what it kept after the round before.
+    One that the server calls `new` has kept nothing, whatever round it is.
     """
     if (living := _living.get(id(context))) is not None:
         return living, True
@@ -181,7 +187,7 @@ def _party(settings: Resolved, client: int, context: Context, server_round: int)
     if (record := context.state.array_records.get(PARTY)) is not None:
         party.restore(to_tensors(record), moment)
         return party, True
-    if server_round > 1:
+    if server_round > 1 and not new:
         folder = kept_folder(settings, context.node_config)
         state = None if folder is None else kept_state(folder, client, server_round - 1)
         if state is None:

@@ -18,9 +18,10 @@ def grid(sample_shape: tuple[int, ...], num_agents: int, *, rows: int = 2) -> Bl
     images, for num_agents that `rows` does not divide, and for more patches than pixels in either direction.
     """
     if len(sample_shape) != 3:
-        raise ValueError(f"grid cuts images (C, H, W): a sample has shape {sample_shape}")
+        raise ValueError(f"grid cuts images (C, H, W): a sample has shape {sample_shape}; contiguous divides any")
     if num_agents < 1 or rows < 1 or num_agents % rows:
-        raise ValueError(f"grid needs rows that divide num_agents: num_agents = {num_agents}, rows = {rows}")
+        hint = "; grid(rows=1) takes any number of them" if num_agents > 0 else ""
+        raise ValueError(f"grid needs rows that divide num_agents: num_agents = {num_agents}, rows = {rows}{hint}")
     _, height, width = sample_shape
     across = num_agents // rows
     if rows > height or across > width:

@@ -19,7 +19,7 @@ def patch_cnn(block_shape: tuple[int, ...], embedding_size: int, *, width: int =
     Each is followed by ReLU and halves the patch where its shorter side is above 3. Raises ValueError for parts that
     are no images, and options out of range.
     """
-    channels, height, columns = image_shape("patch_cnn", block_shape)
+    channels, height, columns = image_shape("patch_cnn", block_shape, instead="column_layers")
     check_width("patch_cnn", "width", width)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number, out in enumerate((width, 2 * width), start=1):

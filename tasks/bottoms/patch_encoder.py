@@ -22,7 +22,7 @@ def patch_encoder(block_shape: tuple[int, ...], embedding_size: int, *, width: i
     Each halves the patch, rounding up, and is followed by ReLU. Raises ValueError for parts that are no images, and
     options out of range.
     """
-    channels, *_ = image_shape("patch_encoder", block_shape)
+    channels, *_ = image_shape("patch_encoder", block_shape, instead="column_layers")
     check_width("patch_encoder", "width", width)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number, out in enumerate(channels_of(width), start=1):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 
-def image_shape(model: str, sample_shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return (C, H, W), or raise ValueError where samples are no images."""
+def image_shape(model: str, sample_shape: tuple[int, ...], *, instead: str = "mlp") -> tuple[int, int, int]:
+    """Return (C, H, W), or raise ValueError where samples are no images, with the name of a model that takes them."""
     if len(sample_shape) != 3:
         raise ValueError(
             f"{model} takes images of shape (channels, height, width): one sample has shape {tuple(sample_shape)}; "
-            "mlp takes samples of any shape"
+            f"{instead} takes samples of any shape"
         )
     channels, height, width = sample_shape
     return channels, height, width

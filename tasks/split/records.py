@@ -1,8 +1,7 @@
-"""What a party holds, by sample id, and whether all parties hold the same samples."""
+"""What a party holds, by sample id."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -47,19 +46,3 @@ class Records:
     def take(self, ids: Tensor) -> Tensor:
         """Return the rows (b, c) of the ids (b,), in their order."""
         return self.x[self._order[self.ranks(ids)]]
-
-
-def check_aligned(ids: Sequence[Tensor]) -> None:
-    """Raise ValueError unless all parties hold the same ids, in whatever order; it names the first that differs."""
-    first = set(ids[0].tolist())
-    for party, own in enumerate(ids):
-        held = set(own.tolist())
-        if lacking := sorted(first - held):
-            raise ValueError(
-                f"parties hold different samples: party {party} lacks id {lacking[0]} of party 0 ({len(lacking)} such)"
-            )
-        if surplus := sorted(held - first):
-            raise ValueError(
-                f"parties hold different samples: party {party} has id {surplus[0]}, party 0 does not "
-                f"({len(surplus)} such)"
-            )

@@ -72,7 +72,7 @@ def test_they_agree_in_the_third_step_whoever_is_first(tmp_path) -> None:
     assert one == other
     assert {tuple(rows) for rows in one.values()} == {tuple(one[1])}
     assert one[1][0] == 2
-    assert len(one[1]) - 1 <= 6  # a tenth of the rows
+    assert 0 < len(one[1]) - 1 <= 6  # a tenth of the rows
 
 
 def test_features_go_one_hop_and_nobody_thinks_without_them(tmp_path) -> None:

@@ -1,5 +1,6 @@
 """Specs and plug-ins: what is accepted, and one sentence for everything that is not."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -49,6 +50,11 @@ def test_anything_else_is_refused_in_one_sentence(text):
     with pytest.raises(BadSpec) as refused:
         parse(text)
     assert "\n" not in str(refused.value).strip("\n") or "\n" in text
+
+
+def test_what_is_listed_can_be_made():
+    """An abstract class is where plug-ins come from, and none itself."""
+    assert not [each for each in EVERY if inspect.isabstract(plugins.find(*each))]
 
 
 def test_unknown_names_get_a_suggestion():

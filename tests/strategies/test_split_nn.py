@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from flower_apps.engines.inline import InlineGrid
 from protocol.actions import EVALUATE_SPLIT, IDENTIFY, QUERY_ROWS, TRAIN_SPLIT
 from protocol.messages import Identity, identify_reply
 from protocol.randomness import generator
-from protocol.split import Held, embeddings_reply, read_evaluation, read_step, rows_reply
+from protocol.split import Held, embeddings_reply, read_evaluation, read_rows_request, read_step, rows_reply
 from protocol.vector import to_arrays, to_tensors
 from strategies import NumberedClients, RunStopped, SplitNN
 from strategies.split_nn import Course
@@ -53,8 +54,10 @@ def records(party: int, ids: Tensor | None = None, seed: int = 1, count: int = R
 class Parties:
     """Parties that do what they are asked, and whatever else a test makes of their replies."""
 
-    def __init__(self, spoil: Spoil = lambda party, turn, reply: reply) -> None:
+    def __init__(self, spoil: Spoil = lambda party, turn, reply: reply, mute: frozenset[tuple[int, int]] = frozenset()):
         self.spoil, self.turn = spoil, [0] * PARTIES
+        self.mute = mute  # (party, round) in which it does not say which samples it holds
+        self.called_new: list[tuple[int, int, bool]] = []
         self.clients = [
             EmbeddingClient(records(party), records(party, seed=2, count=TESTS), PartyWork(bottom, sgd))
             for party, bottom in enumerate(bottoms())
@@ -75,7 +78,11 @@ class Parties:
         @app.query(QUERY_ROWS.removeprefix("query."))
         def rows(message: Message, context: Context) -> Message:
             self.asked += 1
-            client = own(context)[1]
+            party, client = own(context)
+            server_round, new = read_rows_request(message)
+            self.called_new.append((party, server_round, new))
+            if (party, server_round) in self.mute:
+                raise RuntimeError("still reading")
             return rows_reply(message, Held(client.train.ids, client.test.ids))
 
         @app.train(TRAIN_SPLIT.removeprefix("train."))
@@ -136,11 +143,11 @@ def away(party: int, turn: int, reply: Message) -> Message:
 class Silent(HonestParty):
     """A party in one process that does not answer the same steps."""
 
-    number, turn = 0, 0
+    number, turn, silent = 0, 0, SILENT
 
     def step(self, gradient, ids):
         turn, self.turn = self.turn, self.turn + 1
-        return None if (self.number, turn) in SILENT else super().step(gradient, ids)
+        return None if (self.number, turn) in self.silent else super().step(gradient, ids)
 
 
 def test_blocks_of_the_silent_are_masked_and_counted_as_without_an_engine() -> None:
@@ -172,7 +179,16 @@ def test_the_account_has_of_each_the_first_reason_and_the_number_of_steps() -> N
     assert str(drop["reason"]).endswith("away")
     assert strategy.account.sampled == [0, 1, 2]
     assert strategy.account.train_loss == pytest.approx(sum(strategy.losses) / 5)
-    assert 0 <= strategy.figures["clean_data_accuracy"] <= 1
+
+
+def test_the_figures_are_those_of_the_network_after_the_round() -> None:
+    strategy, parties = split_nn(), Parties()
+    run(parties, strategy, 2)
+    embeddings = torch.stack([client.work.embed(client.test.x) for client in parties.clients], dim=1)
+    logits, y = strategy.top.top(embeddings), features(TESTS, 2)[1]
+    assert strategy.figures["loss"] == pytest.approx(float(F.cross_entropy(logits, y).detach()))
+    assert strategy.figures["clean_data_accuracy"] == float((logits.argmax(dim=1) == y).double().mean())
+    assert strategy.figures["loss"] < 0.6
 
 
 def test_parties_are_asked_once_what_they_hold_and_a_foreign_sample_is_named() -> None:
@@ -186,6 +202,46 @@ def test_parties_are_asked_once_what_they_hold_and_a_foreign_sample_is_named() -
     with pytest.raises(RunStopped, match=r"client 1 holds other samples than the server: it lacks training sample 0"):
         run(wrong, split_nn(), 1)
     assert wrong.turn == [0, 0, 0]
+
+
+def test_who_does_not_say_what_it_holds_is_masked_until_it_has_said_it() -> None:
+    mute, accounts = frozenset({(1, 1), (1, 2)}), []
+    strategy, parties = split_nn(), Parties(mute=mute)
+    losses: list[float] = []
+
+    def look(server_round, arrays):
+        if server_round:
+            losses.extend(strategy.losses)
+            accounts.append(strategy.account.dropped)
+
+    strategy.start(parties.grid(), strategy.initial(), num_rounds=3, evaluate_fn=look)
+    assert parties.turn == [15, 5, 15]  # nobody asks the mute one for an embedding
+    # The same as where it is away in the first two rounds.
+    others = [Silent(records(party), PartyWork(bottom, sgd)) for party, bottom in enumerate(bottoms())]
+    for number, party in enumerate(others):
+        party.number, party.silent = number, {(1, turn) for turn in range(10)}
+    order = [
+        rows for server_round in (1, 2, 3) for rows in batches(ROWS, 10, 1.0, generator(0, "batches", server_round))
+    ]
+    done = train_parties(others, split_nn().top, features(ROWS, 1)[1], order, torch.Generator())
+    torch.testing.assert_close(torch.tensor(losses), torch.tensor(done.losses), atol=1e-6, rtol=0)
+    told = [[(drop["client"], drop["steps"]) for drop in each] for each in accounts]
+    assert told == [[(1, 6)], [(1, 6)], []]  # five steps and the evaluation
+    assert "it did not say which samples it holds: " in accounts[0][0]["reason"]
+    assert accounts[0][0]["reason"].endswith("still reading")
+    assert parties.called_new == [(0, 1, True), (1, 1, True), (2, 1, True), (1, 2, True), (1, 3, True)]
+
+
+def test_where_too_few_say_what_they_hold_the_run_stops_before_a_step() -> None:
+    parties = Parties(mute=frozenset({(1, 1)}))
+    with pytest.raises(RunStopped, match=r"step 1 of round 1 has 2 usable .* needs 3 \(it did not say .*still reading"):
+        run(parties, split_nn(min_replies=3), 1)
+
+
+def test_in_a_run_that_is_resumed_nobody_is_new() -> None:
+    parties, strategy = Parties(), split_nn()
+    strategy.configure_train(2, strategy.initial(), ConfigRecord(), parties.grid())
+    assert parties.called_new == [(0, 2, False), (1, 2, False), (2, 2, False)]
 
 
 @pytest.mark.parametrize(
@@ -246,6 +302,8 @@ def test_a_guard_acts_and_its_figures_are_means_over_the_steps() -> None:
     ("options", "sentence"),
     [
         ({"embedding_size": 0}, "embedding_size >= 1"),
+        ({"embedding_size": 10**14}, "no room for a top model of embedding_size = 10+ and hidden = 8"),
+        ({"hidden": 10**30}, "no room for a top model of embedding_size = 4 and hidden = 10+"),
         ({"hidden": 0}, "hidden >= 1"),
         ({"local_steps": 0}, "local_steps >= 1"),
         ({"top_learning_rate": float("nan")}, "top_learning_rate > 0"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import networkx as nx
 import pytest
@@ -80,17 +81,24 @@ def test_a_graph_is_read_from_a_file(tmp_path) -> None:
         path.write_text(text)
         with pytest.raises(ValueError, match=sentence):
             adversary_graph((3, 5, 8), "file", source(), file=path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"edges.txt cannot be read: it is no text"):
+        adversary_graph((3, 5, 8), "file", source(), file=path)
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         ({"topology": "tree"}, "complete, line, ring, star, erdos_renyi, file: graph = tree"),
-        ({"topology": "file"}, 'goes with graph = "file"'),
+        ({"topology": "file"}, 'graph = "file" needs a graph_file, which has an edge a line'),
+        ({"topology": "line", "file": Path("edges.txt")}, 'graph_file goes with graph = "file", .* graph = line'),
+        ({"topology": "file", "file": Path("none.txt")}, "graph_file none.txt cannot be read: No such file"),
+        ({"topology": "file", "file": Path("/")}, "graph_file / cannot be read: Is a directory"),
         ({"topology": "ring", "average_degree": 3}, 'from graph = "line": graph = ring'),
         ({"topology": "line", "average_degree": 1}, "has average degree 1.5, and at most 3 with .*average_degree = 1"),
         ({"topology": "line", "average_degree": 3.5}, "at most 3 with all edges: average_degree = 3.5"),
         ({"topology": "erdos_renyi", "edge_probability": 0}, "0 < edge_probability <= 1: edge_probability = 0"),
+        ({"topology": "line", "edge_probability": 2.0}, "0 < edge_probability <= 1: edge_probability = 2.0"),
         ({"topology": "erdos_renyi", "edge_probability": 1e-9}, "no connected graph of 4 adversaries in 100 draws"),
         ({"topology": "line", "parties": ()}, "at least one: there is none"),
     ],

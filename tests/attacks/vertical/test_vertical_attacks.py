@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 import attacks.vertical
-from attacks.vertical import Adversary
+from attacks.vertical import Adversary, VerticalAttack, View
 from attacks.vertical.badvfl import Badvfl
 from attacks.vertical.cooperative_backdoor import CooperativeBackdoor
 from attacks.vertical.in_process import AttackingParty, Training, attack_in_process, conspire
 from attacks.vertical.villain import Villain
 from defenses.vertical.gradient_noise import GradientNoise
 from tasks.blocks import split
+from tasks.blocks.contiguous import contiguous
 from tasks.blocks.grid import grid
 from tasks.digits import digits
 from tasks.split.records import Records
@@ -207,6 +208,12 @@ def test_what_an_attack_cannot_do_is_said_before_anything_is_trained() -> None:
     ):
         with pytest.raises(ValueError, match=sentence):
             start(attack)
+    for latent in (10**14, 10**30):
+        with pytest.raises(ValueError, match=f"no room for autoencoders of latent = {latent} and hidden = 256"):
+            start(CooperativeBackdoor(size=(3, 3), latent=latent))
+    for intensity in (0.0, 1e39, float("nan")):
+        with pytest.raises(ValueError, match=r"needs 0 < intensity < 3.4e\+38: intensity = "):
+            CooperativeBackdoor(intensity=intensity)
     with pytest.raises(ValueError, match="larger than its budget: 1 of 9 x 9 are 81 pixels, area = 40"):
         CooperativeBackdoor(size=(9, 9))
     with pytest.raises(ValueError, match=r"adversary 1 holds 5 rows, and of adversary 1 32 columns: .* \(5, 3\)"):
@@ -225,6 +232,36 @@ def test_what_an_attack_cannot_do_is_said_before_anything_is_trained() -> None:
         Badvfl(num_known=100, references=200)
 
 
+@pytest.mark.parametrize("swap", [True, False])
+def test_convolutions_are_refused_where_a_block_is_no_patch_and_an_adversary_would_generate_it(swap) -> None:
+    task = digits(None, num_train=300)
+    parts = contiguous(task.sample_shape, 6)  # of 11 and 10 columns of 8 x 8 pixels
+    attack = CooperativeBackdoor(size=(1, 3), layers="convolutions", swap=swap)
+    patches = dict(enumerate(grid(task.sample_shape, 4, rows=2)))
+    attack.check(patches, task.sample_shape, 10)
+    if swap:
+        with pytest.raises(ValueError, match=r"the block of adversary 2, 11 columns of samples \(1, 8, 8\), is none"):
+            attack.check({2: parts[2], 3: parts[3]}, task.sample_shape, 10)
+    else:  # they infer on all that they hold, in its place, and generate nothing
+        attack.check({2: parts[2], 3: parts[3]}, task.sample_shape, 10)
+    with pytest.raises(ValueError, match=r"takes images where layers = convolutions: a sample has shape \(9,\)"):
+        attack.check({0: tuple(range(9))}, (9,), 2)
+
+
+def test_an_attack_that_lacks_a_verb_is_none() -> None:
+    class Silent(Adversary):
+        def agree(self, rows: Tensor, generator: torch.Generator) -> None:
+            """Take no notice."""
+
+    class Forgetful(VerticalAttack):
+        def begins(self, view: View, generator: torch.Generator) -> dict[str, Tensor]:
+            return {}
+
+    for kind, given, verb in ((Silent, (None, {}), "vote"), (Forgetful, (), "recalled")):
+        with pytest.raises(TypeError, match=f"abstract.* {verb}|abstract.*'{verb}'"):
+            kind(*given)
+
+
 @pytest.mark.slow
 def test_the_cooperative_backdoor_is_planted_without_harm_to_clean_samples_and_noise_does_not_stop_it() -> None:
     task = digits(None)
@@ -238,6 +275,7 @@ def test_the_cooperative_backdoor_is_planted_without_harm_to_clean_samples_and_n
         assert rates["clean_data_accuracy"] > clean.rates["clean_data_accuracy"] - 0.03
         assert rates["attack_success_rate"] > 0.8
         assert rates["untriggered_rate"] < 0.05
+        assert rates["attack_success_rate"] > rates["replaced_rate"] + 0.3
         assert rates["label_inference_accuracy"] > 0.8
         assert 0 < outcome.poisoned <= round(0.02 * 1437)
         assert outcome.inferred > 20

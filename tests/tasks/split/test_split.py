@@ -18,7 +18,7 @@ from tasks.digits import digits
 from tasks.split.kept_state import kept, restore
 from tasks.split.parties import HonestParty, gathered, train_parties
 from tasks.split.party_work import PartyWork
-from tasks.split.records import Records, check_aligned
+from tasks.split.records import Records
 from tasks.split.top_model import two_layers
 from tasks.split.top_work import TopWork, usable
 
@@ -212,7 +212,7 @@ def test_the_gradient_of_the_top_model_is_the_one_it_steps_along() -> None:
     torch.testing.assert_close(before - after, gradient)
 
 
-def test_records_are_found_by_id_and_parties_that_disagree_are_named() -> None:
+def test_records_are_found_by_id() -> None:
     records = Records(torch.tensor([7, 3, 5]), torch.tensor([[7.0], [3.0], [5.0]]))
     assert records.take(torch.tensor([5, 7, 5]))[:, 0].tolist() == [5, 7, 5]
     assert records.in_order[:, 0].tolist() == [3, 5, 7]
@@ -223,11 +223,6 @@ def test_records_are_found_by_id_and_parties_that_disagree_are_named() -> None:
         Records(torch.tensor([3, 3]), torch.zeros(2, 1))
     with pytest.raises(ValueError, match=r"one int64 id a row: torch.int64 \(2,\), 3 rows"):
         Records(torch.tensor([3, 4]), torch.zeros(3, 1))
-    check_aligned([torch.tensor([1, 2]), torch.tensor([2, 1])])
-    with pytest.raises(ValueError, match=r"party 1 lacks id 1 of party 0 \(1 such\)"):
-        check_aligned([torch.tensor([1, 2]), torch.tensor([2])])
-    with pytest.raises(ValueError, match=r"party 2 has id 3, party 0 does not \(2 such\)"):
-        check_aligned([torch.tensor([1]), torch.tensor([1]), torch.tensor([1, 3, 4])])
 
 
 def test_what_does_not_fit_is_refused_with_both_numbers() -> None:
