@@ -9,32 +9,45 @@ and Li, "CoPur: Certifiably Robust Collaborative Inference via Feature Purificat
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
 from tasks import Defaults, Samples, Task
-from tasks.sources import MissingData
+from tasks.blocks.contiguous import contiguous
+from tasks.sources.columns import filled, statistics
+from tasks.sources.files import existing
 
 # Ten agents, one party each; a hundred clients would have 17 rows.
 DEFAULTS = Defaults(model="mlp(hidden=(32,))", num_clients=10, clients_per_round=10, partition="iid")
 
 USER = "0BFC35E2-4817-4865-BFA7-764742302A2D"
 NUM_TRAIN, NUM_TEST = 1721, 465
-# Agents in the paper's order, and what the names of their columns begin with; the longest beginning counts.
+
+
+class Sensor(NamedTuple):
+    """What the names of an agent's columns begin with, the longest beginning counts, and how many there are."""
+
+    beginnings: tuple[str, ...]
+    columns: int
+
+
+# In the paper's order. Every user's file has the same columns, also of sensors that a telephone lacks.
 AGENTS = {
-    "phone accelerometer": ("raw_acc:",),
-    "gyroscope": ("proc_gyro:",),
-    "magnetometer": ("raw_magnet:",),
-    "watch accelerometer": ("watch_acceleration:",),
-    "watch compass": ("watch_heading:",),
-    "location": ("location:", "location_quick_features:"),
-    "audio": ("audio_naive:", "audio_properties:"),
-    "phone state": ("discrete:",),
-    "environment": ("lf_measurements:",),
-    "time of day": ("discrete:time_of_day:",),
+    "phone accelerometer": Sensor(("raw_acc:",), 26),
+    "gyroscope": Sensor(("proc_gyro:",), 26),
+    "magnetometer": Sensor(("raw_magnet:",), 31),
+    "watch accelerometer": Sensor(("watch_acceleration:",), 46),
+    "watch compass": Sensor(("watch_heading:",), 9),
+    "location": Sensor(("location:", "location_quick_features:"), 17),
+    "audio": Sensor(("audio_naive:", "audio_properties:"), 28),
+    "phone state": Sensor(("discrete:",), 26),
+    "environment": Sensor(("lf_measurements:",), 8),
+    "time of day": Sensor(("discrete:time_of_day:",), 8),
 }
+BEGINNINGS = tuple(beginning for sensor in AGENTS.values() for beginning in sensor.beginnings)
 
 
 def extrasensory(data_dir: Path | None, *, user: str = USER, label: str = "SITTING") -> Task:
@@ -48,16 +61,21 @@ def extrasensory(data_dir: Path | None, *, user: str = USER, label: str = "SITTI
     is 0 once normalised; a feature without any (seven, of sensors that this telephone lacks) is 0. `mean` and `std` are
     of the 1721 training rows alone, `std` of the values that are there, and 1 for a feature that is constant in them.
 
-    Raises MissingData where `data_dir` has no such file, ValueError for a file that is malformed, a label that it does
-    not have, and fewer labelled rows than that.
+    Raises MissingData where `data_dir` has no such file, ValueError for a file that is malformed, columns that are
+    missing, a label that it does not have, and fewer labelled rows than that.
     """
-    path = _file(data_dir, user)
+    name = f"{user}.features_labels.csv.gz"
+    where = (
+        f"put {name} into that folder, out of the archive ExtraSensory.per_uuid_features_labels.zip of "
+        "http://extrasensory.ucsd.edu"
+    )
+    path = existing("extrasensory", data_dir, (name,), where)
     table = _read(path)
     names, answers = [str(name) for name in table.columns], f"label:{label}"
     if answers not in names:
         known = sorted(name.removeprefix("label:") for name in names if name.startswith("label:"))
         raise ValueError(f"{path} has no column {answers}; its {len(known)} labels are {', '.join(known)}")
-    agents = _agents(path, [name for name in names if name.startswith(_beginnings())])
+    agents = _agents(path, [name for name in names if name.startswith(BEGINNINGS)])
     columns = [name for held in agents for name in held]
     labelled = table[table[answers].notna()]
     if len(labelled) < NUM_TRAIN + NUM_TEST:
@@ -68,16 +86,8 @@ def extrasensory(data_dir: Path | None, *, user: str = USER, label: str = "SITTI
     if wrong := sorted(set(labelled[answers]) - {0, 1}):
         raise ValueError(f"{path}: {answers} is {wrong[0]} in some row, expected 0, 1 or nothing")
     x = labelled[columns].to_numpy(np.float64)
-    x[~np.isfinite(x)] = np.nan
-    train = x[:NUM_TRAIN]
-    seen = np.isfinite(train)
-    mean = np.where(seen, train, 0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
-    variance = np.where(seen, (train - mean) ** 2, 0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
-    std = np.sqrt(variance)
-    std[std <= 1e-9 * np.maximum(np.abs(mean), 1)] = 1.0  # a constant, up to the rounding of its mean
-    values = torch.from_numpy(np.where(np.isfinite(x), x, mean).astype(np.float32))
-    samples = Samples(values, torch.from_numpy(labelled[answers].to_numpy(np.int64)))
-    ends = np.cumsum([len(held) for held in agents])
+    mean, std = statistics(x[:NUM_TRAIN])
+    samples = Samples(filled(x, mean), torch.from_numpy(labelled[answers].to_numpy(np.int64)))
     return Task(
         name="extrasensory",
         modality="table",
@@ -87,18 +97,7 @@ def extrasensory(data_dir: Path | None, *, user: str = USER, label: str = "SITTI
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
         class_names=(f"not {label.lower()}", label.lower()),
-        blocks=tuple(tuple(range(end - len(held), end)) for held, end in zip(agents, ends.tolist())),
-    )
-
-
-def _file(data_dir: Path | None, user: str) -> Path:
-    name = f"{user}.features_labels.csv.gz"
-    if data_dir is not None and (data_dir / name).is_file():
-        return data_dir / name
-    why = "no folder was named with --data-dir" if data_dir is None else f"{data_dir} has no {name}"
-    raise MissingData(
-        f"extrasensory needs its data, but {why}: put {name} into that folder, out of the archive "
-        "ExtraSensory.per_uuid_features_labels.zip of http://extrasensory.ucsd.edu"
+        blocks=contiguous((len(columns),), len(agents), sizes=tuple(map(len, agents))),
     )
 
 
@@ -110,17 +109,20 @@ def _read(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} cannot be read as a gzipped table of numbers: {error}") from error
 
 
-def _beginnings() -> tuple[str, ...]:
-    return tuple(beginning for beginnings in AGENTS.values() for beginning in beginnings)
-
-
 def _agents(path: Path, names: list[str]) -> list[list[str]]:
-    """Return the columns of each agent, in the order of the file; raises ValueError for an agent without any."""
-    of_agent: dict[str, list[str]] = {agent: [] for agent in AGENTS}
+    """Return the columns of each agent, in the order of the file; raises ValueError unless all have all of theirs."""
+    held: dict[str, list[str]] = {agent: [] for agent in AGENTS}
     for name in names:
-        longest = max((each for each in _beginnings() if name.startswith(each)), key=len)
-        of_agent[next(agent for agent, beginnings in AGENTS.items() if longest in beginnings)].append(name)
-    for agent, beginnings in AGENTS.items():
-        if not of_agent[agent]:
-            raise ValueError(f"{path} has no column of the {agent}: none begins with {' or '.join(beginnings)}")
-    return list(of_agent.values())
+        longest = max((each for each in BEGINNINGS if name.startswith(each)), key=len)
+        held[next(agent for agent, sensor in AGENTS.items() if longest in sensor.beginnings)].append(name)
+    wrong = [
+        f"{len(held[agent])} of the {agent}, which has {sensor.columns} ({' and '.join(sensor.beginnings)})"
+        for agent, sensor in AGENTS.items()
+        if len(held[agent]) != sensor.columns
+    ]
+    if wrong:
+        whole = sum(sensor.columns for sensor in AGENTS.values())
+        raise ValueError(
+            f"{path} has {len(names)} feature columns, expected {whole} as in every published file: {'; '.join(wrong)}"
+        )
+    return list(held.values())

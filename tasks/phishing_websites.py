@@ -16,14 +16,19 @@ import numpy as np
 import torch
 
 from tasks import Defaults, Samples, Task
-from tasks.sources import MissingData
-from tasks.sources.subset import stratified_rows, take
+from tasks.sources.files import existing
+from tasks.sources.subset import rows_to_test, take
 
 # Plain FedAvg with these very numbers: test accuracy 0.92-0.93 after 30 rounds, over three seeds.
 # A hundred clients would be 88 rows each, and Dirichlet shares of two classes then often leave one of them without.
 DEFAULTS = Defaults(model="mlp(hidden=(128, 256))", num_clients=20, clients_per_round=20)
 
 FILE = "phishing_websites.csv"
+WHERE = (
+    f"put {FILE} into that folder, made of the ARFF file of "
+    "https://archive.ics.uci.edu/dataset/327/phishing+websites by writing the names of its attributes, joined by "
+    "commas, as the first line and what follows @data below it"
+)
 # As the published file spells them.
 FEATURES = (
     "having_IP_Address", "URL_Length", "Shortining_Service", "having_At_Symbol", "double_slash_redirecting",
@@ -46,10 +51,8 @@ def phishing_websites(data_dir: Path | None, *, num_train: int | None = None, nu
     ones of each. Raises MissingData where `data_dir` has no such file, ValueError where it is malformed or has fewer
     samples than asked for.
     """
-    samples = _read(_file(data_dir))
-    shuffled = torch.from_numpy(np.random.RandomState(0).permutation(len(samples)))
-    in_test = torch.zeros(len(samples), dtype=torch.bool)
-    in_test[shuffled[stratified_rows(samples.y[shuffled], len(samples) // 5)]] = True
+    samples = _read(existing("phishing_websites", data_dir, (FILE,), WHERE))
+    in_test = rows_to_test(samples.y, len(samples) // 5)
     return Task(
         name="phishing_websites",
         modality="table",
@@ -60,23 +63,12 @@ def phishing_websites(data_dir: Path | None, *, num_train: int | None = None, nu
     )
 
 
-def _file(data_dir: Path | None) -> Path:
-    if data_dir is not None and (data_dir / FILE).is_file():
-        return data_dir / FILE
-    why = "no folder was named with --data-dir" if data_dir is None else f"{data_dir} has no {FILE}"
-    raise MissingData(
-        f"phishing_websites needs its data, but {why}: put {FILE} into that folder, made of the ARFF file of "
-        "https://archive.ics.uci.edu/dataset/327/phishing+websites by writing the names of its attributes, joined by "
-        "commas, as the first line and what follows @data below it"
-    )
-
-
 def _read(path: Path) -> Samples:
     """Read the table; raises ValueError with the file and the line where it is not what it should be."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
-    except (UnicodeDecodeError, csv.Error, ValueError) as error:
+    except (OSError, csv.Error, ValueError) as error:
         raise ValueError(f"{path} cannot be read as a table of comma-separated values: {error}") from error
     if tuple(header) != COLUMNS:
         wrong = sorted({*header} ^ {*COLUMNS})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -17,15 +16,8 @@ from attacks.inference import Sent, Sight
 from flower_apps import build, plugins
 from flower_apps.config import AUTO, NONE, BadSettings, Resolved, Settings
 from flower_apps.schemes import HORIZONTAL_ONLY, Scheme
-from flower_apps.schemes.inference_agents import (
-    NATURAL,
-    blocks,
-    coalition,
-    extractor,
-    extractors,
-    rows,
-    states_of,
-)
+from flower_apps.schemes.division import NATURAL, blocks, check_division, natural_agents
+from flower_apps.schemes.inference_agents import coalition, extractor, extractors, rows, states_of
 from flower_apps.schemes.inference_centre import centre, strategy
 from protocol.randomness import generator
 from protocol.tensor_files import save_tensors
@@ -112,12 +104,13 @@ class Inference:
 
 
 def _defaults(settings: Settings) -> Defaults:
-    """Return the settings of the CoPur paper's authors: ten agents with a linear layer each, the last one malicious.
+    """Return the settings of the CoPur paper's authors: a linear layer for each agent, the last one is malicious.
 
+    Agents are those that the task has by nature, ten otherwise.
     Rounds are those that there have to be: training, queries, and queries under attack. The optimiser is ours.
     """
-    num_agents = 10 if settings.num_clients == AUTO else int(settings.num_clients)
-    module = importlib.import_module(plugins.find("task", plugins.parse(settings.task).name).__module__)
+    natural = natural_agents(settings.task)
+    num_agents = (natural or 10) if settings.num_clients == AUTO else int(settings.num_clients)
     return Defaults(
         model="column_layers(hidden=())",
         optimizer="adam",
@@ -127,7 +120,7 @@ def _defaults(settings: Settings) -> Defaults:
         num_clients=num_agents,
         clients_per_round=num_agents,
         malicious_share=0.1,
-        partition=NATURAL if hasattr(module, "AGENTS") else "grid",
+        partition=NATURAL if natural else "grid",
     )
 
 
@@ -149,6 +142,7 @@ def _check(settings: Resolved, data: bool) -> None:
         )
     build.optimizer(settings)([nn.Parameter(torch.zeros(1))])
     plugins.find("bottom", plugins.parse(settings.model).name)
+    check_division(settings)
     task = build.load_task(settings.task, settings.data_dir)
     if task.modality == "text":
         raise BadSettings(

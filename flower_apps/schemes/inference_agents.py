@@ -24,6 +24,7 @@ from flower_apps import build, plugins
 from flower_apps.config import NONE, BadSettings, Resolved, Settings
 from flower_apps.plugins import Spec
 from flower_apps.roles import channel_folder
+from flower_apps.schemes.division import blocks
 from flower_apps.schemes.inference_centre import centre, strategy
 from flower_apps.threat import needs
 from protocol.inference import EmbedRequest, embed_reply, read_embed_request
@@ -32,7 +33,7 @@ from protocol.tensor_files import load_tensors, misfit
 from protocol.threads import one_thread
 from strategies.collaborative_inference import FIRST_ATTACKED
 from tasks import Samples, Split
-from tasks.blocks import Blocks, block_shapes, check_blocks
+from tasks.blocks import block_shapes
 from tasks.bottoms import bottom
 from tasks.split.parties import HonestParty, train_parties
 from tasks.split.party_work import PartyWork
@@ -40,7 +41,6 @@ from tasks.split.records import Records
 from tasks.split.top_model import two_layers
 from tasks.split.top_work import TopWork
 
-NATURAL = "natural"  # the division that a task has by nature
 WHO = "agents"  # the option of an attack that says which of the malicious agents carry it out
 EXTRACTOR = "extractor"  # before an agent's number in the names of its tensors
 DECIDING = (
@@ -56,26 +56,6 @@ DECIDING = (
     "seed",
     "start_from",
 )
-
-
-@lru_cache(maxsize=8)
-def blocks(settings: Resolved) -> Blocks:
-    """Return which columns of a flattened sample each agent holds; raises ValueError where that is no division."""
-    task = build.load_task(settings.task, settings.data_dir)
-    if settings.partition == NATURAL:
-        if not task.blocks:
-            raise BadSettings(
-                f"--partition natural needs features that belong to agents by nature, and --task {settings.task} has "
-                f"none; take one of {', '.join(plugins.available('blocks'))}"
-            )
-        if len(task.blocks) != settings.num_clients:
-            raise BadSettings(
-                f"--num-clients is {settings.num_clients}, and --task {settings.task} has {len(task.blocks)} agents"
-            )
-        return task.blocks
-    divided: Blocks = plugins.load("blocks", settings.partition)(task.sample_shape, settings.num_clients)
-    check_blocks(divided, task.sample_shape)
-    return divided
 
 
 def rows(settings: Resolved) -> tuple[Tensor, Tensor, Split]:

@@ -19,16 +19,8 @@ from flower_apps import build, plugins
 from flower_apps.config import AUTO, NONE, BadSettings, Resolved, Settings
 from flower_apps.roles import channel_folder
 from flower_apps.schemes import HORIZONTAL_ONLY, Scheme, known_malicious
-from flower_apps.schemes.vertical_parties import (
-    attack,
-    blocks,
-    bottom_model,
-    graph,
-    known,
-    part,
-    role,
-    strategy,
-)
+from flower_apps.schemes.division import NATURAL, blocks, check_division, natural_agents
+from flower_apps.schemes.vertical_parties import attack, bottom_model, graph, known, part, role, strategy
 from protocol.randomness import generator
 from protocol.tensor_files import save_tensors
 from protocol.threads import one_thread
@@ -130,10 +122,14 @@ def course(settings: Resolved) -> Course:
 
 
 def _defaults(settings: Settings) -> Defaults:
-    """Return the settings of Lee et al.: ten clients, half of them malicious; a round is a pass over the samples."""
-    num_clients = 10 if settings.num_clients == AUTO else int(settings.num_clients)
+    """Return the settings of Lee et al.: ten clients, half of them malicious; a round is a pass over the samples.
+
+    A task whose features belong to agents by nature has as many clients, with networks for columns.
+    """
+    natural = natural_agents(settings.task)
+    num_clients = (natural or 10) if settings.num_clients == AUTO else int(settings.num_clients)
     return Defaults(
-        model="patch_cnn",
+        model="column_layers" if natural else "patch_cnn",
         optimizer="adam",
         learning_rate=1e-3,
         batch_size=256,
@@ -141,7 +137,7 @@ def _defaults(settings: Settings) -> Defaults:
         num_clients=num_clients,
         clients_per_round=num_clients,
         malicious_share=0.5,
-        partition="grid",
+        partition=NATURAL if natural else "grid",
     )
 
 
@@ -150,7 +146,7 @@ def _check(settings: Resolved, data: bool) -> None:
     if settings.device not in (AUTO, "cpu"):
         raise BadSettings(f"--device {settings.device} is not for --strategy split_nn, which learns on the CPU")
     build.optimizer(settings)([nn.Parameter(torch.zeros(1))])
-    plugins.find("blocks", plugins.parse(settings.partition).name)
+    check_division(settings)
     plugins.find("bottom", plugins.parse(settings.model).name)
     if settings.attack != NONE and (parts := len(plugins.parse_sum(settings.attack))) != 1:
         raise BadSettings(f"--attack takes one attack of vertical learning, not {parts} joined by +")

@@ -22,6 +22,7 @@ from defenses.vertical import InTurn, VerticalDefense
 from flower_apps import build, plugins
 from flower_apps.config import NONE, BadSettings, Resolved
 from flower_apps.roles import accomplices, channel_folder, says_malicious
+from flower_apps.schemes.division import blocks
 from protocol.randomness import derived_seed, generator
 from protocol.split import Held, embeddings_reply, read_evaluation, read_rows_request, read_step, rows_reply
 from protocol.tensor_files import load_tensors, save_tensors
@@ -29,7 +30,7 @@ from protocol.threads import one_thread
 from protocol.vector import to_arrays, to_tensors
 from strategies.split_nn import Course, SplitNN
 from tasks import Samples, Split
-from tasks.blocks import Blocks, block_shapes, check_blocks
+from tasks.blocks import block_shapes
 from tasks.bottoms import bottom
 from tasks.split.party_work import PartyWork
 from tasks.split.records import Records
@@ -38,20 +39,6 @@ PARTY = "party"  # in a client's state
 KEPT = 2  # rounds: the one that the server has kept too, and the one before
 # Inline a client lives as long as its context does; elsewhere all of it is in `context.state`.
 _living: dict[int, EmbeddingClient] = {}
-
-
-@lru_cache(maxsize=8)
-def blocks(settings: Resolved) -> Blocks:
-    """Return which columns of a flattened sample each client holds; raises ValueError where that is no division."""
-    shape = build.load_task(settings.task, settings.data_dir).sample_shape
-    divided: Blocks = plugins.load("blocks", settings.partition)(shape, settings.num_clients)
-    if len(divided) != settings.num_clients:
-        raise BadSettings(
-            f"--partition {settings.partition} makes {len(divided)} blocks, and every client needs one: --num-clients "
-            f"{settings.num_clients}"
-        )
-    check_blocks(divided, shape)
-    return divided
 
 
 def part(settings: Resolved, split: Split, client: int) -> Records:

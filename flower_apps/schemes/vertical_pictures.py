@@ -15,7 +15,8 @@ from flower_apps.config import Resolved
 from flower_apps.curves import ACCURACY, ATTACK, CURVES, Drawn, curves
 from flower_apps.plots import TRIGGER, save
 from flower_apps.records import Folder
-from flower_apps.schemes.vertical_parties import blocks, kept_folder, kept_state, known, part
+from flower_apps.schemes.division import blocks
+from flower_apps.schemes.vertical_parties import kept_folder, kept_state, known, part
 from flower_apps.sheet import DPI, GAP, HEADING, LINE, MARGIN, SIDE, Sheet, scale_of
 from protocol.randomness import generator
 from tasks.metrics.vertical import rows_to_attack

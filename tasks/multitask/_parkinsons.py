@@ -12,7 +12,8 @@ from typing import Literal
 
 from tasks.multitask import Multitask
 from tasks.multitask._nodes import Preparation, prepared
-from tasks.multitask._table import existing, read_nodes
+from tasks.multitask._table import read_nodes
+from tasks.sources.files import existing
 
 FILES = ("parkinsons_updrs.csv", "parkinsons_updrs.data")
 FEATURES = (

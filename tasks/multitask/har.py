@@ -16,7 +16,7 @@ import pandas as pd
 
 from tasks.multitask import Array, Multitask
 from tasks.multitask._nodes import Preparation, Scaling, grouped, prepared
-from tasks.multitask._table import existing
+from tasks.sources.files import existing
 
 NUM_NODES = 30
 TABLE, REBUILT = "UCI HAR Dataset", "uci_har_561_rebuilt.npz"

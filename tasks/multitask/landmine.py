@@ -15,7 +15,7 @@ import scipy.io
 
 from tasks.multitask import Multitask
 from tasks.multitask._nodes import Preparation, RawNode, Scaling, prepared, signs
-from tasks.multitask._table import existing
+from tasks.sources.files import existing
 
 NUM_NODES = 29
 FILES = ("landmine.mat", "LandmineData.mat")

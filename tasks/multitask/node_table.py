@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tasks.multitask import Loss, Multitask
 from tasks.multitask._nodes import Preparation, Scaling, prepared
-from tasks.multitask._table import existing, read_nodes
+from tasks.multitask._table import read_nodes
+from tasks.sources.files import existing
 
 
 def node_table(

@@ -1,7 +1,8 @@
-"""Taking fewer samples with the same mix of classes, the same ones every time and without any seed."""
+"""Taking samples with the same mix of classes, the same ones every time: fewer of them, or those to test on."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +26,18 @@ def stratified_rows(labels: Tensor, count: int) -> Tensor:
     first_of_class = torch.cumsum(class_sizes, dim=0) - class_sizes
     rank_in_class = torch.arange(len(labels)) - first_of_class[labels[by_class]]
     return by_class[rank_in_class < quota[labels[by_class]]].sort().values
+
+
+def rows_to_test(labels: Tensor, count: int, *, split: int = 0) -> Tensor:
+    """Return a mask (N,) of `count` rows that are drawn, every class in its share; `split` says which of the draws.
+
+    The rows are permuted by NumPy's RandomState(split), whose stream never changes between versions, and
+    `stratified_rows` are taken of that.
+    """
+    shuffled = torch.from_numpy(np.random.RandomState(split).permutation(len(labels)))
+    in_test = torch.zeros(len(labels), dtype=torch.bool)
+    in_test[shuffled[stratified_rows(labels[shuffled], count)]] = True
+    return in_test
 
 
 def take(samples: Samples, count: int | None, *, task: str, option: str) -> Samples:

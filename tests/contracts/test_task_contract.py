@@ -24,10 +24,12 @@ import tasks.models
 import tasks.partitions
 from tasks import Defaults, Task
 from tasks.blocks import check_blocks
-from tasks.extrasensory import AGENTS, USER
 from tasks.models import embedded
+from tasks.nus_wide import CLASSES, IMAGE_FEATURES, TAGS
 from tasks.phishing_websites import COLUMNS
 from tasks.sources import MissingData
+from tests.made_sensors import COLUMNS as SENSORS
+from tests.made_sensors import write
 
 NAMES = sorted(module.name for module in pkgutil.iter_modules(tasks.__path__) if not module.ispkg)
 
@@ -63,14 +65,31 @@ def tweets(folder: Path) -> None:
 
 
 def sensors(folder: Path) -> None:
-    """Make the ExtraSensory file of the paper's user: two columns an agent, a tenth of them missing, 2,300 rows."""
+    """Make the ExtraSensory file of the paper's user: 2,300 rows, a tenth of the values missing."""
     rng = np.random.default_rng(0)
-    columns = [f"{beginning}{i}" for beginnings in AGENTS.values() for beginning in beginnings for i in range(2)]
-    values = np.where(rng.random((2300, len(columns))) < 0.1, np.nan, rng.normal(size=(2300, len(columns))))
-    table = pd.DataFrame(values, columns=columns)
-    table.insert(0, "timestamp", np.arange(2300))
+    values = rng.integers(-9, 10, size=(2300, len(SENSORS))).astype(object)
+    values[rng.random(values.shape) < 0.1] = None
+    table = pd.DataFrame(values, columns=SENSORS)
     table["label:SITTING"] = np.where(np.arange(2300) % 50 == 0, np.nan, np.arange(2300) % 2)
-    table.to_csv(folder / f"{USER}.features_labels.csv.gz", index=False)
+    write(folder, table)
+
+
+def blocks(folder: Path) -> None:
+    """Make blocks.csv: 60 rows of six columns, three classes."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.integers(0, 9, size=(60, 6)), columns=list("abcdef"))
+    table.assign(target=np.arange(60) % 3).to_csv(folder / "blocks.csv", index=False)
+
+
+def photographs(folder: Path) -> None:
+    """Make NUS-WIDE's files with 60 training and 40 test photographs, most of them of one of the five classes."""
+    rng = np.random.default_rng(0)
+    for side, size in (("Train", 60), ("Test", 40)):
+        for kind, width in {**IMAGE_FEATURES, "Tags1k": TAGS}.items():
+            name = f"{side}_{kind}.dat" if kind == "Tags1k" else f"{side}_Normalized_{kind}.dat"
+            np.savetxt(folder / name, rng.integers(0, 2, size=(size, width)), fmt="%d")
+        for number, concept in enumerate(CLASSES):
+            np.savetxt(folder / f"Labels_{concept}_{side}.txt", np.arange(size) % 6 == number, fmt="%d")
 
 
 MADE: dict[str, Callable[[Path], None]] = {
@@ -82,9 +101,13 @@ MADE: dict[str, Callable[[Path], None]] = {
     "phishing_websites": websites,
     "sent140": tweets,
     "extrasensory": sensors,
+    "block_table": blocks,
+    "nus_wide": photographs,
 }
 # What the sentence about missing data names, for tasks that read no NAME.npz of images.
 GET_IT_FROM: dict[str, tuple[str, ...]] = {
+    "block_table": ("blocks.csv", "whose first line names a column target and the features"),
+    "nus_wide": ("NUS_WID_Low_Level_Features", "NUS_WID_Tags", "Groundtruth", "https://lms.comp.nus.edu.sg/"),
     "extrasensory": ("0BFC35E2-4817-4865-BFA7-764742302A2D.features_labels.csv.gz", "http://extrasensory.ucsd.edu"),
     "phishing_websites": ("phishing_websites.csv", "https://archive.ics.uci.edu/dataset/327/"),
     "sent140": ("sent140.csv", "user, text, label", "http://help.sentiment140.com", "glove.*.txt", "glove*.npz"),
@@ -195,6 +218,8 @@ def test_samples_have_the_form_that_everybody_expects(name: str, folder: Path | 
     assert len(task.class_names) in (0, task.num_classes)
     if task.blocks:
         check_blocks(task.blocks, task.sample_shape)
+    # Who counts agents before the data are there counts these.
+    assert len(task.blocks) == len(getattr(importlib.import_module(f"tasks.{name}"), "AGENTS", ()))
 
 
 @pytest.mark.parametrize("name", NAMES)

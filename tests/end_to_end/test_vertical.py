@@ -16,8 +16,9 @@ from flower_apps.client_app import app
 from flower_apps.config import settings_from
 from flower_apps.engines.inline import InlineGrid
 from flower_apps.resolving import resolve
+from flower_apps.schemes.division import blocks
 from flower_apps.schemes.vertical import course
-from flower_apps.schemes.vertical_parties import blocks, bottom_model, kept_folder, kept_state, strategy
+from flower_apps.schemes.vertical_parties import bottom_model, kept_folder, kept_state, strategy
 from protocol.actions import EVALUATE_SPLIT, IDENTIFY, QUERY_ROWS, TRAIN_SPLIT
 from protocol.randomness import generator
 from protocol.split import read_rows_request
