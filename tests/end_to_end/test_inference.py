@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pytest
 
+from protocol.tensor_files import load_tensors, save_tensors
+
 FLAGS = (
     "run", "--task", "digits(num_train=400, num_test=100)", "--strategy",
     "collaborative_inference(embedding_size=8, bottleneck=10)", "--num-clients", "6", "--local-epochs", "12",
@@ -62,6 +64,16 @@ def test_copur_withstands_a_flip_that_the_unsecured_does_not_and_certify_says_wh
     radius = 2 * certified["deltas"]["delta_95"] / ((2 * low - 1) * nobody["gain"])
     assert nobody["radius_95"] == pytest.approx(radius, rel=1e-6)
     assert "on the manifold" in " ".join(said.out.split())
+    assert certified["guaranteed"] is True
+    told = answers(tmp_path / "copur")
+    for name in ("clean", "attacked"):  # everybody sent something for every query
+        assert told[f"tolerated_{name}"].tolist() == [nobody["tolerated"]] * 100
+        assert set(told[f"radius_{name}"].tolist()) == {nobody["radius_95"]}
+    np.testing.assert_array_equal(told["labels"], labels["labels"])
+    assert nobody["queries"] == 200
+    assert f"Of 100 queries under the attack 100 tolerate {nobody['tolerated']}." in said.out
+    said = thornbed("certify", tmp_path / "none", "--silent", "5")
+    assert "this run has --defense none" in said.out
     assert thornbed("certify", tmp_path / "copur", "--silent", "0,9").sentence.startswith("thornbed: --silent takes")
 
 
@@ -100,8 +112,78 @@ def test_extractors_of_an_earlier_run_and_validation_rows(thornbed, tmp_path):
     held_out = ("--strategy", "collaborative_inference(embedding_size=8, bottleneck=10, validation=0.25)")
     said = thornbed(*FLAGS, *held_out, "--output", tmp_path / "validation")
     assert said.code == 0, said.err
+    # extractors that have seen the rows that are held out would be asked for what they know
+    leak = thornbed(*FLAGS, *held_out, "--start-from", start, "--output", tmp_path / "leak")
+    assert leak.code == 2
+    assert "extractors that were trained on the first 400 rows of --task digits" in leak.sentence
+    assert "validation holds out those after the first 300" in leak.sentence
+    kept = tmp_path / "validation" / "model.safetensors"
+    said = thornbed(*FLAGS, *held_out, "--start-from", kept, "--output", tmp_path / "same")
+    assert said.code == 0, said.err
+    np.testing.assert_array_equal(answers(tmp_path / "validation")["clean"], answers(tmp_path / "same")["clean"])
+    # what they have seen is handed on, whatever the run in between trains its head on
+    handed = thornbed(*FLAGS, "--start-from", kept, "--output", tmp_path / "handed")
+    assert handed.code == 0, handed.err
+    assert load_tensors(tmp_path / "handed" / "model.safetensors")[1] == load_tensors(kept)[1]
+    silent = tmp_path / "silent.safetensors"
+    save_tensors(silent, load_tensors(kept)[0])
+    said = thornbed(*FLAGS, *held_out, "--start-from", silent, "--output", tmp_path / "untold")
+    assert said.code == 2
+    assert "does not say which rows its extractors were trained on" in said.sentence
     config = json.loads((tmp_path / "validation" / "config.json").read_text())
     assert (config["training_rows"], config["queries"]) == (300, 100)
+
+
+def test_smoothing_on_top_of_copur_says_of_each_label_how_sure_it_is(thornbed, tmp_path):
+    smoothed = "copur(solver='reweighted') + randomized_smoothing(sigma=0.5, trials=200)"
+    said = thornbed(*FLAGS, *FLIP, "--defense", smoothed, "--output", tmp_path / "run")
+    assert said.code == 0, said.err
+    metrics = summary(tmp_path / "run")["metrics"]
+    assert metrics["robust_accuracy"] > metrics["clean_accuracy"] - 0.2
+    assert thornbed("certify", tmp_path / "run").code == 0
+    told = answers(tmp_path / "run")
+    for name in ("clean", "attacked"):
+        expected = (told[name] >= 0) & (told[f"label_radius_{name}"] >= told[f"radius_{name}"])
+        np.testing.assert_array_equal(told[f"label_certified_{name}"], expected)
+        assert float(told[f"label_radius_{name}"].max()) > 0.5
+
+
+def test_a_hidden_layer_makes_a_manifold_that_is_descended_on(thornbed, tmp_path):
+    strategy = "collaborative_inference(embedding_size=8, bottleneck=10, hidden=(40,), epochs=60)"
+    said = thornbed(*FLAGS, *FLIP, "--strategy", strategy, "--defense", "copur", "--output", tmp_path / "run")
+    assert said.code == 0, said.err
+    metrics = summary(tmp_path / "run")["metrics"]
+    assert metrics["robust_accuracy"] > metrics["clean_accuracy"] - 0.2
+    for line in lines(tmp_path / "run")[2:]:
+        figures = line["defense"]
+        for stage in ("stage1", "stage2"):
+            assert figures[f"{stage}_to"] < figures[f"{stage}_from"]
+    said = thornbed("certify", tmp_path / "run", "--silent", "5")
+    assert "The decoder is not affine" in said.out
+    refused = thornbed(
+        *FLAGS, "--strategy", strategy, "--defense", "copur(solver='reweighted')", "--output", tmp_path / "not"
+    )
+    assert refused.code == 2
+    assert "an Autoencoder whose decoder is one linear layer" in refused.sentence
+
+
+def test_who_sends_what_is_not_finite_is_named_and_the_queries_are_answered(thornbed, tmp_path):
+    attack = ("--attack", "targeted_pgd(steps=3, step_size=1e38)", "--malicious-ids", "3,5")
+    said = thornbed(*FLAGS, *attack, "--defense", "copur", "--output", tmp_path / "run")
+    assert said.code == 0, said.err
+    counts = lines(tmp_path / "run")[3]["defense"]["rejected_by_agent"]
+    assert [agent for agent, count in enumerate(counts) if count] == [3, 5]
+    named = f"Beware: values that are not finite came from agent 3 for {counts[3]}, agent 5 for {counts[5]} queries"
+    assert named in said.out
+    assert (answers(tmp_path / "run")["attacked"] >= 0).all()
+    # the liars' queries are certified for those that are left
+    assert thornbed("certify", tmp_path / "run").code == 0
+    certified = json.loads((tmp_path / "run" / "certificate.json").read_text())["sets"]
+    gone = [each for each in certified if each["silent"] == [3, 5]]
+    told = answers(tmp_path / "run")
+    both = np.isnan(told["moved_attacked"])[:, [3, 5]].all(axis=1)
+    assert gone[0]["queries"] == both.sum() > 0
+    assert set(told["tolerated_attacked"][both].tolist()) == {gone[0]["tolerated"]}
 
 
 @pytest.mark.parametrize(
