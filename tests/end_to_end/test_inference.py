@@ -74,7 +74,18 @@ def test_copur_withstands_a_flip_that_the_unsecured_does_not_and_certify_says_wh
     assert f"Of 100 queries under the attack 100 tolerate {nobody['tolerated']}." in said.out
     said = thornbed("certify", tmp_path / "none", "--silent", "5")
     assert "this run has --defense none" in said.out
-    assert thornbed("certify", tmp_path / "copur", "--silent", "0,9").sentence.startswith("thornbed: --silent takes")
+    for silent, sentence in (
+        ("0,9", "--silent takes numbers of agents, 0 to 5, such as 6,9; not '0,9'"),
+        ("99", "--silent takes numbers of agents, 0 to 5"),
+        ("-1", "--silent takes numbers of agents, 0 to 5"),
+        ("0,1,2,3,4,5", "--silent names all agents; somebody has to send something"),
+    ):
+        said = thornbed("certify", tmp_path / "copur", "--silent", silent)
+        assert (said.code, said.err.count("\n")) == (2, 1)
+        assert sentence in said.sentence
+    (tmp_path / "copur" / "answers.npz").write_bytes(b"PK")
+    said = thornbed("certify", tmp_path / "copur")
+    assert (said.code, "answers.npz is damaged" in said.sentence) == (2, True)
 
 
 def test_one_silent_and_one_that_knows_the_model(thornbed, tmp_path):
@@ -112,6 +123,10 @@ def test_extractors_of_an_earlier_run_and_validation_rows(thornbed, tmp_path):
     held_out = ("--strategy", "collaborative_inference(embedding_size=8, bottleneck=10, validation=0.25)")
     said = thornbed(*FLAGS, *held_out, "--output", tmp_path / "validation")
     assert said.code == 0, said.err
+    other = ("--strategy", "collaborative_inference(embedding_size=9, bottleneck=10)")
+    said = thornbed(*FLAGS, *other, "--start-from", start, "--output", tmp_path / "other")
+    assert said.code == 2
+    assert "does not fit --model column_layers" in said.sentence
     # extractors that have seen the rows that are held out would be asked for what they know
     leak = thornbed(*FLAGS, *held_out, "--start-from", start, "--output", tmp_path / "leak")
     assert leak.code == 2
@@ -201,6 +216,18 @@ def test_who_sends_what_is_not_finite_is_named_and_the_queries_are_answered(thor
             ("--defense", "randomized_ablation(keep=7)"),
             "randomized_ablation needs keep <= agents: keep = 7, agents = 6",
         ),
+        (("--defense", "copur + copur"), "--defense takes one purification, not 2: copur + copur"),
+        (("--defense", "copur(steps=0)"), "copur needs steps >= 1: steps = 0"),
+        (("--defense", "copur(tau='much')"), "tau"),
+        (("--defense", "copur(tua=1.0)"), "copur has no option tua; it takes"),
+        (("--defense", "plain + randomized_smoothing"), "--defense takes one way to decide, not 2"),
+        (("--strategy", "fedavg", "--defense", "copur"), "--defense copur does not go with --strategy fedavg"),
+        (("--strategy", "fedavg", *FLIP), "--attack feature_flip does not go with --strategy fedavg"),
+        (("--attack", "badvfl"), "--attack badvfl does not go with --strategy collaborative_inference"),
+        (("--attack", "feature_flip", "--malicious-ids", "12"), "--malicious-ids names client 12; clients are 0 to 5"),
+        (("--strategy", "collaborative_inference(bottleneck=0)"), "needs bottleneck >= 1: bottleneck = 0"),
+        (("--strategy", "collaborative_inference(hidden=(0,))"), "widths >= 1: bottleneck = 5, hidden = (0,)"),
+        (("--strategy", "collaborative_inference(validation=0.999)"), "validation leaves 0 rows for training"),
         (("--curious", "agic"), "--curious means nothing with --strategy collaborative_inference"),
         (("--clients-per-round", "3"), "--clients-per-round means nothing with --strategy collaborative_inference"),
         (("--attack", "missing", "--malicious-ids", "0,1,2,3,4,5"), "--attack leaves 0 of 6 agents that send anything"),
@@ -240,7 +267,10 @@ def test_what_cannot_be_is_one_sentence_and_code_2(thornbed, tmp_path, flags, se
 
 
 def test_certify_takes_a_run_of_its_own_kind(thornbed, tmp_path):
-    assert "holds no run" in thornbed("certify", tmp_path).sentence
+    for nowhere in (tmp_path, tmp_path / "nowhere"):
+        said = thornbed("certify", nowhere)
+        assert said.code == 2
+        assert "holds no run" in said.sentence
     said = thornbed("run", "--task", "digits", "--rounds", "1", "--output", tmp_path / "fedavg")
     assert said.code == 0, said.err
     said = thornbed("certify", tmp_path / "fedavg")
