@@ -34,6 +34,7 @@ from defenses.leverage_bounds import above, above_by_set, below, corners
 
 MOST_SETS = 20_000  # sets of liars that are bounded one by one
 MOST_CORNERS = 200_000
+ROUNDING = 1e-9  # c_q so near 1/2 may as well be 1/2, at which liars win
 RANK = 1e-9  # of the largest singular value: smaller ones are rounding
 
 
@@ -60,9 +61,9 @@ class Leverage:
     @property
     def tolerated(self) -> bool | None:
         """Whether so many liars cannot win; None where the bounds do not say. At exactly 1/2 they can."""
-        if self.low > 0.5:
+        if self.low > 0.5 + ROUNDING:
             return True
-        return False if self.high <= 0.5 else None
+        return False if self.high <= 0.5 + ROUNDING else None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,8 +91,10 @@ class Certificate:
         """Return Theorem 4's Delta: a bound on |AE(l) - AE(l*)| where AE moves l* by at most `delta` in sum of blocks.
 
         Delta = 2 delta / ((2 c_q - 1) gain), since the sum over O of |v_i| is at least |v_O|, which is at least gain
-        times |v|. It holds for the minimum of Equation 6, of which copur's stage two minimises the Lagrangian. With no
-        liar it is Theorem 3. Infinite where so many liars are not certified, or the point is not determined.
+        times |v|. It holds for the minimum of Equation 6, and where AE is a projection on the manifold, as affine ones
+        of `fit_autoencoder` are, by the same steps for the minimum on the manifold (copur's stage one), which for
+        tau >= 1 is one of its stage two: going from l to AE(l) saves tau |AE(l) - l| and costs |AE(l) - l| at most.
+        With no liar it is Theorem 3. Infinite where so many liars are not certified, or the point is not determined.
 
         Raises ValueError for a delta that is negative or not finite, and for fewer than 0 liars.
         """

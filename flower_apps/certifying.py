@@ -1,40 +1,54 @@
 """What `thornbed certify` does: how many lying agents the manifold of a finished run tolerates, whoever is silent.
 
 Paper: Liu, Xie, Koyejo, Li, "CoPur", NeurIPS 2022, Theorems 2 and 4; `defenses.leverage` computes what they ask for.
+A set of agents takes seconds, so it is done for a finished run and not in every one.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from defenses.autoencoder import Autoencoder
+from defenses.inference import ABSTAINS
 from defenses.leverage import Certificate, certify
-from flower_apps.config import BadSettings, Resolved
+from defenses.purification.copur import copur
+from flower_apps import plugins
+from flower_apps.config import NONE, BadSettings, Resolved
 from flower_apps.records import MODEL, Folder
 from flower_apps.resolving import resolve
 from flower_apps.schemes import scheme_of
 from flower_apps.schemes.inference import SCHEME
+from flower_apps.schemes.inference_answers import ANSWERS, read_answers, write_answers
 from flower_apps.schemes.inference_centre import strategy
 from protocol.randomness import generator
 from protocol.tensor_files import load_tensors
 from protocol.threads import one_thread
+from strategies.collaborative_inference import ATTACKED, CLEAN
 
 CERTIFICATE = "certificate.json"
 PREFIX = "autoencoder."
+MOST_SETS = 16  # of agents that queries had nothing from, since liars can make as many as there are queries
+ROUNDS = {CLEAN: "before the attack", ATTACKED: "under the attack"}
 
 
 def run(path: Path, silent: str | None, out: Console, err: Console) -> None:
     """Certify the manifold of the run in a folder, print what it tolerates, and write certificate.json there.
 
-    silent : agents that send nothing, such as "6,9"; by default nobody, and then each agent alone.
+    silent : agents that send nothing, such as "6,9"; by default nobody, each agent alone, and those of whom queries of
+        the run had nothing, of which the MOST_SETS most frequent sets count. Then answers.npz is told, too, what is
+        certified of each query (`certified_answers`).
     """
     folder = Folder(path.expanduser())
     settings = resolve(folder.settings())
@@ -44,16 +58,21 @@ def run(path: Path, silent: str | None, out: Console, err: Console) -> None:
         )
     autoencoder, deltas = _autoencoder(folder, settings), _deltas(folder)
     agents = len(autoencoder.mean)
+    answers = _answers(folder) if silent is None else {}
+    asked = silent_sets(answers)
+    often = [missing for missing, _ in asked.most_common(MOST_SETS) if len(missing) < agents]
     found: list[dict[str, Any]] = []
     with err.status("Certifying"), one_thread():
-        for missing in _sets(silent, agents):
+        for missing in dict.fromkeys([*_sets(silent, agents), *often]):
             observed = torch.ones(agents, dtype=torch.bool)
             observed[list(missing)] = False
             weight = autoencoder.last_layer()[0]
             certificate = certify(weight, observed, generator(settings.seed, "certificate", *missing))
             # The bound is of minima on the manifold, which a decoder that is not affine need not have.
-            found.append({"silent": list(missing), **_told(certificate, deltas if autoencoder.is_affine else {})})
+            told = _told(certificate, deltas if autoencoder.is_affine else {})
+            found.append({"silent": list(missing), "queries": asked[missing], **told})
     out.print(_table(found))
+    guaranteed = has_guarantee(settings)
     affine = "affine, so its manifold is the subspace that these numbers are about"
     bounds = (
         "not affine: what is tolerated is tolerated where the descent finds the minimum, which nobody promises, and "
@@ -68,10 +87,85 @@ def run(path: Path, silent: str | None, out: Console, err: Console) -> None:
             f"training rows are: {deltas['delta_95']:.3g}. An embedding's own size is {_size(autoencoder):.3g}.",
             soft_wrap=True,
         )
+    if not guaranteed:
+        out.print(
+            f"Beware: the theorems are of copur with tau of 1 and above; this run has --defense {settings.defense}, "
+            "and its answers are not certified.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    elif answers:
+        certified = certified_answers(answers, found)
+        write_answers(folder.path, {**answers, **certified})
+        for sentence in _sentences(certified):
+            out.print(sentence, markup=False, highlight=False, soft_wrap=True)
     part = folder.path / f"{CERTIFICATE}.part"
-    part.write_text(json.dumps({"affine": autoencoder.is_affine, "deltas": deltas, "sets": found}, indent=2) + "\n")
+    told = {"affine": autoencoder.is_affine, "guaranteed": guaranteed, "deltas": deltas, "sets": found}
+    part.write_text(json.dumps(told, indent=2) + "\n")
     part.replace(folder.path / CERTIFICATE)
     out.print(f"Numbers: {folder.path / CERTIFICATE}", markup=False, highlight=False, soft_wrap=True)
+
+
+def has_guarantee(settings: Resolved) -> bool:
+    """Tell whether a run purified with copur, and with a tau for which stage two gains nothing off the manifold."""
+    for spec in [] if settings.defense == NONE else plugins.parse_sum(settings.defense):
+        if spec.name == copur.__name__:
+            return float(spec.options.get("tau", inspect.signature(copur).parameters["tau"].default)) >= 1
+    return False
+
+
+def silent_sets(answers: Mapping[str, NDArray[Any]]) -> Counter[tuple[int, ...]]:
+    """Return of how many queries, clean and attacked ones, nothing usable came from which agents."""
+    gone = [row for name in ROUNDS if f"moved_{name}" in answers for row in np.isnan(answers[f"moved_{name}"])]
+    return Counter(tuple(np.flatnonzero(row).tolist()) for row in gone)
+
+
+def certified_answers(
+    answers: Mapping[str, NDArray[Any]], sets: Sequence[Mapping[str, Any]]
+) -> dict[str, NDArray[Any]]:
+    """Return what the certificates of observed sets say of each query (n,), for clean and attacked ones.
+
+    `tolerated_NAME`: how many of the agents whose blocks were used may lie; -1 where no set of `sets` is the query's,
+    or its point is not determined. `radius_NAME`: how far its features can then be from what the true embeddings would
+    be on the manifold, where those are no farther from it than delta_95; infinite where nothing is known. Where labels
+    are smoothed, `label_certified_NAME`: whether the label's own radius is no smaller, so that liars cannot have
+    changed it.
+    """
+    known = {tuple(each["silent"]): each for each in sets if each["determined"]}
+    found: dict[str, NDArray[Any]] = {}
+    for name in ROUNDS:
+        if f"moved_{name}" not in answers:
+            continue
+        of_rows = [known.get(tuple(np.flatnonzero(row).tolist())) for row in np.isnan(answers[f"moved_{name}"])]
+        radii = [None if each is None else each.get("radius_95") for each in of_rows]
+        found[f"tolerated_{name}"] = np.array([-1 if each is None else each["tolerated"] for each in of_rows])
+        found[f"radius_{name}"] = np.array([math.inf if each is None else each for each in radii])
+        if (own := answers.get(f"label_radius_{name}")) is not None:
+            found[f"label_certified_{name}"] = (answers[name] != ABSTAINS) & (own >= found[f"radius_{name}"])
+    return found
+
+
+def _sentences(certified: Mapping[str, NDArray[Any]]) -> list[str]:
+    said = []
+    for name, words in ROUNDS.items():
+        if (tolerated := certified.get(f"tolerated_{name}")) is None:
+            continue
+        counts = ", ".join(f"{(tolerated == q).sum()} tolerate {q}" for q in sorted(set(tolerated.tolist()) - {-1}))
+        sentence = f"Of {len(tolerated)} queries {words} {counts or 'none is certified'}"
+        if (labels := certified.get(f"label_certified_{name}")) is not None:
+            sentence += f"; the smoothed label of {labels.sum()} is certified"
+        said.append(sentence + ".")
+    return said
+
+
+def _answers(folder: Folder) -> dict[str, NDArray[Any]]:
+    try:
+        return read_answers(folder.path)
+    except FileNotFoundError:
+        return {}  # of a run that is not finished, whose manifold is known
+    except ValueError as error:
+        raise BadSettings(f"{folder.path / ANSWERS} is damaged ({error})") from None
 
 
 def _autoencoder(folder: Folder, settings: Resolved) -> Autoencoder:
@@ -140,7 +234,7 @@ def _told(certificate: Certificate, deltas: dict[str, float]) -> dict[str, Any]:
 
 def _table(found: Sequence[dict[str, Any]]) -> Table:
     table = Table("silent", title="How many lying agents the manifold tolerates", title_justify="left")
-    for name in ("tolerated", "win from", "c with one liar", "radius"):
+    for name in ("queries", "tolerated", "win from", "c with one liar", "radius"):
         table.add_column(name, justify="right")
     for row in found:
         first = row["levels"][0] if row["levels"] else None
@@ -150,6 +244,7 @@ def _table(found: Sequence[dict[str, Any]]) -> Table:
         radius = row.get("radius_95")
         table.add_row(
             ",".join(map(str, row["silent"])) or "nobody",
+            str(row["queries"]),
             str(row["tolerated"]),
             str(row["refuted_at"]) if row["determined"] else "not determined",
             bounds,

@@ -74,7 +74,8 @@ def run(settings: Resolved, out: Console, err: Console) -> None:
             defenses = " and ".join(name for name in (settings.strategy, settings.defense) if name != NONE)
             said = f"Beware: {defenses} changed nothing in any round; see 'defense' in metrics.jsonl."
             out.print(said, markup=False)
-        for sentence in (*scheme.beware(summary["metrics"]), *beware_of(Path(settings.output))):
+        folder = Path(settings.output)
+        for sentence in (*scheme.beware(summary["metrics"], Folder(folder).lines()), *beware_of(folder)):
             out.print(f"Beware: {sentence}.", markup=False, highlight=False, soft_wrap=True)
         if summary["replies_dropped"]:
             out.print(f"{summary['replies_dropped']} replies were dropped; metrics.jsonl says which and why.")

@@ -35,10 +35,15 @@ class FusionModel(nn.Module):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Answers:
-    """What is predicted for n queries, in [0, C) or `defenses.inference.ABSTAINS`, and `moved` (n, M) of `Purified`."""
+    """What is predicted for n queries, in [0, C) or `defenses.inference.ABSTAINS`, and `moved` (n, M) of `Purified`.
+
+    radius, tolerated : (n,), what the defense certifies of each label, as `defenses.inference.Prediction` has them.
+    """
 
     labels: Tensor
     moved: Tensor
+    radius: Tensor | None = None
+    tolerated: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -112,7 +117,8 @@ class FusionCentre:
                 corrupted=self.corrupted if "corrupted" in told else None,
                 honest=self._trained_on(model.autoencoder, honest) if honest is not None and "honest" in told else None,
             )
-            return Answers(labels=self.defense.predict(model.head, query, source).labels, moved=found.moved)
+            said = self.defense.predict(model.head, query, source)
+            return Answers(labels=said.labels, moved=found.moved, radius=said.radius, tolerated=said.tolerated)
 
     def undefended(self, model: FusionModel, embeddings: Tensor, observed: Tensor) -> Tensor:
         """Return logits (n, C) of the embeddings as they came, differentiable."""

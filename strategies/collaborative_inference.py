@@ -67,7 +67,8 @@ class CollaborativeInference(ServerTested):
 
     An agent that does not answer a query, or whose reply is refused, is a missing block, counted in `account`; one that
     sends values that are not finite is missing in the rows where they stand. `memory` holds the predictions of the
-    latest clean and attacked round, `clean` and `attacked` (n,), and what purification moved, `moved/clean` (n, M).
+    latest clean and attacked round, `clean` and `attacked` (n,), what purification moved, `moved/clean` (n, M), and
+    where the defense certifies its labels, `label_radius/clean` and `label_tolerated/clean` (n,).
     Raises ValueError for options out of range.
     """
 
@@ -179,7 +180,13 @@ class CollaborativeInference(ServerTested):
         model = centre.load(to_tensors(self._arrays))
         source = generator(self.seed, "answer", server_round)
         found = centre.answer(model, embeddings, observed, self.memory.get(HONEST), source)
-        self.memory = {**self.memory, name: found.labels, f"moved/{name}": found.moved}
+        told = {
+            name: found.labels,
+            f"moved/{name}": found.moved,
+            f"label_radius/{name}": found.radius,
+            f"label_tolerated/{name}": found.tolerated,
+        }
+        self.memory |= {key: each for key, each in told.items() if each is not None}
 
     def _given(self) -> tuple[FusionCentre, Asked]:
         if self.centre is None or self.asked is None:

@@ -30,7 +30,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from defenses.acted import acted
+from defenses.acted import Figure, acted
 
 STILL = 1e-3
 """A block that moves by less of its size counts as left where it was."""
@@ -57,6 +57,9 @@ class Stage:
     objective : (steps + 1, n), before the first step and after each; NaN after the sample has stopped. It need not
         fall in every step, since it is not smooth: the best counts.
     best : (n,), the smallest of it, which is that of the point that was kept.
+    slope : (2, n), norms of the gradient at the first point and at the one that was kept. A sum of norms has a minimum
+        at a kink, where a gradient of size stays, as a rule: that the second is not 0 does not say that the descent
+        failed. Of a reweighted stage it is the gradient in the code of the smoothed sum, which does go to 0.
     steps : (n,) int64, how many the sample took.
     converged : (n,) bool, whether it stopped by itself before the last step it was allowed.
     """
@@ -64,6 +67,7 @@ class Stage:
     name: str
     objective: Tensor
     best: Tensor
+    slope: Tensor
     steps: Tensor
     converged: Tensor
 
@@ -128,21 +132,32 @@ def purified(
     """Gather what a purification found, and report it.
 
     Reports `rejected_share` (blocks of observed agents that were not finite), `unanswered_share` (samples without any
-    block), `moved_share` (usable blocks that were moved by more than STILL of their size), and with stages
-    `stage1_converged` (the share of samples), `stage1_steps` (a mean) and so on.
+    block), `moved_share` (usable blocks that were moved by more than STILL of their size), where blocks were rejected
+    `rejected_by_agent` (M numbers of samples), and with stages `stage1_converged` (the share of samples), means of
+    `stage1_steps`, of the objective at the first point and at the one kept, `stage1_from` and `stage1_to`, and of the
+    gradient's norm there, `stage1_slope_from` and `stage1_slope_to`, and so on.
     """
     features = torch.where(usable.any(dim=1)[:, None, None], features, torch.nan)
     rejected = observed.to(usable.device) & ~usable
     moved = torch.where(usable, block_norms(embeddings - features), torch.nan)
-    figures: dict[str, float] = {}
+    figures: dict[str, Figure] = {}
     if len(usable):
         figures["rejected_share"] = float(rejected[:, observed.to(usable.device)].float().mean())
         figures["unanswered_share"] = float((~usable.any(dim=1)).float().mean())
         far = moved > STILL * block_norms(embeddings)
         figures["moved_share"] = float(far[usable].float().mean()) if bool(usable.any()) else 0.0
+        if bool(rejected.any()):
+            figures["rejected_by_agent"] = [int(count) for count in rejected.sum(dim=0)]
         for number, stage in enumerate(stages, start=1):
-            figures[f"stage{number}_converged"] = float(stage.converged.float().mean())
-            figures[f"stage{number}_steps"] = float(stage.steps.float().mean())
+            means = {
+                "converged": stage.converged,
+                "steps": stage.steps,
+                "from": stage.objective[0],
+                "to": stage.best,
+                "slope_from": stage.slope[0],
+                "slope_to": stage.slope[1],
+            }
+            figures |= {f"stage{number}_{name}": float(each.double().mean()) for name, each in means.items()}
     acted(**figures)
     return Purified(features=features, usable=usable, rejected=rejected, moved=moved, stages=stages)
 

@@ -44,6 +44,7 @@ def descend(
     taken = torch.zeros(n, dtype=torch.int64, device=start.device)
     converged = torch.zeros(n, dtype=torch.bool, device=start.device)
     found, lowest = start.clone(), torch.full_like(unit, math.inf)
+    slope = torch.full((2, n), math.nan, dtype=start.dtype, device=start.device)
 
     rows = torch.arange(n, device=start.device)  # of the samples that still move; what follows is theirs alone
     x, best, size, rates = start, start, unit, rate * unit
@@ -57,9 +58,12 @@ def descend(
         with torch.set_grad_enabled(graph):
             now, wide = value.detach(), (-1, *[1] * (x.ndim - 1))
             curve[step, rows] = now
-            better = now < best_value
+            better, squared = now < best_value, _norms(gradient)
+            if step == 0:
+                slope[0, rows] = squared.sqrt()
+            slope[1, rows] = torch.where(better, squared.sqrt(), slope[1, rows])
             # A first value is better than infinity; the products below would be infinity minus infinity.
-            clearly = torch.where(best_value.isinf(), better, now < best_value - BETTER * rates * _norms(gradient))
+            clearly = torch.where(best_value.isinf(), better, now < best_value - BETTER * rates * squared)
             best = torch.where(better.view(wide), point if graph else point.detach(), best)
             best_value = torch.where(better, now, best_value)
             since = torch.where(clearly, 0, since + 1)
@@ -84,7 +88,7 @@ def descend(
                 rows, moved, best, size = rows[keep], moved[keep], best[keep], size[keep]
                 rates, best_value, since = rates[keep], best_value[keep], since[keep]
             x = moved
-    course = Stage(name=name, objective=curve, best=lowest, steps=taken, converged=converged)
+    course = Stage(name=name, objective=curve, best=lowest, slope=slope, steps=taken, converged=converged)
     return found if graph else found.detach(), course
 
 

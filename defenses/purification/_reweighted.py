@@ -54,10 +54,12 @@ def reweighted(
     codes = filled.new_zeros(n, k)
     here = codes
     residual = away
+    slope = torch.full((2, n), math.nan, dtype=filled.dtype, device=filled.device)
     for step in range(steps + 1):
         distances = block_norms(residual)
         seen = usable[rows]
         curve[step, rows] = (distances * seen).sum(dim=1).detach()
+        slope[min(step, 1), rows] = _slope(residual, seen, unit[rows], weight)
         if step == steps:
             break
         smooth = max(EPSILON, 0.5 ** (step + 1))
@@ -75,11 +77,23 @@ def reweighted(
             ended = rows[settled]
             taken[ended], converged[ended] = step + 1, True
             curve[step + 1, ended] = (block_norms(residual) * seen).sum(dim=1).detach()[settled]
+            slope[1, ended] = _slope(residual[settled], seen[settled], unit[ended], weight)
             rows, here, residual = rows[~settled], here[~settled], residual[~settled]
             if len(rows) == 0:
                 break
     best = curve.masked_fill(curve.isnan(), math.inf).amin(dim=0)
     found = offset + torch.einsum("mdk,nk->nmd", weight, start + codes)
     return found.to(dtype), Stage(
-        name="on the manifold", objective=curve.to(dtype), best=best.to(dtype), steps=taken, converged=converged
+        name="on the manifold",
+        objective=curve.to(dtype),
+        best=best.to(dtype),
+        slope=slope.to(dtype),
+        steps=taken,
+        converged=converged,
     )
+
+
+def _slope(residual: Tensor, seen: Tensor, unit: Tensor, weight: Tensor) -> Tensor:
+    """Return the norm (s,) of the gradient, in the code, of the smoothed sum of distances over `seen` (s, m)."""
+    pull = seen / block_norms(residual).clamp_min(EPSILON * unit[:, None])
+    return torch.einsum("mdk,nmd,nm->nk", weight, residual, pull).norm(dim=1).detach()

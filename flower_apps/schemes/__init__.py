@@ -21,6 +21,8 @@ from flower_apps.config import NONE, BadSettings, Resolved, Settings
 from strategies import NumberedClients
 from tasks import Defaults
 
+Beware = Callable[[Mapping[str, float | None], Sequence[Mapping[str, Any]]], Sequence[str]]
+
 # What means something in horizontal learning alone: how its rounds are drawn and attacked, and who reads the updates.
 HORIZONTAL_ONLY = frozenset(
     {
@@ -86,7 +88,7 @@ class Scheme:
     role : the name of a client's role, of the settings, its number and its `--node-config`.
     counted : what the threat model says of the clients that `--num-malicious` counts.
     attack_begins : what an attack does before the first round, where it takes its time.
-    beware : sentences on metrics of a finished run that say it is not what it seems.
+    beware : sentences on metrics of a finished run, and the lines of its rounds, that say it is not what it seems.
     """
 
     tasks: tuple[str, ...]
@@ -101,7 +103,7 @@ class Scheme:
     role: Callable[[Resolved, int, Mapping[str, Any]], str]
     counted: str = "clients are malicious"
     attack_begins: str = ""
-    beware: Callable[[Mapping[str, float | None]], Sequence[str]] = lambda metrics: ()
+    beware: Beware = lambda metrics, lines: ()
 
 
 def scheme_of(settings: Settings) -> Scheme:

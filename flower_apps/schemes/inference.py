@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,14 +17,17 @@ from flower_apps.config import AUTO, NONE, BadSettings, Resolved, Settings
 from flower_apps.schemes import HORIZONTAL_ONLY, Scheme
 from flower_apps.schemes.division import NATURAL, blocks, check_division, natural_agents
 from flower_apps.schemes.inference_agents import coalition, extractor, extractors, rows, states_of
+from flower_apps.schemes.inference_answers import write_answers
 from flower_apps.schemes.inference_centre import centre, strategy
+from flower_apps.schemes.inference_earlier import trained_on
 from protocol.randomness import generator
 from protocol.tensor_files import save_tensors
 from protocol.vector import to_tensors
 from strategies.collaborative_inference import ATTACKED, CLEAN, EXPLAINED, FIRST_ATTACKED, Asked, accuracies
 from tasks import Defaults
 
-MODEL, ANSWERS = "model.safetensors", "answers.npz"
+MODEL = "model.safetensors"
+TOLD = frozenset({CLEAN, ATTACKED, "moved", "label_radius", "label_tolerated"})  # of what the strategy remembers
 SECONDS_A_STEP = 4e-4  # of one agent's extractor
 QUICK = {"steps": 1, "trials": 1}  # options that say how long something takes, when it is only tried
 
@@ -42,7 +44,7 @@ class Inference:
         public = made is not None and Knowledge.FUSION_MODEL in made.needs
         self.centre = centre(settings, len(train))
         self.strategy = strategy(settings, self.centre, Asked(train=train, queries=queries, split=split, public=public))
-        self.networks = extractors(settings)
+        self.networks, self.trained_on = extractors(settings), trained_on(settings, len(train))
 
     @property
     def malicious(self) -> frozenset[int]:
@@ -88,18 +90,19 @@ class Inference:
     def keep(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
         """Write model.safetensors (extractors, autoencoder, head), answers.npz and the picture.
 
-        answers.npz has labels (n,), the predictions `clean` and `attacked` (n,), and how far purification moved each
-        block, `moved_clean` and `moved_attacked` (n, M).
+        answers.npz has labels (n,), the predictions `clean` and `attacked` (n,), how far purification moved each block,
+        `moved_clean` and `moved_attacked` (n, M), NaN of one that was not used, and what a defense that certifies
+        labels says of each, `label_radius_clean`, `label_tolerated_clean` and so on (n,).
         """
         from flower_apps.schemes.inference_pictures import write_pictures
 
-        save_tensors(folder / MODEL, {**states_of(self.networks), **tensors})
-        found = {name.replace("moved/", "moved_"): tensor.numpy() for name, tensor in self.strategy.memory.items()}
-        told = {name: found[name] for name in (CLEAN, ATTACKED, "moved_clean", "moved_attacked") if name in found}
-        part = folder / f"{ANSWERS}.part"
-        with part.open("wb") as stream:
-            np.savez(stream, allow_pickle=False, labels=self.labels.numpy(), **told)
-        part.replace(folder / ANSWERS)
+        save_tensors(folder / MODEL, {**states_of(self.networks), **tensors}, self.trained_on)
+        told = {
+            name.replace("/", "_"): tensor.numpy()
+            for name, tensor in self.strategy.memory.items()
+            if name.removesuffix(f"/{CLEAN}").removesuffix(f"/{ATTACKED}") in TOLD
+        }
+        write_answers(folder, {"labels": self.labels.numpy(), **told})
         write_pictures(folder, told, self.settings)
 
 
@@ -195,6 +198,18 @@ def _rehearse(settings: Resolved) -> None:
     fusing.answer(model, made, everybody, made, generator(0, "check"))
 
 
+def _beware(metrics: Mapping[str, float | None], lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say which agents sent values that are not finite, and for how many queries in all rounds."""
+    rejected = [
+        line["defense"]["rejected_by_agent"] for line in lines if "rejected_by_agent" in line.get("defense", ())
+    ]
+    if not rejected:
+        return []
+    counts = [sum(each) for each in zip(*rejected, strict=True)]
+    said = ", ".join(f"agent {agent} for {count}" for agent, count in enumerate(counts) if count)
+    return [f"values that are not finite came from {said} queries; they count as missing, and metrics.jsonl says when"]
+
+
 def _seconds(settings: Resolved) -> float:
     """Return about how long the extractors take; what attacks and smoothing take is not counted."""
     train, _, _ = rows(settings)
@@ -227,4 +242,5 @@ SCHEME = Scheme(
     seconds=_seconds,
     role=lambda settings, agent, node_config: "malicious" if agent in settings.malicious else "benign",
     counted="agents lie",
+    beware=_beware,
 )

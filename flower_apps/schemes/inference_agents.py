@@ -26,10 +26,10 @@ from flower_apps.plugins import Spec
 from flower_apps.roles import channel_folder
 from flower_apps.schemes.division import blocks
 from flower_apps.schemes.inference_centre import centre, strategy
+from flower_apps.schemes.inference_earlier import EXTRACTOR, earlier
 from flower_apps.threat import needs
 from protocol.inference import EmbedRequest, embed_reply, read_embed_request
 from protocol.randomness import derived_seed, generator
-from protocol.tensor_files import load_tensors, misfit
 from protocol.threads import one_thread
 from strategies.collaborative_inference import FIRST_ATTACKED
 from tasks import Samples, Split
@@ -42,7 +42,6 @@ from tasks.split.top_model import two_layers
 from tasks.split.top_work import TopWork
 
 WHO = "agents"  # the option of an attack that says which of the malicious agents carry it out
-EXTRACTOR = "extractor"  # before an agent's number in the names of its tensors
 DECIDING = (
     "task",
     "data_dir",
@@ -107,7 +106,8 @@ def _trained(training: _Training) -> tuple[nn.Module, ...]:
     settings, folder = training
     networks = [extractor(settings, agent) for agent in range(settings.num_clients)]
     if settings.start_from:
-        states = _earlier(settings, networks)
+        train, _, split = rows(settings)
+        states = earlier(settings, states_of(networks), None if split == "test" else len(train))
     elif folder is None:
         states = _train(settings, networks)
     else:
@@ -152,23 +152,6 @@ def _train(settings: Resolved, networks: Sequence[nn.Module]) -> dict[str, Tenso
     with one_thread():
         train_parties(parties, TopWork(head, optimizer), task.train.y, steps, generator(settings.seed, "top"))
     return states_of(networks)
-
-
-def _earlier(settings: Resolved, networks: Sequence[nn.Module]) -> dict[str, Tensor]:
-    """Return the extractors of an earlier run's model; raises BadSettings where it has none that fit."""
-    path = Path(settings.start_from).expanduser()
-    try:
-        stored, _ = load_tensors(path)
-    except FileNotFoundError:
-        raise BadSettings(f"--start-from {path} is not there; name the model.safetensors of a run") from None
-    except ValueError as error:
-        raise BadSettings(f"--start-from {path} is no safetensors file, or damaged ({error})") from None
-    found = {name: tensor for name, tensor in stored.items() if name.startswith(EXTRACTOR)}
-    if (fault := misfit(found, states_of(networks))) is not None:
-        raise BadSettings(f"--start-from {path} does not fit --model {settings.model}: {fault}")
-    if odd := [name for name, tensor in found.items() if not bool(tensor.isfinite().all())]:
-        raise BadSettings(f"--start-from {path} holds values that are not finite: in {odd[0]} ({len(odd)} such)")
-    return found
 
 
 def part(settings: Resolved, split: Split, agent: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -214,7 +214,7 @@ def _seconds(settings: Resolved) -> float:
     return settings.rounds * settings.clients_per_round * SECONDS_A_MESSAGE
 
 
-def _beware(metrics: Mapping[str, float | None]) -> list[str]:
+def _beware(metrics: Mapping[str, float | None], lines: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say where the models are far from those that the objective asks for."""
     gap, above = metrics.get("duality_gap"), metrics.get("primal_objective")
     if gap is None or above is None or gap <= FAR * above:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -198,7 +198,7 @@ def _seconds(settings: Resolved) -> float:
     return 1.2 * steps * settings.num_clients * median(seconds[1:])
 
 
-def _beware(metrics: Mapping[str, Any]) -> list[str]:
+def _beware(metrics: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say where adversaries that watch first had not agreed when the run ended."""
     if "inferred_samples" not in metrics or metrics["inferred_samples"] is not None:
         return []

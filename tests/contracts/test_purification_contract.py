@@ -102,6 +102,7 @@ def test_a_block_that_is_not_finite_counts_as_missing_and_is_reported(name: str,
         return
     assert result.rejected.nonzero().tolist() == [[1, 2]]
     assert figures["rejected_share"] == pytest.approx(1 / 20)
+    assert figures["rejected_by_agent"] == [0, 0, 1, 0, 0]
     assert bool(result.features.isfinite().all())
     silent = ALL.clone()
     silent[2] = False

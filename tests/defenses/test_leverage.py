@@ -14,9 +14,11 @@ from torch import Tensor
 
 from clients.local_training import one_thread
 from defenses.autoencoder import Autoencoder
-from defenses.leverage import Certificate, certify
+from defenses.leverage import Certificate, Leverage, certify
 from defenses.leverage_bounds import above, above_by_set, below, corners, share
 from defenses.purification.copur import copur
+
+W1 = torch.ones(1, 1, dtype=torch.float64)
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +77,25 @@ def test_an_agent_that_alone_sees_a_direction_leaves_no_room_for_liars() -> None
     assert not without.determined
     assert (without.tolerated, without.refuted_at, without.levels, without.gain) == (0, 0, (), 0.0)
     assert without.radius(0.1, 0) == math.inf
+
+
+@pytest.mark.parametrize("sizes", [(3, 1, 1, 1), (2, 1, 1), (0.3, 0.1, 0.1, 0.1), (3.3, 1.1, 1.1, 1.1), (7, 3, 3, 1)])
+@pytest.mark.parametrize("dim", [1, 3])
+def test_at_exactly_one_half_liars_win(sizes, dim) -> None:
+    # one agent weighs as much as all the others: rounding must not put c_1 on the wrong side
+    turned = torch.linalg.qr(weights(1, dim, dim)[0])[0][:, :1]
+    found = certify(torch.stack([size * turned for size in sizes]), everybody(len(sizes)), source())
+    assert found.levels[0].high == pytest.approx(0.5)
+    assert (found.tolerated, found.refuted_at) == (0, 1)
+
+
+def test_a_tie_that_rounding_made_a_win_is_a_tie() -> None:
+    above_half = Leverage(num_corrupted=1, low=0.5 + 1e-12, high=0.5 + 1e-12, exact=True, worst=(0,), direction=W1)
+    assert above_half.tolerated is False
+    clear = Leverage(num_corrupted=1, low=0.5 + 1e-6, high=0.6, exact=False, worst=(0,), direction=W1)
+    assert clear.tolerated is True
+    open_ = Leverage(num_corrupted=1, low=0.4, high=0.6, exact=False, worst=(0,), direction=W1)
+    assert open_.tolerated is None
 
 
 def slow(rows: np.ndarray, q: int) -> float:
@@ -186,6 +207,25 @@ def test_the_radius_of_theorem_4_by_hand_and_that_it_holds() -> None:
     features = copur(sent, everybody(5), affine(five), solver="reweighted", penalty_steps=0).features
     for row, left in zip(features, off):
         assert float(row.norm()) <= found.radius(float(left.norm(dim=1).sum()), 1)
+
+
+@pytest.mark.parametrize("tau", [1.0, 10.0, 0.1])
+def test_the_radius_holds_for_both_stages_with_tau_of_1_and_above_and_not_below(tau) -> None:
+    # 60 rows off the manifold, a liar far away; delta of each row is known
+    weight = weights(7, 2, 2, seed=11)
+    manifold = affine(weight)
+    found = certify(weight, everybody(7), source())
+    assert found.tolerated >= 1
+    truth = torch.einsum("mdk,nk->nmd", weight, torch.randn(60, 2, generator=source(3), dtype=torch.float64))
+    truth = truth + 0.1 * torch.randn(truth.shape, generator=source(4), dtype=torch.float64)
+    on_it = manifold(truth)
+    deltas = (on_it - truth).norm(dim=2).sum(dim=1).tolist()
+    sent = truth.clone()
+    sent[:, found.levels[0].worst[0]] += 1e3 * found.levels[0].direction[found.levels[0].worst[0]]
+    options = {"solver": "reweighted", "penalty_steps": 600, "penalty_rate": 0.1, "tau": tau}
+    off = (copur(sent, everybody(7), manifold, **options).features - on_it).flatten(1).norm(dim=1)
+    inside = [distance <= found.radius(delta, 1) for distance, delta in zip(off.tolist(), deltas)]
+    assert all(inside) if tau >= 1 else not all(inside)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pytest
 
+from protocol.tensor_files import load_tensors, save_tensors
+
 FLAGS = (
     "run", "--task", "digits(num_train=400, num_test=100)", "--strategy",
     "collaborative_inference(embedding_size=8, bottleneck=10)", "--num-clients", "6", "--local-epochs", "12",
@@ -62,7 +64,28 @@ def test_copur_withstands_a_flip_that_the_unsecured_does_not_and_certify_says_wh
     radius = 2 * certified["deltas"]["delta_95"] / ((2 * low - 1) * nobody["gain"])
     assert nobody["radius_95"] == pytest.approx(radius, rel=1e-6)
     assert "on the manifold" in " ".join(said.out.split())
-    assert thornbed("certify", tmp_path / "copur", "--silent", "0,9").sentence.startswith("thornbed: --silent takes")
+    assert certified["guaranteed"] is True
+    told = answers(tmp_path / "copur")
+    for name in ("clean", "attacked"):  # everybody sent something for every query
+        assert told[f"tolerated_{name}"].tolist() == [nobody["tolerated"]] * 100
+        assert set(told[f"radius_{name}"].tolist()) == {nobody["radius_95"]}
+    np.testing.assert_array_equal(told["labels"], labels["labels"])
+    assert nobody["queries"] == 200
+    assert f"Of 100 queries under the attack 100 tolerate {nobody['tolerated']}." in said.out
+    said = thornbed("certify", tmp_path / "none", "--silent", "5")
+    assert "this run has --defense none" in said.out
+    for silent, sentence in (
+        ("0,9", "--silent takes numbers of agents, 0 to 5, such as 6,9; not '0,9'"),
+        ("99", "--silent takes numbers of agents, 0 to 5"),
+        ("-1", "--silent takes numbers of agents, 0 to 5"),
+        ("0,1,2,3,4,5", "--silent names all agents; somebody has to send something"),
+    ):
+        said = thornbed("certify", tmp_path / "copur", "--silent", silent)
+        assert (said.code, said.err.count("\n")) == (2, 1)
+        assert sentence in said.sentence
+    (tmp_path / "copur" / "answers.npz").write_bytes(b"PK")
+    said = thornbed("certify", tmp_path / "copur")
+    assert (said.code, "answers.npz is damaged" in said.sentence) == (2, True)
 
 
 def test_one_silent_and_one_that_knows_the_model(thornbed, tmp_path):
@@ -100,8 +123,82 @@ def test_extractors_of_an_earlier_run_and_validation_rows(thornbed, tmp_path):
     held_out = ("--strategy", "collaborative_inference(embedding_size=8, bottleneck=10, validation=0.25)")
     said = thornbed(*FLAGS, *held_out, "--output", tmp_path / "validation")
     assert said.code == 0, said.err
+    other = ("--strategy", "collaborative_inference(embedding_size=9, bottleneck=10)")
+    said = thornbed(*FLAGS, *other, "--start-from", start, "--output", tmp_path / "other")
+    assert said.code == 2
+    assert "does not fit --model column_layers" in said.sentence
+    # extractors that have seen the rows that are held out would be asked for what they know
+    leak = thornbed(*FLAGS, *held_out, "--start-from", start, "--output", tmp_path / "leak")
+    assert leak.code == 2
+    assert "extractors that were trained on the first 400 rows of --task digits" in leak.sentence
+    assert "validation holds out those after the first 300" in leak.sentence
+    kept = tmp_path / "validation" / "model.safetensors"
+    said = thornbed(*FLAGS, *held_out, "--start-from", kept, "--output", tmp_path / "same")
+    assert said.code == 0, said.err
+    np.testing.assert_array_equal(answers(tmp_path / "validation")["clean"], answers(tmp_path / "same")["clean"])
+    # what they have seen is handed on, whatever the run in between trains its head on
+    handed = thornbed(*FLAGS, "--start-from", kept, "--output", tmp_path / "handed")
+    assert handed.code == 0, handed.err
+    assert load_tensors(tmp_path / "handed" / "model.safetensors")[1] == load_tensors(kept)[1]
+    silent = tmp_path / "silent.safetensors"
+    save_tensors(silent, load_tensors(kept)[0])
+    said = thornbed(*FLAGS, *held_out, "--start-from", silent, "--output", tmp_path / "untold")
+    assert said.code == 2
+    assert "does not say which rows its extractors were trained on" in said.sentence
     config = json.loads((tmp_path / "validation" / "config.json").read_text())
     assert (config["training_rows"], config["queries"]) == (300, 100)
+
+
+def test_smoothing_on_top_of_copur_says_of_each_label_how_sure_it_is(thornbed, tmp_path):
+    smoothed = "copur(solver='reweighted') + randomized_smoothing(sigma=0.5, trials=200)"
+    said = thornbed(*FLAGS, *FLIP, "--defense", smoothed, "--output", tmp_path / "run")
+    assert said.code == 0, said.err
+    metrics = summary(tmp_path / "run")["metrics"]
+    assert metrics["robust_accuracy"] > metrics["clean_accuracy"] - 0.2
+    assert thornbed("certify", tmp_path / "run").code == 0
+    told = answers(tmp_path / "run")
+    for name in ("clean", "attacked"):
+        expected = (told[name] >= 0) & (told[f"label_radius_{name}"] >= told[f"radius_{name}"])
+        np.testing.assert_array_equal(told[f"label_certified_{name}"], expected)
+        assert float(told[f"label_radius_{name}"].max()) > 0.5
+
+
+def test_a_hidden_layer_makes_a_manifold_that_is_descended_on(thornbed, tmp_path):
+    strategy = "collaborative_inference(embedding_size=8, bottleneck=10, hidden=(40,), epochs=60)"
+    said = thornbed(*FLAGS, *FLIP, "--strategy", strategy, "--defense", "copur", "--output", tmp_path / "run")
+    assert said.code == 0, said.err
+    metrics = summary(tmp_path / "run")["metrics"]
+    assert metrics["robust_accuracy"] > metrics["clean_accuracy"] - 0.2
+    for line in lines(tmp_path / "run")[2:]:
+        figures = line["defense"]
+        for stage in ("stage1", "stage2"):
+            assert figures[f"{stage}_to"] < figures[f"{stage}_from"]
+    said = thornbed("certify", tmp_path / "run", "--silent", "5")
+    assert "The decoder is not affine" in said.out
+    refused = thornbed(
+        *FLAGS, "--strategy", strategy, "--defense", "copur(solver='reweighted')", "--output", tmp_path / "not"
+    )
+    assert refused.code == 2
+    assert "an Autoencoder whose decoder is one linear layer" in refused.sentence
+
+
+def test_who_sends_what_is_not_finite_is_named_and_the_queries_are_answered(thornbed, tmp_path):
+    attack = ("--attack", "targeted_pgd(steps=3, step_size=1e38)", "--malicious-ids", "3,5")
+    said = thornbed(*FLAGS, *attack, "--defense", "copur", "--output", tmp_path / "run")
+    assert said.code == 0, said.err
+    counts = lines(tmp_path / "run")[3]["defense"]["rejected_by_agent"]
+    assert [agent for agent, count in enumerate(counts) if count] == [3, 5]
+    named = f"Beware: values that are not finite came from agent 3 for {counts[3]}, agent 5 for {counts[5]} queries"
+    assert named in said.out
+    assert (answers(tmp_path / "run")["attacked"] >= 0).all()
+    # the liars' queries are certified for those that are left
+    assert thornbed("certify", tmp_path / "run").code == 0
+    certified = json.loads((tmp_path / "run" / "certificate.json").read_text())["sets"]
+    gone = [each for each in certified if each["silent"] == [3, 5]]
+    told = answers(tmp_path / "run")
+    both = np.isnan(told["moved_attacked"])[:, [3, 5]].all(axis=1)
+    assert gone[0]["queries"] == both.sum() > 0
+    assert set(told["tolerated_attacked"][both].tolist()) == {gone[0]["tolerated"]}
 
 
 @pytest.mark.parametrize(
@@ -119,6 +216,18 @@ def test_extractors_of_an_earlier_run_and_validation_rows(thornbed, tmp_path):
             ("--defense", "randomized_ablation(keep=7)"),
             "randomized_ablation needs keep <= agents: keep = 7, agents = 6",
         ),
+        (("--defense", "copur + copur"), "--defense takes one purification, not 2: copur + copur"),
+        (("--defense", "copur(steps=0)"), "copur needs steps >= 1: steps = 0"),
+        (("--defense", "copur(tau='much')"), "tau"),
+        (("--defense", "copur(tua=1.0)"), "copur has no option tua; it takes"),
+        (("--defense", "plain + randomized_smoothing"), "--defense takes one way to decide, not 2"),
+        (("--strategy", "fedavg", "--defense", "copur"), "--defense copur does not go with --strategy fedavg"),
+        (("--strategy", "fedavg", *FLIP), "--attack feature_flip does not go with --strategy fedavg"),
+        (("--attack", "badvfl"), "--attack badvfl does not go with --strategy collaborative_inference"),
+        (("--attack", "feature_flip", "--malicious-ids", "12"), "--malicious-ids names client 12; clients are 0 to 5"),
+        (("--strategy", "collaborative_inference(bottleneck=0)"), "needs bottleneck >= 1: bottleneck = 0"),
+        (("--strategy", "collaborative_inference(hidden=(0,))"), "widths >= 1: bottleneck = 5, hidden = (0,)"),
+        (("--strategy", "collaborative_inference(validation=0.999)"), "validation leaves 0 rows for training"),
         (("--curious", "agic"), "--curious means nothing with --strategy collaborative_inference"),
         (("--clients-per-round", "3"), "--clients-per-round means nothing with --strategy collaborative_inference"),
         (("--attack", "missing", "--malicious-ids", "0,1,2,3,4,5"), "--attack leaves 0 of 6 agents that send anything"),
@@ -158,7 +267,10 @@ def test_what_cannot_be_is_one_sentence_and_code_2(thornbed, tmp_path, flags, se
 
 
 def test_certify_takes_a_run_of_its_own_kind(thornbed, tmp_path):
-    assert "holds no run" in thornbed("certify", tmp_path).sentence
+    for nowhere in (tmp_path, tmp_path / "nowhere"):
+        said = thornbed("certify", nowhere)
+        assert said.code == 2
+        assert "holds no run" in said.sentence
     said = thornbed("run", "--task", "digits", "--rounds", "1", "--output", tmp_path / "fedavg")
     assert said.code == 0, said.err
     said = thornbed("certify", tmp_path / "fedavg")

@@ -15,6 +15,7 @@ from torch import Tensor
 from defenses.fusion_head import HeadTraining
 from defenses.inference.oracle import Oracle
 from defenses.inference.plain import Plain
+from defenses.inference.randomized_smoothing import RandomizedSmoothing
 from defenses.purification.copur import ON_MANIFOLD, copur
 from flower_apps.engines.inline import InlineGrid
 from protocol.actions import IDENTIFY, QUERY_EMBED
@@ -131,6 +132,8 @@ def test_rows_that_are_not_finite_are_missing_where_they_are_and_counted():
     gone = strategy.memory["moved/attacked"].isnan()
     assert gone.nonzero().tolist() == [[row, 1] for row in range(10)]
     assert accounts[3].defense["rejected_share"] == pytest.approx(10 / (40 * AGENTS))
+    assert accounts[3].defense["rejected_by_agent"] == [0, 10, 0, 0, 0]
+    assert "rejected_by_agent" not in accounts[2].defense
     assert accuracies(strategy.memory, table()[1][80:])["attacked"] > 0.9
 
 
@@ -164,6 +167,17 @@ def test_an_oracle_is_told_what_was_sent_before_the_attack():
     strategy, _, _, _ = run(liars, **changes)
     assert torch.equal(strategy.memory["attacked"], strategy.memory["clean"])
     torch.testing.assert_close(strategy.memory["honest"], table()[0][80:])
+
+
+def test_what_a_defense_certifies_of_labels_is_remembered():
+    smoothing = RandomizedSmoothing(sigma=0.3, trials=64)
+    strategy, _, _, _ = run(liars, defense=smoothing)
+    for name in ("clean", "attacked"):
+        radius = strategy.memory[f"label_radius/{name}"]
+        assert radius.shape == strategy.memory[name].shape
+        assert float(radius.max()) > 0.3
+        assert f"label_tolerated/{name}" not in strategy.memory
+    assert accuracies(strategy.memory, table()[1][80:])["attacked"] > 0.9
 
 
 def test_a_public_model_goes_out_with_the_queries_that_are_attacked():

@@ -150,11 +150,54 @@ def test_the_course_of_both_stages_is_told(solver, manifold, points) -> None:
             assert bool(course[taken + 1 :].isnan().all())
             assert float(course[: taken + 1].min()) == pytest.approx(float(stage.best[sample]))
     assert float((result.stages[1].best - result.stages[0].best).max()) < 1e-6
+    for number, stage in enumerate(result.stages, start=1):
+        assert figures[f"stage{number}_from"] == pytest.approx(float(stage.objective[0].mean()))
+        assert figures[f"stage{number}_to"] == pytest.approx(float(stage.best.mean()))
+        assert figures[f"stage{number}_slope_from"] == pytest.approx(float(stage.slope[0].mean()))
+        assert figures[f"stage{number}_slope_to"] == pytest.approx(float(stage.slope[1].mean()))
+    assert figures["stage1_to"] < figures["stage1_from"]
+    assert solver != "reweighted" or figures["stage1_slope_to"] < 1e-3 * figures["stage1_slope_from"]
     assert figures["stage1_converged"] == figures["stage2_converged"] == 1
     assert figures["rejected_share"] == 0
     # who lies is seen
     assert result.moved.argmax(dim=1).tolist() == [6] * 5
     assert float(result.moved[:, :6].max()) < 1e-2
+
+
+@both_solvers
+def test_the_slope_is_that_of_the_objective_at_both_ends(solver, manifold, points, generator) -> None:
+    sent = points(3) + 0.5 * torch.randn(3, 7, 3, generator=generator, dtype=torch.float64)
+    result = copur(sent, ALL, manifold, solver=solver, penalty_steps=0, **LONG)
+    (stage,) = result.stages
+    # off the manifold everywhere the sum is smooth, so that at its minimum on the manifold nothing is left
+    assert float((stage.slope[1] / stage.slope[0]).max()) < 1e-2
+    code = manifold.encode(result.features).requires_grad_()
+    total = (sent - manifold.decode(code)).norm(dim=2).sum()
+    assert float(torch.autograd.grad(total, code)[0].norm(dim=1).max()) < 1e-2
+
+
+class Parabola(nn.Module):
+    """Seven agents that all send (t, t * t): a curve on which no line holds three points; AE(l) = l on it."""
+
+    mean = torch.zeros(7, 2, dtype=torch.float64)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        turn = embeddings[:, :, 0].mean(dim=1)
+        return torch.stack([turn, turn.square()], dim=1)[:, None].expand_as(embeddings)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e2, 1e6])
+def test_on_a_curved_manifold_a_minority_of_liars_is_undone(size, generator) -> None:
+    # Theorem 2 beyond subspaces: all blocks of a difference are the same, so three of seven never win
+    turn = torch.rand(40, 1, generator=generator, dtype=torch.float64) * 2 - 1
+    truth = torch.stack([turn, turn.square()], dim=2).expand(40, 7, 2)
+    assert bool(torch.allclose(Parabola()(truth), truth))
+    sent = truth.clone()
+    sent[:, 4:] += size * torch.randn(40, 3, 2, generator=generator, dtype=torch.float64)
+    found = copur(sent, ALL, Parabola(), **LONG)
+    assert bool((found.stages[0].best <= found.stages[0].objective[0]).all())
+    assert error(found, truth) < 1e-3
+    assert error(manifold_projection(sent, ALL, Parabola()), truth) > size / 3
 
 
 def test_what_has_no_time_to_converge_says_so(manifold, points) -> None:
