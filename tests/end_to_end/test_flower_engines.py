@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -178,9 +178,9 @@ def test_the_bundle_runs_where_nothing_else_is(bundle, tmp_path):
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env={**os.environ, "PYTHONPATH": "."})
 
 
-@pytest.fixture
-def superlink(tmp_path):
-    """A SuperLink and three SuperNodes on loopback, as the documentation starts them; the last one is malicious.
+@contextmanager
+def deployed(tmp_path, *roles):
+    """A SuperLink, and a SuperNode for each of what they say of their roles, on loopback, as the documentation says.
 
     They run in a folder of their own, `there`, as if on another machine.
     """
@@ -193,11 +193,43 @@ def superlink(tmp_path):
         start = lambda *words: stack.enter_context(guarded(words, env=env, cwd=there))  # noqa: E731
         server = start("flower-superlink", "--insecure", "--port", str(port), "--log-file", str(log))
         wait_until_healthy(server, port, log)
-        for client in range(3):
-            node = f"partition-id={client} num-partitions=3" + (' role="malicious"' if client == 2 else "")
+        for client, role in enumerate(roles):
+            node = f"partition-id={client} num-partitions={len(roles)} {role}".strip()
             words = ["flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}", "--node-config", node]
             start(*words, "--port", str(free_port()))
         yield f"127.0.0.1:{port}"
+
+
+@pytest.fixture
+def superlink(tmp_path):
+    """One with three SuperNodes, of which the last is malicious."""
+    with deployed(tmp_path, "", "", 'role="malicious"') as address:
+        yield address
+
+
+@pytest.mark.slow
+def test_parties_on_separate_processes_learn_and_conspire_as_inline(thornbed, tmp_path):
+    """A message costs seconds, so a round is three large steps: they think in the first and agree by the third."""
+    attack = "cooperative_backdoor(size=(3, 3), num_known=120, epochs=40, steps=10, confidence=0.1, budget=0.05)"
+    words = ["run", "--task", "digits(num_train=300)", "--strategy", "split_nn(embedding_size=8, hidden=16)",
+             "--model", "patch_cnn(width=4)", "--num-clients", "3", "--partition", "grid(rows=1)",
+             "--batch-size", "100", "--rounds", "1", "--attack", attack]  # fmt: skip
+    typed = thornbed(*words, "--num-malicious", 2, "--output", tmp_path / "inline")
+    assert typed.code == 0, typed.err
+    kept = f'state="{tmp_path / "state"}"'
+    malicious = f'{kept} role="malicious" accomplices="1,2" channel="{tmp_path / "channel"}"'
+    with deployed(tmp_path, kept, malicious, malicious) as address:
+        typed = thornbed(*words, "--engine", "deployment", "--superlink", address, "--output", "split")
+    assert typed.code == 0, typed.err
+    [_, here], [_, there] = read_lines(tmp_path / "inline"), read_lines(tmp_path / "there" / "split")
+    assert (there["sampled"], there["dropped"]) == ([0, 1, 2], [])
+    for name in ("train_loss", "clean_data_accuracy", "attack_success_rate", "replaced_rate", "gradient_perturbation"):
+        assert there[name] == pytest.approx(here[name], abs=1e-6), name
+    assert there["gradient_perturbation"] > 0  # so they had agreed, and poisoned
+    assert json.loads((tmp_path / "there" / "split" / "summary.json").read_text())["malicious"] == [1, 2]
+    assert sorted(path.name for path in (tmp_path / "state").iterdir()) == [
+        f"{client}-round-1.safetensors" for client in range(3)
+    ]
 
 
 def test_deployment_gives_the_figures_of_inline(thornbed, tmp_path, monkeypatch, superlink):
