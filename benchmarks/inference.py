@@ -1,6 +1,6 @@
 """Time CoPur's purification of a batch beside the same two stages one sample at a time, as one writes them first.
 
-    python benchmarks/inference.py [--repeats 3] [--threads 2]
+    python benchmarks/inference.py [--repeats 3] [--threads 1]
 
 Embeddings are made: rows of a linear subspace with noise, a third of the agents lying. The loop descends with
 autograd, a sample after the other, as many steps as the batch's descents are allowed (100 on the manifold, 10 near it,
@@ -66,7 +66,7 @@ def main() -> None:
     """Print a row for every size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="of both; where others compute, two are slower than one")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     print("| batch | agents | dimension | one by one, ms a sample | batch, ms | times | reweighted, ms | times |")
