@@ -101,14 +101,12 @@ def read_plan(path: Path, *, scale: str | None = None, overrides: Mapping[str, A
         scales = dict.fromkeys(name for part in (top, *parts) for name in part.scales)
         raise BadSettings(f"{path} has no scale {scale!r}; it has {', '.join(scales) or 'none'}")
     figures = _figures(path, about.figure)
-    products, elsewhere = (
-        [
-            {**top.at(scale), **part.at(scale), **(overrides or {})}
-            for part in parts or [Block({}, {})]
-            if part.has_cells(scale) is here
-        ]
-        for here in (True, False)
-    )
+    parts = parts or [Block({}, {})]
+
+    def products_at(scale: str | None, chosen: Sequence[Block]) -> list[dict[str, Any]]:
+        return [{**top.at(scale), **part.at(scale), **(overrides or {})} for part in chosen]
+
+    products = products_at(scale, [part for part in parts if part.has_cells(scale)])
     if figures and not any(figure.needs_cells for figure in figures.values()) and not any((top, *parts)):
         if "seed" in (overrides or {}):
             raise BadSettings(f"{path} has no cells, so there is nothing that --seeds could seed")
@@ -124,11 +122,16 @@ def read_plan(path: Path, *, scale: str | None = None, overrides: Mapping[str, A
     cells: dict[str, Cell] = {}
     for values in products:
         _add_cells(path, values, swept, cells)
-    left_out: dict[str, Cell] = {}
-    for values in elsewhere:
-        _add_cells(path, values, swept, left_out)
-    gone = [cell.settings for cell in left_out.values()]
-    published = [number for number in published if not any(matches(number, settings) for settings in gone)]
+    _check_names(path, published)
+    lacking = [each for each in published if not any(matches(each, cell.settings) for cell in cells.values())]
+    # A number of a cell that only another scale, or a block without cells at this one, has is none of this table's.
+    others = [name for part in (top, *parts) for name in part.scales] if scale else []
+    for other in dict.fromkeys((scale, *others)) if lacking else ():
+        for values in products_at(other, parts):
+            left_out: dict[str, Cell] = {}
+            _add_cells(path, values, swept, left_out)
+            gone = [each for each in lacking if any(matches(each, cell.settings) for cell in left_out.values())]
+            published = [each for each in published if each not in gone]
     plan = Plan(path, list(cells.values()), swept, about, published, figures)
     _check_published(plan)
     for name, figure in figures.items():
@@ -242,13 +245,22 @@ def _met(wanted: str, spec: str) -> bool:
     )
 
 
+def _check_names(path: Path, published: Sequence[Published]) -> None:
+    for number in published:
+        for name in number.where:
+            if name.replace("-", "_") not in Settings.model_fields:
+                raise _unplaced(path, number, f"there is no setting {name}")
+
+
 def _check_published(plan: Plan) -> None:
     """Refuse a number that belongs to no cell: a misspelt name would otherwise leave a gap in the table."""
     for number in plan.published:
-        unknown = [name for name in number.where if name.replace("-", "_") not in Settings.model_fields]
-        cells = [] if unknown else [cell for cell in plan.cells if matches(number, cell.settings)]
-        kinds = {key_of(cell.settings.model_copy(update={"seed": 0})) for cell in cells}
-        if len(kinds) != 1:
-            reason = "no cell is like that" if not cells else "its cells differ in more than their seed"
-            reason = f"there is no setting {unknown[0]}" if unknown else reason
-            raise BadSettings(f"{plan.path}: published number {number.value:g} for {dict(number.where)}: {reason}")
+        cells = [cell for cell in plan.cells if matches(number, cell.settings)]
+        if len({key_of(cell.settings.model_copy(update={"seed": 0})) for cell in cells}) != 1:
+            raise _unplaced(
+                plan.path, number, "no cell is like that" if not cells else "its cells differ in more than their seed"
+            )
+
+
+def _unplaced(path: Path, number: Published, reason: str) -> BadSettings:
+    return BadSettings(f"{path}: published number {number.value:g} for {dict(number.where)}: {reason}")

@@ -220,6 +220,28 @@ value = 0.5
         plan_of(text.replace('["paper"]', '"paper"'), scale="paper")
 
 
+def test_numbers_of_cells_that_a_smaller_scale_leaves_out_are_left_out_with_them(plan_of):
+    text = """
+task = "digits"
+strategy = ["fedavg", "median"]
+[scale.cpu]
+strategy = "fedavg"
+[scale.paper]
+[[published]]
+where = { strategy = "fedavg" }
+metric = "accuracy"
+value = 0.5
+[[published]]
+where = { strategy = "median" }
+metric = "accuracy"
+value = 0.6
+"""
+    assert [number.value for number in plan_of(text, scale="cpu").published] == [0.5]
+    assert [number.value for number in plan_of(text, scale="paper").published] == [0.5, 0.6]
+    with pytest.raises(BadSettings, match="no cell is like that"):
+        plan_of(text.replace("median\" }", "krum\" }"), scale="cpu")
+
+
 def test_a_published_number_names_the_options_that_matter(plan_of):
     plan = plan_of('strategy = ["krum", "krum(num_byzantine=2)", "median"]\nnum-clients = 8\n')
     number = Published(where={"strategy": "krum(num_byzantine=2)"}, metric="accuracy", value=1.0)
