@@ -116,7 +116,8 @@ def _files(data_dir: Path | None, classes: tuple[str, ...]) -> dict[str, Path]:
     places = [] if data_dir is None else [data_dir / folder for folder in FOLDERS]
     found = {name: place / name for name in wanted for place in reversed(places) if (place / name).is_file()}
     if lacking := [name for name in wanted if name not in found]:
-        why = "no folder was named with --data-dir" if data_dir is None else f"{data_dir} lacks {', '.join(lacking)}"
+        which = ", ".join(lacking) if found else f"all {len(lacking)} files, such as {lacking[0]} and {lacking[-1]}"
+        why = "no folder was named with --data-dir" if data_dir is None else f"{data_dir} lacks {which}"
         raise MissingData(
             f"nus_wide needs its data, but {why}: unpack NUS_WID_Low_Level_Features, NUS_WID_Tags and Groundtruth of "
             "https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html into that folder"

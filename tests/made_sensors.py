@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from tasks.extrasensory import AGENTS, USER
@@ -30,3 +31,11 @@ def write(folder: Path, table: pd.DataFrame) -> Path:
     path = folder / f"{USER}.features_labels.csv.gz"
     table.to_csv(path, index=False, compression={"method": "gzip", "compresslevel": 1})
     return path
+
+
+def sensors(folder: Path) -> None:
+    """Make the file of the paper's user: 2,300 rows, a tenth of the values missing."""
+    rng = np.random.default_rng(0)
+    values = rng.integers(-9, 10, size=(2300, len(COLUMNS)))
+    table = pd.DataFrame(values, columns=COLUMNS).mask(rng.random(values.shape) < 0.1).astype("Int64")
+    write(folder, table.assign(**{"label:SITTING": np.where(np.arange(2300) % 50 == 0, np.nan, np.arange(2300) % 2)}))

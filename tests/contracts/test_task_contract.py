@@ -28,8 +28,7 @@ from tasks.models import embedded
 from tasks.nus_wide import CLASSES, IMAGE_FEATURES, TAGS
 from tasks.phishing_websites import COLUMNS
 from tasks.sources import MissingData
-from tests.made_sensors import COLUMNS as SENSORS
-from tests.made_sensors import write
+from tests.made_sensors import sensors
 
 NAMES = sorted(module.name for module in pkgutil.iter_modules(tasks.__path__) if not module.ispkg)
 
@@ -62,16 +61,6 @@ def tweets(folder: Path) -> None:
     lines = ["user,text,label", *(f"u{row},{' '.join(rng.choice(words, 3))} {row},{row % 2}" for row in range(200))]
     (folder / "sent140.csv").write_text("\n".join(lines) + "\n")
     np.savez(folder / "glove.made.npz", words=np.array(words), vectors=rng.normal(size=(4, 5)).astype(np.float32))
-
-
-def sensors(folder: Path) -> None:
-    """Make the ExtraSensory file of the paper's user: 2,300 rows, a tenth of the values missing."""
-    rng = np.random.default_rng(0)
-    values = rng.integers(-9, 10, size=(2300, len(SENSORS))).astype(object)
-    values[rng.random(values.shape) < 0.1] = None
-    table = pd.DataFrame(values, columns=SENSORS)
-    table["label:SITTING"] = np.where(np.arange(2300) % 50 == 0, np.nan, np.arange(2300) % 2)
-    write(folder, table)
 
 
 def blocks(folder: Path) -> None:

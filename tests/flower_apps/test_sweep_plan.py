@@ -239,7 +239,7 @@ value = 0.6
     assert [number.value for number in plan_of(text, scale="cpu").published] == [0.5]
     assert [number.value for number in plan_of(text, scale="paper").published] == [0.5, 0.6]
     with pytest.raises(BadSettings, match="no cell is like that"):
-        plan_of(text.replace("median\" }", "krum\" }"), scale="cpu")
+        plan_of(text.replace('median" }', 'krum" }'), scale="cpu")
 
 
 def test_a_published_number_names_the_options_that_matter(plan_of):
