@@ -7,8 +7,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from flower_apps.build import stored_model
 from flower_apps.config import BadSettings, Resolved
-from protocol.tensor_files import load_tensors, misfit
+from protocol.tensor_files import load_tensors
 
 EXTRACTOR = "extractor"  # before an agent's number in the names of its tensors
 OF_TASK, ROWS = "extractors_of_task", "extractors_saw_rows"  # texts of a model file
@@ -20,20 +21,9 @@ def earlier(settings: Resolved, own: Mapping[str, Tensor], held_out_after: int |
     held_out_after : how many of the first training rows may have been seen, where the others are held out.
     Raises BadSettings where the file has none that fit, or that have seen others.
     """
-    path = Path(settings.start_from).expanduser()
-    try:
-        stored, said = load_tensors(path)
-    except FileNotFoundError:
-        raise BadSettings(f"--start-from {path} is not there; name the model.safetensors of a run") from None
-    except ValueError as error:
-        raise BadSettings(f"--start-from {path} is no safetensors file, or damaged ({error})") from None
-    found = {name: tensor for name, tensor in stored.items() if name.startswith(EXTRACTOR)}
-    if (fault := misfit(found, own)) is not None:
-        raise BadSettings(f"--start-from {path} does not fit --model {settings.model}: {fault}")
-    if odd := [name for name, tensor in found.items() if not bool(tensor.isfinite().all())]:
-        raise BadSettings(f"--start-from {path} holds values that are not finite: in {odd[0]} ({len(odd)} such)")
+    found, said = stored_model(settings, own, prefix=EXTRACTOR)
     if held_out_after is not None:
-        _check_unseen(settings, path, said, held_out_after)
+        _check_unseen(settings, Path(settings.start_from).expanduser(), said, held_out_after)
     return found
 
 
