@@ -146,7 +146,7 @@ def test_extractors_of_an_earlier_run_and_validation_rows(thornbed, tmp_path):
             ("--start-from", "nowhere.safetensors"),
             "nowhere.safetensors is not there; name the model.safetensors of a run",
         ),
-        (("--task", "extrasensory"), "extrasensory needs its data"),
+        (("--task", "extrasensory", "--num-clients", "10"), "extrasensory needs its data"),
     ],
 )
 def test_what_cannot_be_is_one_sentence_and_code_2(thornbed, tmp_path, flags, sentence):

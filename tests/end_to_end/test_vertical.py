@@ -240,7 +240,7 @@ def test_the_driver_without_an_engine_and_the_run_share_their_party():
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (("--task", "har"), "--task har does not go with --strategy split_nn, which takes cifar10, "),
+        (("--task", "har"), "--task har does not go with --strategy split_nn, which takes block_table, cifar10, "),
         (("--attack", "pixel_trigger"), "--attack pixel_trigger does not go with --strategy split_nn, which takes bad"),
         (("--defense", "flip"), "--defense flip does not go with --strategy split_nn, which takes block_dropout"),
         (("--strategy", "fedavg", "--attack", "badvfl"), "--attack badvfl does not go with --strategy fedavg"),
