@@ -255,7 +255,7 @@ def test_who_sends_what_is_not_finite_is_named_and_the_queries_are_answered(thor
             ("--start-from", "nowhere.safetensors"),
             "nowhere.safetensors is not there; name the model.safetensors of a run",
         ),
-        (("--task", "extrasensory"), "extrasensory needs its data"),
+        (("--task", "extrasensory", "--num-clients", "10"), "extrasensory needs its data"),
     ],
 )
 def test_what_cannot_be_is_one_sentence_and_code_2(thornbed, tmp_path, flags, sentence):

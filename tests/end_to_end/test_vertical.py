@@ -284,7 +284,7 @@ def test_a_party_that_cannot_say_what_it_holds_learns_from_the_round_on_in_which
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (("--task", "har"), "--task har does not go with --strategy split_nn, which takes cifar10, "),
+        (("--task", "har"), "--task har does not go with --strategy split_nn, which takes block_table, cifar10, "),
         (("--attack", "pixel_trigger"), "--attack pixel_trigger does not go with --strategy split_nn, which takes bad"),
         (("--defense", "flip"), "--defense flip does not go with --strategy split_nn, which takes block_dropout"),
         (("--strategy", "fedavg", "--attack", "badvfl"), "--attack badvfl does not go with --strategy fedavg"),
