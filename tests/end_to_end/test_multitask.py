@@ -113,7 +113,7 @@ def test_defenses_run_and_say_what_they_did(thornbed, tmp_path, defense):
     ("flags", "sentence"),
     [
         (("--task", "digits"), "--task digits does not go with --strategy mocha, which takes digit_nodes, har, "),
-        (("--strategy", "fedavg"), "--task digit_nodes does not go with --strategy fedavg, which takes block_table, cifar10, "),
+        (("--strategy", "fedavg"), "--task digit_nodes does not go with --strategy fedavg, which takes block_table, "),
         (("--attack", "pixel_trigger"), "--attack pixel_trigger does not go with --strategy mocha, which takes at2fl"),
         (("--defense", "flip"), "--defense flip does not go with --strategy mocha, which takes bounded_influence"),
         (("--model", "cnn"), "--model means nothing with --strategy mocha"),
