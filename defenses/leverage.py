@@ -25,7 +25,7 @@ c_q > 1/2 where t < 1 for all L. The maximum of a convex function over a convex 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -34,8 +34,8 @@ from defenses.leverage_bounds import above, above_by_set, below, corners
 
 MOST_SETS = 20_000  # sets of liars that are bounded one by one
 MOST_CORNERS = 200_000
-ROUNDING = 1e-9  # c_q so near 1/2 may as well be 1/2, at which liars win
-RANK = 1e-9  # of the largest singular value: smaller ones are rounding
+ROUNDING = 1e-7  # c_q so near 1/2 may as well be 1/2, at which liars win
+GAIN = 1e-6  # what the observed agents see of a difference, below which they see nothing of it
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,6 +87,19 @@ class Certificate:
     refuted_at: int
     gain: float
 
+    def steepness(self, num_corrupted: int) -> float:
+        """Return (2 c_q - 1) gain: by how much the sum of distances rises at least per |v| that a point is moved by.
+
+        From a point of the manifold that honest agents have sent, whatever q liars have. 0 where so many are not
+        certified, or the point is not determined. Raises ValueError for fewer than 0 liars.
+        """
+        if num_corrupted < 0:
+            raise ValueError(f"a certificate needs num_corrupted >= 0: num_corrupted = {num_corrupted}")
+        if num_corrupted > self.tolerated or not self.determined:
+            return 0.0
+        constant = self.levels[num_corrupted - 1].low if num_corrupted else 1.0
+        return (2 * constant - 1) * self.gain
+
     def radius(self, delta: float, num_corrupted: int) -> float:
         """Return Theorem 4's Delta: a bound on |AE(l) - AE(l*)| where AE moves l* by at most `delta` in sum of blocks.
 
@@ -94,7 +107,8 @@ class Certificate:
         times |v|. It holds for the minimum of Equation 6, and where AE is a projection on the manifold, as affine ones
         of `fit_autoencoder` are, by the same steps for the minimum on the manifold (copur's stage one), which for
         tau >= 1 is one of its stage two: going from l to AE(l) saves tau |AE(l) - l| and costs |AE(l) - l| at most.
-        With no liar it is Theorem 3. Infinite where so many liars are not certified, or the point is not determined.
+        With no liar it is Theorem 3. Where the minimum is missed by a gap g of the objective, g / steepness is to be
+        added, by the same steps. Infinite where so many liars are not certified, or the point is not determined.
 
         Raises ValueError for a delta that is negative or not finite, and for fewer than 0 liars.
         """
@@ -103,10 +117,8 @@ class Certificate:
                 "a radius needs a finite delta >= 0 and num_corrupted >= 0: "
                 f"delta = {delta}, num_corrupted = {num_corrupted}"
             )
-        if num_corrupted > self.tolerated or not self.determined:
-            return math.inf
-        constant = self.levels[num_corrupted - 1].low if num_corrupted else 1.0
-        return 2 * delta / ((2 * constant - 1) * self.gain)
+        steepness = self.steepness(num_corrupted)
+        return 2 * delta / steepness if steepness else math.inf
 
 
 def certify(weight: Tensor, observed: Tensor, generator: torch.Generator, *, starts: int = 16) -> Certificate:
@@ -119,16 +131,20 @@ def certify(weight: Tensor, observed: Tensor, generator: torch.Generator, *, sta
     than one start.
     """
     agents = _check(weight, observed, starts)
-    basis = _orthonormal(weight.double().cpu())
+    basis = _orthonormal(weight)
     shown = basis[agents]
     sizes = torch.linalg.svdvals(shown.flatten(0, 1))
     gain = float(sizes.min()) if shown[:, :, 0].numel() >= shown.shape[2] else 0.0
-    determined = gain > RANK
+    determined = gain > GAIN
+    # With z counted by what the observed agents see of it no bound suffers from their seeing little of some.
+    seen, turn = torch.linalg.qr(shown.flatten(0, 1))
+    blocks = seen.view(*shown.shape[:2], -1)
     levels: list[Leverage] = []
     refuted = (len(agents) + 1) // 2 if determined else 0
     for q in range(1, refuted):
-        level = _level(basis, agents, q, starts, generator)
-        levels.append(level)
+        level = _level(blocks, agents, q, starts, generator)
+        direction = basis @ torch.linalg.solve_triangular(turn, level.direction[:, None], upper=True)[:, 0]
+        levels.append(replace(level, direction=direction))
         if level.tolerated is False:
             refuted = q
             break
@@ -145,9 +161,12 @@ def certify(weight: Tensor, observed: Tensor, generator: torch.Generator, *, sta
     )
 
 
-def _level(basis: Tensor, agents: list[int], q: int, starts: int, generator: torch.Generator) -> Leverage:
-    """Return c_q from the largest share of q agents in the sum of norms, or its bounds: c_q = 1 - share."""
-    blocks = _square(basis[agents])
+def _level(shown: Tensor, agents: list[int], q: int, starts: int, generator: torch.Generator) -> Leverage:
+    """Return c_q from the largest share of q agents in the sum of norms, or its bounds: c_q = 1 - share.
+
+    `shown` (|O|, d, r) are what the agents show of z, with orthonormal columns; `direction` of the result is such a z.
+    """
+    blocks = _square(shown)
     exact = blocks.shape[1] == 1 and math.comb(len(agents), blocks.shape[2] - 1) <= MOST_CORNERS
     if exact:
         attained, z = corners(blocks[:, 0], q)
@@ -156,28 +175,31 @@ def _level(basis: Tensor, agents: list[int], q: int, starts: int, generator: tor
         attained, z = below(blocks, q, starts, generator)
         few = math.comb(len(agents), q) <= MOST_SETS
         bound = max(attained, min(above(blocks, q), above_by_set(blocks, q) if few else math.inf))
-    direction = basis @ z
-    worst = torch.linalg.vector_norm(direction[agents], dim=1).topk(q).indices.sort().values
+    worst = torch.linalg.vector_norm(shown @ z, dim=1).topk(q).indices.sort().values
     return Leverage(
         num_corrupted=q,
         low=max(0.0, 1 - bound),
         high=1 - attained,
         exact=exact,
         worst=tuple(agents[i] for i in worst.tolist()),
-        direction=direction,
+        direction=z,
     )
 
 
 def _orthonormal(weight: Tensor) -> Tensor:
-    """Return weights (M, d, r) of the same range, with orthonormal columns."""
-    left, sizes, _ = torch.linalg.svd(weight.flatten(0, 1), full_matrices=False)
-    return left[:, sizes > RANK * sizes.max()].reshape(*weight.shape[:2], -1)
+    """Return weights (M, d, r) of the same range, float64, with orthonormal columns.
+
+    A singular value within the rounding of the weights' own type is taken for 0.
+    """
+    left, sizes, _ = torch.linalg.svd(weight.double().cpu().flatten(0, 1), full_matrices=False)
+    rounding = max(weight.shape[0] * weight.shape[1], weight.shape[2]) * torch.finfo(weight.dtype).eps
+    return left[:, sizes > rounding * sizes.max()].reshape(*weight.shape[:2], -1)
 
 
 def _square(blocks: Tensor) -> Tensor:
     """Return blocks (n, r, k) with |W_i z| as before and as few rows as the largest rank among them, at least one."""
     _, sizes, right = torch.linalg.svd(blocks, full_matrices=False)
-    rank = max(1, int((sizes > RANK).sum(dim=1).max()))
+    rank = max(1, int((sizes > len(blocks) * torch.finfo(blocks.dtype).eps).sum(dim=1).max()))
     return (sizes[:, :, None] * right)[:, :rank]
 
 

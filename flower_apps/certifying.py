@@ -72,7 +72,9 @@ def run(path: Path, silent: str | None, out: Console, err: Console) -> None:
             told = _told(certificate, deltas if autoencoder.is_affine else {})
             found.append({"silent": list(missing), "queries": asked[missing], **told})
     out.print(_table(found))
-    guaranteed = has_guarantee(settings)
+    lacks = lacks_guarantee(settings, affine=autoencoder.is_affine)
+    if lacks is None and any(f"moved_{name}" in answers and f"gap_{name}" not in answers for name in ROUNDS):
+        lacks = f"{ANSWERS} does not say how near their minimum its answers are, as runs of this version do"
     affine = "affine, so its manifold is the subspace that these numbers are about"
     bounds = (
         "not affine: what is tolerated is tolerated where the descent finds the minimum, which nobody promises, and "
@@ -87,32 +89,37 @@ def run(path: Path, silent: str | None, out: Console, err: Console) -> None:
             f"training rows are: {deltas['delta_95']:.3g}. An embedding's own size is {_size(autoencoder):.3g}.",
             soft_wrap=True,
         )
-    if not guaranteed:
-        out.print(
-            f"Beware: the theorems are of copur with tau of 1 and above; this run has --defense {settings.defense}, "
-            "and its answers are not certified.",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+    if lacks is not None:
+        said = f"Beware: {lacks}; this run has --defense {settings.defense}, and its answers are not certified."
+        out.print(said, markup=False, highlight=False, soft_wrap=True)
     elif answers:
         certified = certified_answers(answers, found)
         write_answers(folder.path, {**answers, **certified})
         for sentence in _sentences(certified):
             out.print(sentence, markup=False, highlight=False, soft_wrap=True)
     part = folder.path / f"{CERTIFICATE}.part"
-    told = {"affine": autoencoder.is_affine, "guaranteed": guaranteed, "deltas": deltas, "sets": found}
+    told = {"affine": autoencoder.is_affine, "guaranteed": lacks is None, "deltas": deltas, "sets": found}
     part.write_text(json.dumps(told, indent=2) + "\n")
     part.replace(folder.path / CERTIFICATE)
     out.print(f"Numbers: {folder.path / CERTIFICATE}", markup=False, highlight=False, soft_wrap=True)
 
 
-def has_guarantee(settings: Resolved) -> bool:
-    """Tell whether a run purified with copur, and with a tau for which stage two gains nothing off the manifold."""
-    for spec in [] if settings.defense == NONE else plugins.parse_sum(settings.defense):
-        if spec.name == copur.__name__:
-            return float(spec.options.get("tau", inspect.signature(copur).parameters["tau"].default)) >= 1
-    return False
+def lacks_guarantee(settings: Resolved, *, affine: bool) -> str | None:
+    """Say what a run lacks for the theorems to be of its answers, or None.
+
+    They are of the minimum on the manifold: how near copur came to it is known with the reweighted solver, and stage
+    two stays there with a tau for which it gains nothing off the manifold, or where it is left out.
+    """
+    specs = [] if settings.defense == NONE else plugins.parse_sum(settings.defense)
+    given = next((spec.options for spec in specs if spec.name == copur.__name__), None)
+    if given is None:
+        return "the theorems are of copur"
+    options = {name: each.default for name, each in inspect.signature(copur).parameters.items()} | dict(given)
+    if not affine or options["solver"] == "gradient":
+        return "the theorems are of a minimum, and whether a descent has found it nobody knows"
+    if options["tau"] < 1 and options["penalty_steps"]:
+        return "the theorems are of copur with tau of 1 and above, or without stage two"
+    return None
 
 
 def silent_sets(answers: Mapping[str, NDArray[Any]]) -> Counter[tuple[int, ...]]:
@@ -128,9 +135,10 @@ def certified_answers(
 
     `tolerated_NAME`: how many of the agents whose blocks were used may lie; -1 where no set of `sets` is the query's,
     or its point is not determined. `radius_NAME`: how far its features can then be from what the true embeddings would
-    be on the manifold, where those are no farther from it than delta_95; infinite where nothing is known. Where labels
-    are smoothed, `label_certified_NAME`: whether the label's own radius is no smaller, so that liars cannot have
-    changed it.
+    be on the manifold, where those are no farther from it than delta_95, the distance by which purification may have
+    missed its minimum included; infinite where nothing is known. Where labels are smoothed, `label_certified_NAME`:
+    whether the label's own radius is no smaller, so that liars cannot have changed it if the true embeddings are so
+    near.
     """
     known = {tuple(each["silent"]): each for each in sets if each["determined"]}
     found: dict[str, NDArray[Any]] = {}
@@ -138,9 +146,16 @@ def certified_answers(
         if f"moved_{name}" not in answers:
             continue
         of_rows = [known.get(tuple(np.flatnonzero(row).tolist())) for row in np.isnan(answers[f"moved_{name}"])]
-        radii = [None if each is None else each.get("radius_95") for each in of_rows]
+        gaps = answers[f"gap_{name}"]
         found[f"tolerated_{name}"] = np.array([-1 if each is None else each["tolerated"] for each in of_rows])
-        found[f"radius_{name}"] = np.array([math.inf if each is None else each for each in radii])
+        found[f"radius_{name}"] = np.array(
+            [
+                math.inf
+                if each is None or each.get("radius_95") is None
+                else each["radius_95"] + gap / each["steepness"]
+                for each, gap in zip(of_rows, gaps, strict=True)
+            ]
+        )
         if (own := answers.get(f"label_radius_{name}")) is not None:
             found[f"label_certified_{name}"] = (answers[name] != ABSTAINS) & (own >= found[f"radius_{name}"])
     return found
@@ -154,7 +169,7 @@ def _sentences(certified: Mapping[str, NDArray[Any]]) -> list[str]:
         counts = ", ".join(f"{(tolerated == q).sum()} tolerate {q}" for q in sorted(set(tolerated.tolist()) - {-1}))
         sentence = f"Of {len(tolerated)} queries {words} {counts or 'none is certified'}"
         if (labels := certified.get(f"label_certified_{name}")) is not None:
-            sentence += f"; the smoothed label of {labels.sum()} is certified"
+            sentence += f"; the smoothed label of {labels.sum()} is certified if the true embeddings are within delta"
         said.append(sentence + ".")
     return said
 
@@ -215,6 +230,7 @@ def _told(certificate: Certificate, deltas: dict[str, float]) -> dict[str, Any]:
         "refuted_at": certificate.refuted_at,
         "determined": certificate.determined,
         "gain": certificate.gain,
+        "steepness": certificate.steepness(certificate.tolerated),
         "levels": [
             {
                 "liars": level.num_corrupted,
@@ -222,14 +238,23 @@ def _told(certificate: Certificate, deltas: dict[str, float]) -> dict[str, Any]:
                 "high": level.high,
                 "exact": level.exact,
                 "worst": list(level.worst),
+                **{
+                    name.replace("delta", "radius"): _radius(certificate, delta, level.num_corrupted)
+                    for name, delta in deltas.items()
+                },
             }
             for level in certificate.levels
         ],
     }
     for name, delta in deltas.items():
-        radius = certificate.radius(delta, certificate.tolerated)
-        told[name.replace("delta", "radius")] = radius if math.isfinite(radius) else None
+        told[name.replace("delta", "radius")] = _radius(certificate, delta, certificate.tolerated)
     return told
+
+
+def _radius(certificate: Certificate, delta: float, num_corrupted: int) -> float | None:
+    """Return the radius as JSON has it, which has no infinity."""
+    radius = certificate.radius(delta, num_corrupted)
+    return radius if math.isfinite(radius) else None
 
 
 def _table(found: Sequence[dict[str, Any]]) -> Table:

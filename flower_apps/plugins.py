@@ -191,6 +191,10 @@ def load(kind: str, text: str | Spec, base: Path | None = None) -> Any:
     """
     spec = parse(text) if isinstance(text, str) else text
     plugin = find(kind, spec.name)
+    if missing := sorted(getattr(plugin, "__abstractmethods__", ())):
+        raise BadSpec(
+            f"{plugin.__module__.replace('.', '/')}.py lacks what its base class leaves to it: {', '.join(missing)}"
+        )
     options = _checked(spec, plugin, base)
     return plugin(**options) if is_dataclass(plugin) else partial(plugin, **options)
 

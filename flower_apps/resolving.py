@@ -43,7 +43,8 @@ def resolve(settings: Settings) -> Resolved:
         _min_replies(settings.strategy, per_round) if settings.min_replies == AUTO else int(settings.min_replies)
     )
     if min_replies > per_round:
-        raise BadSettings(f"--min-replies {min_replies} is more than --clients-per-round {per_round}")
+        flag = "--num-clients" if "clients_per_round" in scheme.unused else "--clients-per-round"
+        raise BadSettings(f"--min-replies {min_replies} is more than {flag} {per_round}")
     filled |= {
         "num_clients": num_clients,
         "clients_per_round": per_round,

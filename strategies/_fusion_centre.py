@@ -33,15 +33,18 @@ class FusionModel(nn.Module):
         self.autoencoder, self.head = autoencoder, head
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Answers:
     """What is predicted for n queries, in [0, C) or `defenses.inference.ABSTAINS`, and `moved` (n, M) of `Purified`.
 
-    radius, tolerated : (n,), what the defense certifies of each label, as `defenses.inference.Prediction` has them.
+    gap : (n,), of `Purified`, too. radius, tolerated : (n,), what the defense certifies of each label, as
+        `defenses.inference.Prediction` has them; `tolerated` counts agents, and is left out where a purification mixes
+        their blocks, since a liar then reaches more than its own.
     """
 
     labels: Tensor
     moved: Tensor
+    gap: Tensor
     radius: Tensor | None = None
     tolerated: Tensor | None = None
 
@@ -113,12 +116,13 @@ class FusionCentre:
             told = self.defense.told
             query = Query(
                 features=found.features,
-                observed=observed,
+                usable=found.usable,
                 corrupted=self.corrupted if "corrupted" in told else None,
                 honest=self._trained_on(model.autoencoder, honest) if honest is not None and "honest" in told else None,
             )
             said = self.defense.predict(model.head, query, source)
-            return Answers(labels=said.labels, moved=found.moved, radius=said.radius, tolerated=said.tolerated)
+            tolerated = None if self.on_manifold else said.tolerated
+            return Answers(said.labels, found.moved, found.gap, said.radius, tolerated)
 
     def undefended(self, model: FusionModel, embeddings: Tensor, observed: Tensor) -> Tensor:
         """Return logits (n, C) of the embeddings as they came, differentiable."""

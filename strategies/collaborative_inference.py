@@ -67,8 +67,9 @@ class CollaborativeInference(ServerTested):
 
     An agent that does not answer a query, or whose reply is refused, is a missing block, counted in `account`; one that
     sends values that are not finite is missing in the rows where they stand. `memory` holds the predictions of the
-    latest clean and attacked round, `clean` and `attacked` (n,), what purification moved, `moved/clean` (n, M), and
-    where the defense certifies its labels, `label_radius/clean` and `label_tolerated/clean` (n,).
+    latest clean and attacked round, `clean` and `attacked` (n,), what purification moved, `moved/clean` (n, M), how
+    far from its minimum it is at most, `gap/clean` (n,), and where the defense certifies its labels,
+    `label_radius/clean` and `label_tolerated/clean` (n,).
     Raises ValueError for options out of range.
     """
 
@@ -183,6 +184,7 @@ class CollaborativeInference(ServerTested):
         told = {
             name: found.labels,
             f"moved/{name}": found.moved,
+            f"gap/{name}": found.gap,
             f"label_radius/{name}": found.radius,
             f"label_tolerated/{name}": found.tolerated,
         }

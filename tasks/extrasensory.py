@@ -8,6 +8,7 @@ and Li, "CoPur: Certifiably Robust Collaborative Inference via Feature Purificat
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,7 +63,7 @@ def extrasensory(data_dir: Path | None, *, user: str = USER, label: str = "SITTI
     of the 1721 training rows alone, `std` of the values that are there, and 1 for a feature that is constant in them.
 
     Raises MissingData where `data_dir` has no such file, ValueError for a file that is malformed, columns that are
-    missing, a label that it does not have, and fewer labelled rows than that.
+    missing, a label that it does not have, fewer labelled rows than that, and a class without a training row.
     """
     name = f"{user}.features_labels.csv.gz"
     where = (
@@ -85,9 +86,12 @@ def extrasensory(data_dir: Path | None, *, user: str = USER, label: str = "SITTI
         )
     if wrong := sorted(set(labelled[answers]) - {0, 1}):
         raise ValueError(f"{path}: {answers} is {wrong[0]} in some row, expected 0, 1 or nothing")
+    y = torch.from_numpy(labelled[answers].to_numpy(np.int64))
+    if len(untrained := torch.bincount(y[:NUM_TRAIN], minlength=2).eq(0).nonzero()):
+        raise ValueError(f"{path}: none of the {NUM_TRAIN} rows to train on has {answers} {int(untrained[0])}")
     x = labelled[columns].to_numpy(np.float64)
     mean, std = statistics(x[:NUM_TRAIN])
-    samples = Samples(filled(x, mean), torch.from_numpy(labelled[answers].to_numpy(np.int64)))
+    samples = Samples(filled(x, mean), y)
     return Task(
         name="extrasensory",
         modality="table",
@@ -105,7 +109,7 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, compression="gzip")
         return table.astype(np.float64)
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read as a gzipped table of numbers: {error}") from error
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+FIGURES = ("accuracy", "loss", "attack_success_rate", "train_loss")
+
 
 @dataclass
 class Typed:
@@ -48,3 +50,11 @@ def thornbed(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str])
 def read_lines(folder: Path) -> list[dict[str, Any]]:
     """Return the rounds of a run's metrics.jsonl."""
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_equal(one, other):
+    """Check that two runs have the same figures in every round."""
+    for left, right in zip(read_lines(one), read_lines(other), strict=True):
+        assert left.get("sampled") == right.get("sampled")
+        for name in FIGURES:
+            assert left.get(name) == pytest.approx(right.get(name), abs=1e-6), (left["round"], name)

@@ -12,14 +12,14 @@ photographs, so a success rate rests on far fewer independent images than it cou
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from tasks.sources.archive import read_archive
 
 EXPECTED = (
     "it is to hold x_train and x_test, uint8 (N, H, W, C), the Southwest airplanes of Wang et al. (NeurIPS 2020), "
@@ -37,11 +37,10 @@ def edge_images(file: Path) -> tuple[Tensor, Tensor]:
     if not file.is_file():
         raise FileNotFoundError(f"edge_case finds no file {file}: {EXPECTED}")
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            train, test = (np.asarray(stored[key]) for key in ("x_train", "x_test"))
-    # An .npy file gives an array, which is no context manager: TypeError.
-    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        found = read_archive(file, ("x_train", "x_test"))
+    except ValueError as error:
         raise ValueError(f"edge_case cannot read {file} ({error}): {EXPECTED}") from error
+    train, test = found["x_train"], found["x_test"]
     for key, images in (("x_train", train), ("x_test", test)):
         if images.dtype != np.uint8 or images.ndim != 4 or len(images) == 0:
             raise ValueError(f"edge_case finds {images.dtype} {images.shape} under {key} of {file}: {EXPECTED}")

@@ -26,13 +26,14 @@ class Query:
     Attributes
     ----------
     features : (n, M, d); a row that is not finite is not answered.
-    observed : (M,) bool, the agents that sent something.
+    usable : (n, M) bool, the blocks that came and were finite, see `defenses.purification.Purified`; what stands in
+        `features` in place of others was put there by the purification.
     corrupted : (M,) bool, the agents that lie; only for defenses that are told it, which are oracles.
     honest : (n, M, d), what would have been sent without an attack; only for defenses that are told it.
     """
 
     features: Tensor
-    observed: Tensor
+    usable: Tensor
     corrupted: Tensor | None = None
     honest: Tensor | None = None
 
@@ -47,8 +48,9 @@ class Prediction:
     shares : (n, C), of the votes, or probabilities where one network answers; NaN where it abstains.
     radius : (n,), the change of the features, in Euclidean norm, under which the label is certified to stay; None where
         the defense certifies none.
-    tolerated : (n,) int64, the number of observed agents whose features may be anything without changing the label, as
-        certified; -1 where not even the label without an attack is certain. None where the defense certifies none.
+    tolerated : (n,) int64, the number of agents, of those usable in the query, whose features may be anything, or
+        missing, without changing the label, as certified; -1 where not even the label without an attack is certain.
+        None where the defense certifies none.
     """
 
     labels: Tensor
@@ -91,13 +93,13 @@ def decided(shares: Tensor, answered: Tensor, **certified: Tensor) -> Prediction
 def finite_features(name: str, query: Query) -> tuple[Tensor, Tensor]:
     """Return the features with zeros in rows that are not finite, and which rows (n,) are.
 
-    Raises ValueError for features that are no (n, M, d), and `observed` that does not fit.
+    Raises ValueError for features that are no (n, M, d), and `usable` that does not fit.
     """
-    features, observed = query.features, query.observed
-    if features.ndim != 3 or observed.dtype != torch.bool or observed.shape != features.shape[1:2]:
+    features, usable = query.features, query.usable
+    if features.ndim != 3 or usable.dtype != torch.bool or usable.shape != features.shape[:2]:
         raise ValueError(
-            f"{name} needs features (n, M, d) and one bool an agent: features are {tuple(features.shape)}, "
-            f"observed is {observed.dtype} {tuple(observed.shape)}"
+            f"{name} needs features (n, M, d) and one bool a block: features are {tuple(features.shape)}, "
+            f"usable is {usable.dtype} {tuple(usable.shape)}"
         )
     answered = features.flatten(1).isfinite().all(dim=1)
     return torch.where(answered[:, None, None], features, 0.0), answered

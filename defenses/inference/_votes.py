@@ -15,7 +15,7 @@ COPIES = 32  # of the whole batch at once: 32 x 465 x 320 numbers are 19 MB
 def count_votes(head: nn.Module, copies: Iterable[Tensor]) -> Tensor:
     """Return how many of the copies (c, n, M, d), over all chunks, the head gives to each class: (n, C) int64.
 
-    A copy whose logits are not finite has no vote.
+    A copy whose logits are not finite has no vote, so that the votes of a query may be fewer than its copies.
     """
     votes: Tensor | None = None
     with torch.no_grad():
@@ -35,14 +35,14 @@ def chunks(trials: int, make: Callable[[int], Tensor]) -> Iterable[Tensor]:
         yield make(min(COPIES, trials - begin))
 
 
-def lower_bounds(votes: Tensor, alpha: float) -> Tensor:
-    """Return lower bounds (n,) float64 of the probability of the class with most votes, from votes (n, C).
+def lower_bounds(votes: Tensor, trials: int, alpha: float) -> Tensor:
+    """Return lower bounds (n,) float64 of the probability of the class with most votes, from votes (n, C) in `trials`.
 
     Clopper-Pearson bounds of confidence 1 - alpha / C: the class is chosen by the same votes that bound it, so the
-    bound holds for all C classes together. J. Cohen et al. draw a second sample for that.
+    bound holds for all C classes together. J. Cohen et al. draw a second sample for that. A trial that gave no class
+    its vote counts against each, as one for another class does.
     """
     most = votes.amax(dim=1).cpu().numpy().astype(np.float64)
-    trials = votes.sum(dim=1).cpu().numpy().astype(np.float64)
     bounds = np.where(most > 0, beta.ppf(alpha / votes.shape[1], np.maximum(most, 1), trials - most + 1), 0.0)
     return torch.from_numpy(bounds).to(votes.device)
 

@@ -25,5 +25,5 @@ class Oracle(Plain):
         """Return the plain prediction of `query.honest`. Raises ValueError where the query has none."""
         if query.honest is None:
             raise ValueError("oracle must be told the honest features, and the query has none")
-        everybody = torch.ones_like(query.observed)
-        return super().predict(head, replace(query, features=query.honest, observed=everybody), generator)
+        everybody = torch.ones_like(query.usable)
+        return super().predict(head, replace(query, features=query.honest, usable=everybody), generator)

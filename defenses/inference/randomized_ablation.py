@@ -23,7 +23,7 @@ from defenses.inference._votes import check_votes, chunks, count_votes, lower_bo
 
 @dataclass(frozen=True, kw_only=True)
 class RandomizedAblation:
-    """Take the majority over choices of `keep` observed agents: all if they are at most `trials`, else random ones.
+    """Take the majority over choices of `keep` usable agents: all if they are at most `trials`, else random ones.
 
     Over all choices the certificate is exact, over random ones it holds with confidence 1 - alpha. Raises ValueError
     for options out of range.
@@ -61,30 +61,23 @@ class RandomizedAblation:
         return fitted
 
     def predict(self, head: nn.Module, query: Query, generator: torch.Generator) -> Prediction:
-        """Return the majority's class and how many agents may lie without changing it.
+        """Return the majority's class and how many agents may lie, or fall silent, without changing it.
 
-        Raises ValueError where fewer agents are observed than `keep`.
+        The choices for a query are of the agents usable in it: a block that is not finite is in none of them, like that
+        of a silent agent. A query with fewer than `keep` usable agents is not answered, as the head has never seen so
+        few. No certificate is lost by that: every choice has one of so many agents, so none tolerates them all.
         """
         features, answered = finite_features("randomized_ablation", query)
-        agents: list[int] = query.observed.nonzero()[:, 0].tolist()
-        self._check(len(agents))
-        whole = math.comb(len(agents), self.keep) <= self.trials
-        if whole:
-            choices = torch.tensor(list(itertools.combinations(agents, self.keep)))
-        else:
-            order = torch.rand(self.trials, len(agents), generator=generator).argsort(dim=1)
-            choices = torch.tensor(agents)[order[:, : self.keep]]
-        kept = torch.zeros(len(choices), features.shape[1], dtype=torch.bool)
-        kept[torch.arange(len(choices))[:, None], choices] = True
-        rows = iter(kept.to(features.device))
         x = features - head.get_buffer("centre")
-
-        def make(copies: int) -> Tensor:
-            return torch.stack([_blanked(x, next(rows).expand(len(x), -1)) for _ in range(copies)])
-
-        votes = count_votes(head, chunks(len(choices), make))
-        tolerated = self._tolerated(votes, len(agents), whole)
-        return decided(votes / len(choices), answered, tolerated=torch.where(answered, tolerated, -1))
+        shares = torch.zeros(self.logits(head, features).shape, device=x.device)
+        tolerated = torch.full((len(x),), -1, device=x.device)
+        sets, which = query.usable.to(x.device).unique(dim=0, return_inverse=True)
+        for number, usable in enumerate(sets):
+            agents: list[int] = usable.nonzero()[:, 0].tolist()
+            if len(agents) >= self.keep:
+                rows = which == number
+                shares[rows], tolerated[rows] = self._vote(head, x[rows], agents, generator)
+        return decided(shares, answered, tolerated=torch.where(answered, tolerated, -1))
 
     def logits(self, head: nn.Module, features: Tensor) -> Tensor:
         """Return the head's logits with all agents there, more than it was trained on."""
@@ -92,12 +85,33 @@ class RandomizedAblation:
         logits: Tensor = head(_blanked(features - head.get_buffer("centre"), everybody))
         return logits
 
-    def _tolerated(self, votes: Tensor, agents: int, whole: bool) -> Tensor:
-        """Return how many liars cannot change the class with most votes (n, C); q of them are in `touched` choices."""
+    def _vote(self, head: nn.Module, x: Tensor, agents: list[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return shares (n, C) of the votes of choices of these agents on centred features, and what is tolerated."""
+        whole = math.comb(len(agents), self.keep) <= self.trials
+        if whole:
+            choices = torch.tensor(list(itertools.combinations(agents, self.keep)))
+        else:
+            order = torch.rand(self.trials, len(agents), generator=generator).argsort(dim=1)
+            choices = torch.tensor(agents)[order[:, : self.keep]]
+        kept = torch.zeros(len(choices), x.shape[1], dtype=torch.bool)
+        kept[torch.arange(len(choices))[:, None], choices] = True
+        rows = iter(kept.to(x.device))
+
+        def make(copies: int) -> Tensor:
+            return torch.stack([_blanked(x, next(rows).expand(len(x), -1)) for _ in range(copies)])
+
+        votes = count_votes(head, chunks(len(choices), make))
+        return votes / len(choices), self._tolerated(votes, len(choices), len(agents), whole)
+
+    def _tolerated(self, votes: Tensor, trials: int, agents: int, whole: bool) -> Tensor:
+        """Return how many liars cannot change the class with most of the votes (n, C) that `trials` choices gave.
+
+        q liars are in `touched` of all choices.
+        """
         tolerated = torch.full((len(votes),), -1, device=votes.device)
         choices = math.comb(agents, self.keep)
         two = votes.topk(2, dim=1).values
-        lower = lower_bounds(votes, self.alpha)
+        lower = lower_bounds(votes, trials, self.alpha)
         for liars in range(agents + 1):
             touched = choices - math.comb(agents - liars, self.keep)
             holds = two[:, 0] - two[:, 1] > 2 * touched if whole else lower - touched / choices > 0.5

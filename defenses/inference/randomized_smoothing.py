@@ -54,8 +54,8 @@ class RandomizedSmoothing(Plain):
     def predict(self, head: nn.Module, query: Query, generator: torch.Generator) -> Prediction:
         """Return the majority's class with its certified radius: sigma times the normal quantile of its probability."""
         features, answered = finite_features("randomized_smoothing", query)
-        votes = self._votes(head, features, torch.ones_like(query.observed), generator)
-        probability = lower_bounds(votes, self.alpha)
+        votes = self._votes(head, features, torch.ones(features.shape[1], dtype=torch.bool), generator)
+        probability = lower_bounds(votes, self.trials, self.alpha)
         radius = self.sigma * torch.special.ndtri(probability).clamp_min(0)
         return decided(votes / self.trials, answered, radius=torch.where(answered, radius, 0.0))
 

@@ -43,6 +43,10 @@ class Manifold(Protocol):
     def mean(self) -> Tensor:
         """(M, d): of clean embeddings."""
 
+    @property
+    def scale(self) -> Tensor:
+        """(M,): the root mean square of a number of each agent's clean embeddings about their mean, above 0."""
+
     def __call__(self, embeddings: Tensor) -> Tensor:
         """Return embeddings (n, M, d) as they are on the manifold, in the same shape; differentiable."""
 
@@ -61,7 +65,10 @@ class Stage:
         at a kink, where a gradient of size stays, as a rule: that the second is not 0 does not say that the descent
         failed. Of a reweighted stage it is the gradient in the code of the smoothed sum, which does go to 0.
     steps : (n,) int64, how many the sample took.
-    converged : (n,) bool, whether it stopped by itself before the last step it was allowed.
+    converged : (n,) bool, whether it stopped by itself before the last step it was allowed. Of a descent this says that
+        no step of its kind found anything better, and no more.
+    gap : (n,), by how much `best` is above the minimum at most, as a point of the dual problem proves; NaN where nobody
+        knows, as of descents that do not begin at a known minimum.
     """
 
     name: str
@@ -70,6 +77,7 @@ class Stage:
     slope: Tensor
     steps: Tensor
     converged: Tensor
+    gap: Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,8 +89,8 @@ class Purified:
     features : (n, M, d), what the fusion centre predicts from; NaN for samples without a usable block.
     usable : (n, M) bool, the blocks that were looked at: of observed agents, and finite.
     rejected : (n, M) bool, those of observed agents that were not finite.
-    moved : (n, M), the distance from each usable block to its features; NaN for other blocks. A large one is what a
-        corrupted agent looks like.
+    moved : (n, M) float64, the distance from each usable block to its features; NaN for other blocks. A large one is
+        what a corrupted agent looks like.
     stages : the descents, in order; none where nothing was sought.
     """
 
@@ -96,6 +104,11 @@ class Purified:
     def answered(self) -> Tensor:
         """(n,) bool: whether the sample had a usable block."""
         return self.usable.any(dim=1)
+
+    @property
+    def gap(self) -> Tensor:
+        """(n,): by how much the objective at the features is above its minimum at most, NaN where nobody knows."""
+        return self.stages[-1].gap if self.stages else torch.full_like(self.moved[:, 0], torch.nan)
 
 
 def received(name: str, embeddings: Tensor, observed: Tensor, manifold: Manifold) -> tuple[Tensor, Tensor]:
@@ -134,21 +147,24 @@ def purified(
     Reports `rejected_share` (blocks of observed agents that were not finite), `unanswered_share` (samples without any
     block), `moved_share` (usable blocks that were moved by more than STILL of their size), where blocks were rejected
     `rejected_by_agent` (M numbers of samples), and with stages `stage1_converged` (the share of samples), means of
-    `stage1_steps`, of the objective at the first point and at the one kept, `stage1_from` and `stage1_to`, and of the
-    gradient's norm there, `stage1_slope_from` and `stage1_slope_to`, and so on.
+    `stage1_steps`, of the objective at the first point and at the one kept, `stage1_from` and `stage1_to`, of the
+    gradient's norm there, `stage1_slope_from` and `stage1_slope_to`, and so on; where minima are known, the largest
+    part of the objective that is left at most, `stage1_gap`. Samples without a block are left out of all these.
     """
     features = torch.where(usable.any(dim=1)[:, None, None], features, torch.nan)
     rejected = observed.to(usable.device) & ~usable
-    moved = torch.where(usable, block_norms(embeddings - features), torch.nan)
+    # The square of a float32 may be too large for one.
+    moved = torch.where(usable, block_norms(embeddings.double() - features.double()), torch.nan)
     figures: dict[str, Figure] = {}
     if len(usable):
         figures["rejected_share"] = float(rejected[:, observed.to(usable.device)].float().mean())
         figures["unanswered_share"] = float((~usable.any(dim=1)).float().mean())
-        far = moved > STILL * block_norms(embeddings)
+        far = moved > STILL * block_norms(embeddings.double())
         figures["moved_share"] = float(far[usable].float().mean()) if bool(usable.any()) else 0.0
         if bool(rejected.any()):
             figures["rejected_by_agent"] = [int(count) for count in rejected.sum(dim=0)]
-        for number, stage in enumerate(stages, start=1):
+        rows = usable.any(dim=1)
+        for number, stage in enumerate(stages if bool(rows.any()) else (), start=1):
             means = {
                 "converged": stage.converged,
                 "steps": stage.steps,
@@ -157,7 +173,10 @@ def purified(
                 "slope_from": stage.slope[0],
                 "slope_to": stage.slope[1],
             }
-            figures |= {f"stage{number}_{name}": float(each.double().mean()) for name, each in means.items()}
+            figures |= {f"stage{number}_{name}": float(each[rows].double().mean()) for name, each in means.items()}
+            left = (stage.gap / stage.best.clamp_min(torch.finfo(stage.best.dtype).tiny))[rows]
+            if bool(left.isfinite().all()):
+                figures[f"stage{number}_gap"] = float(left.max())
     acted(**figures)
     return Purified(features=features, usable=usable, rejected=rejected, moved=moved, stages=stages)
 

@@ -88,7 +88,15 @@ def descend(
                 rows, moved, best, size = rows[keep], moved[keep], best[keep], size[keep]
                 rates, best_value, since = rates[keep], best_value[keep], since[keep]
             x = moved
-    course = Stage(name=name, objective=curve, best=lowest, slope=slope, steps=taken, converged=converged)
+    course = Stage(
+        name=name,
+        objective=curve,
+        best=lowest,
+        slope=slope,
+        steps=taken,
+        converged=converged,
+        gap=torch.full_like(lowest, math.nan),
+    )
     return found if graph else found.detach(), course
 
 

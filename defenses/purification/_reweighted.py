@@ -7,6 +7,10 @@ the sample's size. That part is halved in every iteration down to EPSILON (I. Da
 Güntürk, "Iteratively Reweighted Least Squares Minimization for Sparse Recovery", 2010): with the last one from the
 start, a point that happens to lie near a lying agent's block would take very long to leave it. An iteration costs n
 factorisations of k x k, whatever M * d is.
+
+How far a point is from the minimum at most is known, too. The dual problem is max over u of the sum of <h_i - o_i, u_i>
+with |u_i| <= 1 and the sum of W_i^T u_i zero; an iteration's weights times its residuals are such u but for their
+lengths, by which they are divided where one is too long.
 """
 
 from __future__ import annotations
@@ -55,6 +59,7 @@ def reweighted(
     here = codes
     residual = away
     slope = torch.full((2, n), math.nan, dtype=filled.dtype, device=filled.device)
+    lowest = torch.full((n,), -math.inf, dtype=filled.dtype, device=filled.device)  # what the dual problem has proved
     for step in range(steps + 1):
         distances = block_norms(residual)
         seen = usable[rows]
@@ -63,14 +68,15 @@ def reweighted(
         if step == steps:
             break
         smooth = max(EPSILON, 0.5 ** (step + 1))
-        shares = seen / distances.clamp_min(smooth * unit[rows, None])
-        shares = shares / shares.sum(dim=1, keepdim=True).clamp_min(torch.finfo(filled.dtype).tiny)
+        weights = seen / distances.clamp_min(smooth * unit[rows, None])
+        shares = weights / weights.sum(dim=1, keepdim=True).clamp_min(torch.finfo(filled.dtype).tiny)
         left = torch.einsum("nm,mkl->nkl", shares, gram)
         left = left + left.diagonal(dim1=1, dim2=2).mean(dim=1).clamp_min(ridge[0, 0])[:, None, None] * ridge * k
         right = torch.einsum("nm,nmk->nk", shares, projected[rows])
         before, here = here, torch.linalg.solve(left, right)
         change = torch.einsum("mdk,nk->nmd", weight, here - before)
         residual = away[rows] - torch.einsum("mdk,nk->nmd", weight, here)
+        lowest[rows] = torch.maximum(lowest[rows], _dual(residual.detach(), weights.detach()))
         settled = (block_norms(change.detach()) <= 1e-2 * precision * unit[rows, None]).all(dim=1) & (smooth <= EPSILON)
         codes = codes.index_copy(0, rows, here)
         if bool(settled.any()):
@@ -81,7 +87,7 @@ def reweighted(
             rows, here, residual = rows[~settled], here[~settled], residual[~settled]
             if len(rows) == 0:
                 break
-    best = curve.masked_fill(curve.isnan(), math.inf).amin(dim=0)
+    best = curve.gather(0, taken[None])[0]  # of the point that is kept, which is the last one
     found = offset + torch.einsum("mdk,nk->nmd", weight, start + codes)
     return found.to(dtype), Stage(
         name="on the manifold",
@@ -90,7 +96,14 @@ def reweighted(
         slope=slope.to(dtype),
         steps=taken,
         converged=converged,
+        gap=((best - lowest).clamp_min(0) + torch.finfo(dtype).eps * best).to(dtype),  # `best` is told in that type
     )
+
+
+def _dual(residual: Tensor, weights: Tensor) -> Tensor:
+    """Return what the minimum is at least (s,), from residuals (s, m, d) of weighted least squares, weights (s, m)."""
+    lengths = block_norms(residual)
+    return (weights * lengths.square()).sum(dim=1) / (weights * lengths).amax(dim=1).clamp_min(1)
 
 
 def _slope(residual: Tensor, seen: Tensor, unit: Tensor, weight: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ app itself. No network, no ray, no waiting, and the same bytes every time.
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -121,10 +120,15 @@ def _copied(content: RecordDict) -> RecordDict:
         if isinstance(record, ArrayRecord):
             copies[name] = ArrayRecord(dict(record))
         elif isinstance(record, MetricRecord):
-            copies[name] = MetricRecord(copy.deepcopy(dict(record)))
+            copies[name] = MetricRecord(_values(record))
         else:
-            copies[name] = ConfigRecord(copy.deepcopy(dict(record)))
+            copies[name] = ConfigRecord(_values(record))
     return RecordDict(copies)
+
+
+def _values(record: MetricRecord | ConfigRecord) -> dict[str, Any]:
+    """Return what is in it; a record holds scalars and lists of scalars, so that copies of the lists are enough."""
+    return {name: list(value) if isinstance(value, list) else value for name, value in record.items()}
 
 
 @contextmanager

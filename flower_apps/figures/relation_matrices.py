@@ -17,6 +17,7 @@ from flower_apps.figures import Drawing
 from flower_apps.finished import FinishedRun
 from flower_apps.page import named, page
 from flower_apps.schemes import multitask, multitask_pictures, scheme_of
+from tasks.sources.archive import read_archive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +57,6 @@ class RelationMatrices:
 def _cosines(run: FinishedRun) -> np.ndarray:
     path = run.folder.path / multitask.MODEL
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            weights = stored["W"]
-    except (OSError, ValueError, KeyError) as error:
-        raise RunFailed(f"{path} cannot be read: {error}") from None
-    return multitask_pictures.cosines(weights)
+        return multitask_pictures.cosines(read_archive(path, ("W",))["W"])
+    except (FileNotFoundError, ValueError) as error:
+        raise RunFailed(str(error)) from None

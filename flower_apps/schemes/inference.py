@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from attacks import Knowledge
 from attacks.inference import Sent, Sight
+from defenses.inference import ABSTAINS
 from flower_apps import build, plugins
 from flower_apps.config import AUTO, NONE, BadSettings, Resolved, Settings
 from flower_apps.schemes import HORIZONTAL_ONLY, Scheme
@@ -27,7 +28,7 @@ from strategies.collaborative_inference import ATTACKED, CLEAN, EXPLAINED, FIRST
 from tasks import Defaults
 
 MODEL = "model.safetensors"
-TOLD = frozenset({CLEAN, ATTACKED, "moved", "label_radius", "label_tolerated"})  # of what the strategy remembers
+TOLD = frozenset({CLEAN, ATTACKED, "moved", "gap", "label_radius", "label_tolerated"})  # of what the strategy remembers
 SECONDS_A_STEP = 4e-4  # of one agent's extractor
 QUICK = {"steps": 1, "trials": 1}  # options that say how long something takes, when it is only tried
 
@@ -91,7 +92,8 @@ class Inference:
         """Write model.safetensors (extractors, autoencoder, head), answers.npz and the picture.
 
         answers.npz has labels (n,), the predictions `clean` and `attacked` (n,), how far purification moved each block,
-        `moved_clean` and `moved_attacked` (n, M), NaN of one that was not used, and what a defense that certifies
+        `moved_clean` and `moved_attacked` (n, M), NaN of one that was not used, how far above its minimum purification
+        ended at most, `gap_clean` and `gap_attacked` (n,), NaN where nobody knows, and what a defense that certifies
         labels says of each, `label_radius_clean`, `label_tolerated_clean` and so on (n,).
         """
         from flower_apps.schemes.inference_pictures import write_pictures
@@ -168,14 +170,16 @@ def _check(settings: Resolved, data: bool) -> None:
 
 @lru_cache(maxsize=256)
 def _rehearse(settings: Resolved) -> None:
-    """Try attack and defense on few made embeddings, so that what is out of range is refused before anything starts."""
+    """Try attack and defense on few made embeddings, so that what is out of range is refused before anything starts.
+
+    The defense is tried on what the attack leaves, which may be agents too few for it to answer from.
+    """
     fusing = centre(settings)
     model = fusing.blank()
     agents = settings.num_clients
     made = torch.randn(2, agents, fusing.embedding_size, generator=generator(0, "check"))
-    everybody = torch.ones(agents, dtype=torch.bool)
+    sent = Sent(embeddings=made, observed=torch.ones(agents, dtype=torch.bool))
     attackers = coalition(settings)
-    quiet = 0
     parts = [] if attackers is None else zip(attackers.parts, plugins.parse_sum(settings.attack), strict=True)
     for attack, spec in parts:
         quick = {name: value for name, value in QUICK.items() if spec.options.get(name, 1) >= 1}
@@ -187,15 +191,17 @@ def _rehearse(settings: Resolved) -> None:
             network=lambda x, observed: fusing.undefended(model, x, observed),
             defended=lambda x, observed: fusing.undefended(model, x, observed),
         )
-        sent = plugins.load("attack", plugins.Spec(spec.name, short))(
-            Sent(embeddings=made, observed=everybody), attack.agents, toy
-        )
-        quiet += agents - int(sent.observed.sum())
-    if (left := agents - quiet) < settings.min_replies:
+        sent = plugins.load("attack", plugins.Spec(spec.name, short))(sent, attack.agents, toy)
+    if (left := int(sent.observed.sum())) < settings.min_replies:
         raise BadSettings(
             f"--attack leaves {left} of {agents} agents that send anything, and --min-replies is {settings.min_replies}"
         )
-    fusing.answer(model, made, everybody, made, generator(0, "check"))
+    answers = fusing.answer(model, made, sent.observed, made, generator(0, "check"))
+    if bool((answers.labels == ABSTAINS).all()):
+        raise BadSettings(
+            f"--attack {settings.attack} leaves {left} of {agents} agents that send anything, and --defense "
+            f"{settings.defense} answers no query from so few"
+        )
 
 
 def _beware(metrics: Mapping[str, float | None], lines: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -101,7 +101,7 @@ class _Training(NamedTuple):
         return cls(Resolved.model_construct(**alike), folder)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)  # a sweep comes back to each seed for every defense
 def _trained(training: _Training) -> tuple[nn.Module, ...]:
     settings, folder = training
     networks = [extractor(settings, agent) for agent in range(settings.num_clients)]

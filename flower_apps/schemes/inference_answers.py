@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tasks.sources.archive import read_archive
 
 ANSWERS = "answers.npz"
 Arrays = dict[str, NDArray[Any]]
@@ -25,10 +25,4 @@ def write_answers(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 def read_answers(folder: Path) -> Arrays:
     """Return what answers.npz holds; raises FileNotFoundError, and ValueError for a file that is none."""
-    try:
-        with np.load(folder / ANSWERS, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored}
-    except FileNotFoundError:
-        raise
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(str(error)) from None
+    return read_archive(folder / ANSWERS)

@@ -48,6 +48,8 @@ def moved(blocks: Mapping[str, NDArray[np.float64]], malicious: frozenset[int]) 
     labels = [f"{agent}\nlies" if agent in malicious else str(agent) for agent in range(count)]
     axes.set_xticks(range(count), labels, color=INK)
     axes.set_yscale("symlog", linthresh=1.0)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("distance", color=INK)
     axes.set_xlabel("agent", color=INK)
     axes.set_title("How far purification moved what each agent sent", loc="left", fontsize=10, color=INK)
     axes.legend(frameon=False, fontsize=9)

@@ -8,7 +8,6 @@ signals by the published recipe, and the task is then called har_rebuilt: its fi
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import pandas as pd
 
 from tasks.multitask import Array, Multitask
 from tasks.multitask._nodes import Preparation, Scaling, grouped, prepared
+from tasks.sources.archive import read_archive
 from tasks.sources.files import existing
 
 NUM_NODES = 30
@@ -88,11 +88,8 @@ def _published(folder: Path) -> Read:
 
 def _rebuilt(path: Path) -> Read:
     wanted = ("x", "y", "subject", "activities", "feature_names")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            x, y, subjects, activities, names = (archive[key] for key in wanted)
-    except (ValueError, TypeError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} cannot be read as an .npz archive of plain arrays {list(wanted)}: {error}") from error
+    found = read_archive(path, wanted)
+    x, y, subjects, activities, names = (found[key] for key in wanted)
     if SITTING not in activities.tolist():
         raise ValueError(f"{path}: its activities are {activities.tolist()}, and {SITTING} is not among them")
     _check(path, x, y, subjects, len(names))

@@ -8,6 +8,7 @@ names here are in the order of the paper's list.
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def landmine(
     try:
         cells = scipy.io.loadmat(path, variable_names=["feature", "label"])
         pairs = list(zip(cells["feature"].ravel(), cells["label"].ravel(), strict=True))
-    except (ValueError, KeyError, TypeError, NotImplementedError, OSError) as error:
+    except (ValueError, KeyError, TypeError, NotImplementedError, OSError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read as a MATLAB file with the cells feature and label: {error}") from error
     raw = []
     for number, (x, y) in enumerate(pairs, start=1):

@@ -6,11 +6,11 @@ are at https://nlp.stanford.edu/projects/glove/, one word a line with its number
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
+
+from tasks.sources.archive import read_archive
 
 KEYS = ("words", "vectors")
 
@@ -34,12 +34,8 @@ def read_vectors(path: Path) -> tuple[list[str], np.ndarray]:
 
 
 def _archive(path: Path) -> tuple[list[str], np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            words, vectors = (np.asarray(stored[key]) for key in KEYS)
-    # An .npy file gives an array, which is no context manager: TypeError.
-    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read as an .npz archive of plain arrays {list(KEYS)}: {error}") from error
+    stored = read_archive(path, KEYS)
+    words, vectors = (stored[key] for key in KEYS)
     if words.ndim != 1 or words.dtype.kind != "U":
         raise ValueError(f"{path}: words is {words.dtype} {words.shape}, expected text (V,)")
     if vectors.ndim != 2 or vectors.dtype.kind != "f" or len(vectors) != len(words) or vectors.shape[1] == 0:

@@ -6,14 +6,13 @@ other arrays in the file are ignored.
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from tasks import Samples
+from tasks.sources.archive import read_archive
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -32,26 +31,12 @@ def read_npz(path: Path, *, image_shape: tuple[int, int, int], num_classes: int)
     labels are stored as any integers from 0 to num_classes - 1. Raises ValueError, with the file, what was found and
     what is expected, for anything else, and for a file that is damaged or no archive.
     """
-    arrays = _arrays(path)
-    for key in KEYS:
-        if key not in arrays:
-            raise ValueError(f"{path} has no array {key}: found {sorted(arrays)}, expected {list(KEYS)}")
+    arrays = read_archive(path, KEYS)
     train, test = (
         _samples(path, split, arrays[f"x_{split}"], arrays[f"y_{split}"], image_shape, num_classes)
         for split in ("train", "test")
     )
     return train, test
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        opened = np.load(path, allow_pickle=False)
-        if not isinstance(opened, np.lib.npyio.NpzFile):
-            raise ValueError("it holds a single array")
-        with opened:
-            return {key: opened[key] for key in opened.files if key in KEYS}
-    except (ValueError, TypeError, MemoryError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read as an .npz archive of plain arrays {list(KEYS)}: {error}") from error
 
 
 def _samples(

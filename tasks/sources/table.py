@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 NOTHING = ("", "nan", "na")  # a cell without a value, in small letters
+# What pandas lets through where it unpacks a file, which it does by its name; for .zst it may lack a package.
+DAMAGED = (zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, ImportError)
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -23,7 +29,7 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         # Without a header of its own kind, pandas refuses every row that is longer than the first line.
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, header=None)
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, *DAMAGED) as error:
         raise ValueError(f"{path} cannot be read as a table of comma-separated values: {error}") from error
     table = table.apply(lambda column: column.str.strip())
     table = table.iloc[1:].set_axis(table.iloc[0], axis="columns").set_axis(np.arange(2, len(table) + 1), axis="index")

@@ -19,6 +19,7 @@ class Records:
     x: Tensor
     _sorted: Tensor = field(init=False, repr=False)
     _order: Tensor = field(init=False, repr=False)
+    _counting: bool = field(init=False, repr=False)  # ids are 0, 1, 2, ... in order: an id is its own place
 
     def __post_init__(self) -> None:
         if self.ids.ndim != 1 or self.ids.dtype != torch.int64 or len(self.ids) != len(self.x):
@@ -30,6 +31,7 @@ class Records:
             raise ValueError(f"records have id {int(ordered[1:][again][0])} twice ({int(again.sum())} such)")
         object.__setattr__(self, "_sorted", ordered)
         object.__setattr__(self, "_order", order)
+        object.__setattr__(self, "_counting", bool((self.ids == torch.arange(len(self.ids))).all()))
 
     @property
     def in_order(self) -> Tensor:
@@ -38,11 +40,13 @@ class Records:
 
     def ranks(self, ids: Tensor) -> Tensor:
         """Return where the ids (b,) stand in that order, (b,) int64; raises ValueError for one that is not here."""
-        found = torch.searchsorted(self._sorted, ids).clamp(max=len(self._sorted) - 1)
+        last = len(self._sorted) - 1
+        found = ids.clamp(0, last) if self._counting else torch.searchsorted(self._sorted, ids).clamp(max=last)
         if bool((missing := self._sorted[found] != ids).any()):
             raise ValueError(f"there is no record of id {int(ids[missing][0])} here ({int(missing.sum())} such)")
         return found
 
     def take(self, ids: Tensor) -> Tensor:
         """Return the rows (b, c) of the ids (b,), in their order."""
-        return self.x[self._order[self.ranks(ids)]]
+        ranks = self.ranks(ids)
+        return self.x.index_select(0, ranks if self._counting else self._order[ranks])

@@ -50,7 +50,9 @@ def source(seed: int = 0) -> torch.Generator:
 
 
 def query(features: Tensor) -> Query:
-    return Query(features=features, observed=ALL, corrupted=torch.arange(4) == 3, honest=features)
+    return Query(
+        features=features, usable=ALL.expand(len(features), -1), corrupted=torch.arange(4) == 3, honest=features
+    )
 
 
 def test_the_folder_is_not_empty() -> None:
@@ -103,7 +105,7 @@ def test_who_is_told_more_than_a_fusion_centre_knows_says_so_and_cannot_do_witho
     made = defense(name)
     head = made.fit(features, labels, 3, source(), TRAINING).head
     assert made.told <= {"corrupted", "honest"}
-    blind = Query(features=features, observed=ALL)
+    blind = Query(features=features, usable=ALL.expand(30, -1))
     if made.told:
         with pytest.raises(ValueError, match=f"^{name} must be told"):
             made.predict(head, blind, source())
@@ -117,8 +119,9 @@ def test_features_that_do_not_fit_are_refused(name: str) -> None:
     features, labels = table(30)
     made = defense(name)
     head = made.fit(features, labels, 3, source(), TRAINING).head
-    wrong = Query(features=features[:, :, 0], observed=ALL, corrupted=ALL, honest=features[:, :, 0])
-    with pytest.raises(ValueError, match=r"needs features \(n, M, d\) and one bool an agent"):
+    flat = features[:, :, 0]
+    wrong = Query(features=flat, usable=torch.ones(30, 4, dtype=torch.bool), corrupted=ALL, honest=flat)
+    with pytest.raises(ValueError, match=r"needs features \(n, M, d\) and one bool a block"):
         made.predict(head, wrong, source())
 
 

@@ -83,7 +83,7 @@ def test_features_have_the_form_of_embeddings_and_input_is_left_alone(name: str,
     assert torch.equal(torch.get_rng_state(), state)
     assert bool(result.usable.all())
     assert bool(result.answered.all())
-    torch.testing.assert_close(result.moved, (sent - result.features).norm(dim=2))
+    torch.testing.assert_close(result.moved, (sent.double() - result.features.double()).norm(dim=2))
     again = purification(name)(sent, observed, manifold)
     assert torch.equal(again.features, result.features)
 
@@ -96,14 +96,13 @@ def test_a_block_that_is_not_finite_counts_as_missing_and_is_reported(name: str,
     sent[1, 2, 0] = bad
     with listening() as figures:
         result = purification(name)(sent, ALL, plane())
+    assert bool(result.features.isfinite().all())
     if bad == 3e38:  # large, but its norm is a number in double precision
         assert not bool(result.rejected.any())
-        assert name == "manifold_projection" or bool(result.features[[0, 2, 3]].isfinite().all())
         return
     assert result.rejected.nonzero().tolist() == [[1, 2]]
     assert figures["rejected_share"] == pytest.approx(1 / 20)
     assert figures["rejected_by_agent"] == [0, 0, 1, 0, 0]
-    assert bool(result.features.isfinite().all())
     silent = ALL.clone()
     silent[2] = False
     expected = purification(name)(missing, silent, plane()).features[1]

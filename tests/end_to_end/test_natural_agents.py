@@ -64,8 +64,11 @@ def test_ten_sensors_of_which_three_flip_and_what_is_certified(thornbed, sensors
     assert said.code == 0, said.err
     certified = json.loads((tmp_path / "copur" / "certificate.json").read_text())
     assert [each["silent"] for each in certified["sets"]] == [[], *([agent] for agent in range(10))]
-    nobody, *alone = certified["sets"]
-    assert all(each["tolerated"] <= nobody["tolerated"] <= 4 for each in alone)  # half of ten is beyond any defense
+    nobody, *alone = (each["levels"][0] for each in certified["sets"])  # what a single liar is up against
+    assert all(0 <= level["high"] - level["low"] < 0.02 for level in (nobody, *alone))
+    assert max(level["high"] for level in alone) < nobody["low"]  # whoever is silent, it has more to say
+    for each in certified["sets"]:
+        assert each["tolerated"] == sum(level["low"] > 0.5 for level in each["levels"])
 
 
 def test_agents_of_any_table_send_embeddings(thornbed, home, tmp_path):

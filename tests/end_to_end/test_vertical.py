@@ -337,6 +337,7 @@ def test_a_party_that_cannot_say_what_it_holds_learns_from_the_round_on_in_which
         (("--attack", "cooperative_backdoor(size=(3, 3), budget=2)"), "cooperative_backdoor needs 0 <= budget <= 1"),
         (("--attack", ATTACK, "--num-malicious", "5"), "--num-malicious 5 is more than --num-clients 4"),
         (("--attack", ATTACK, "--malicious-ids", "99"), "--malicious-ids names client 99; clients are 0 to 3"),
+        (("--min-replies", "5"), "--min-replies 5 is more than --num-clients 4"),
         (("--min-replies", "0"), "--min-replies takes a whole number (at least 1), not 0"),
         (("--local-epochs", "0"), "--local-epochs takes a number (above 0), not 0"),
         (("--attack", "cooperative_backdoor(vote='all')"), "cooperative_backdoor takes vote: Literal['printed'"),

@@ -39,7 +39,10 @@ def until(condition, seconds=20.0):
 
 
 def gone(pid):
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # also one that goes while it is asked
+        return True
 
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process adopt its orphans")

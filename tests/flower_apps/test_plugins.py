@@ -137,3 +137,16 @@ def test_a_new_rule_is_one_new_file(tmp_path, monkeypatch):
     monkeypatch.setattr(defenses.aggregation, "__path__", [str(folder)])
     assert plugins.available("strategy") == {"first": "defenses/aggregation"}
     assert load("strategy", "first(row=1)")([1, 2, 3], None) == 2
+
+
+def test_a_plugin_that_leaves_out_a_verb_is_told_which(tmp_path, monkeypatch):
+    (tmp_path / "attacks" / "vertical").mkdir(parents=True)
+    (tmp_path / "attacks" / "vertical" / "idle.py").write_text(
+        "from attacks.vertical import VerticalAttack\n\n\nclass Idle(VerticalAttack):\n    pass\n"
+    )
+    monkeypatch.setattr(plugins, "ROOT", tmp_path)
+    import attacks.vertical
+
+    monkeypatch.setattr(attacks.vertical, "__path__", [str(tmp_path / "attacks" / "vertical")])
+    with pytest.raises(BadSpec, match=r"idle.py lacks what its base class leaves to it: begins, recalled"):
+        load("attack", "idle")

@@ -13,10 +13,13 @@ from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from defenses.fusion_head import HeadTraining
+from defenses.inference import ABSTAINS
 from defenses.inference.oracle import Oracle
 from defenses.inference.plain import Plain
+from defenses.inference.randomized_ablation import RandomizedAblation
 from defenses.inference.randomized_smoothing import RandomizedSmoothing
 from defenses.purification.copur import ON_MANIFOLD, copur
+from defenses.purification.unsecured import unsecured
 from flower_apps.engines.inline import InlineGrid
 from protocol.actions import IDENTIFY, QUERY_EMBED
 from protocol.inference import embed_reply, read_embed_request
@@ -137,6 +140,26 @@ def test_rows_that_are_not_finite_are_missing_where_they_are_and_counted():
     assert accuracies(strategy.memory, table()[1][80:])["attacked"] > 0.9
 
 
+def test_ablation_takes_blocks_that_are_not_finite_for_missing_and_abstains_where_too_few_are_left():
+    def broken(agent, server_round, embeddings):
+        if agent == 0 and server_round == 4:
+            return None
+        if agent in (1, 2) and server_round >= 3:
+            embeddings = embeddings.clone()
+            embeddings[: 10 * agent, 0] = math.inf
+        return embeddings
+
+    for rounds, unanswered in ((2, 0), (3, 10), (4, 20)):  # of five agents three are left for 10 rows, then for 20
+        changes = {"defense": RandomizedAblation(keep=4), "purify": unsecured, "on_manifold": False}
+        strategy, _, _, _ = run(broken, rounds, **changes)
+        name = "clean" if rounds == 2 else "attacked"
+        silent = strategy.memory[name] == ABSTAINS
+        assert silent.nonzero()[:, 0].tolist() == list(range(unanswered))
+        tolerated = strategy.memory[f"label_tolerated/{name}"]
+        assert set(tolerated[silent].tolist()) <= {-1}
+        assert int(tolerated[~silent].max()) == 0
+
+
 def test_a_wrong_size_is_refused_alone():
     def wrong(agent, server_round, embeddings):
         return embeddings[:, :2] if agent == 0 and server_round == 3 else embeddings
@@ -178,6 +201,14 @@ def test_what_a_defense_certifies_of_labels_is_remembered():
         assert float(radius.max()) > 0.3
         assert f"label_tolerated/{name}" not in strategy.memory
     assert accuracies(strategy.memory, table()[1][80:])["attacked"] > 0.9
+
+
+def test_a_count_of_agents_is_certified_only_where_nothing_mixes_their_blocks():
+    """A liar reaches all blocks of what copur returns, and ablation counts on it that it reaches its own."""
+    for purify, on_manifold, counts in ((unsecured, False, True), (copur, True, False)):
+        changes = {"defense": RandomizedAblation(keep=1), "purify": purify, "on_manifold": on_manifold}
+        strategy, _, _, _ = run(liars, **changes)
+        assert ("label_tolerated/attacked" in strategy.memory) is counts
 
 
 def test_a_public_model_goes_out_with_the_queries_that_are_attacked():

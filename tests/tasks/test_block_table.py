@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -129,3 +131,16 @@ def test_what_is_not_there_or_no_table_is_refused(tmp_path):
         (tmp_path / "bytes.csv").write_bytes(content)
         with pytest.raises(ValueError, match="cannot be read as a table"):
             block_table(tmp_path, file="bytes.csv")
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.csv.bz2", "a.csv.xz", "a.csv.zip", "a.csv.tar"])
+def test_a_table_that_does_not_unpack_is_refused(tmp_path, name):
+    rows = np.random.default_rng(0).integers(0, 9, size=(2000, 3))
+    pd.DataFrame(rows, columns=["a", "b", "target"]).to_csv(tmp_path / name, index=False)
+    assert len(block_table(tmp_path, file=name, agents=("a", "b")).train) == 1500
+    content = bytearray((tmp_path / name).read_bytes())
+    begin = 0 if name.endswith(".tar") else 300  # a tape has no sum of its contents, only of its header
+    content[begin : begin + 64] = b"\xff" * 64
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} cannot be read as a table of comma-separated values"):
+        block_table(tmp_path, file=name)

@@ -22,7 +22,7 @@ def made(rows: int = 2420) -> pd.DataFrame:
     labels = {
         "timestamp": np.arange(rows),
         "label:SITTING": np.where(np.arange(rows) % 11 == 0, np.nan, np.arange(rows) % 3 == 0),
-        "label:SLEEPING": np.where(np.arange(rows) < 2300, 1.0, np.nan),
+        "label:SLEEPING": np.where(np.arange(rows) < 2300, np.arange(rows) % 7 == 0, np.nan),
         "label_source": np.nan,
     }
     last = [name for name in reversed(COLUMNS) if name.startswith("discrete:")]  # the times of day before the others
@@ -88,7 +88,7 @@ def test_statistics_are_of_the_training_rows_alone_and_missing_values_are_their_
 def test_another_label_and_user_can_be_asked_for(folder):
     task = extrasensory(folder, user="me", label="SLEEPING")
     assert task.train.x[:, 0].tolist() == list(range(1721))
-    assert set(task.train.y.tolist()) == {1}
+    assert task.train.y.tolist() == [int(row % 7 == 0) for row in range(1721)]
     with pytest.raises(MissingData, match=f"{folder} has no you"):
         extrasensory(folder, user="you")
     with pytest.raises(ValueError, match="has no column label:RUNNING; its 2 labels are SITTING, SLEEPING"):
@@ -114,6 +114,14 @@ def test_another_label_and_user_can_be_asked_for(folder):
             r"has 226 feature columns, expected 225 .*: 27 of the phone accelerometer, which has 26",
         ),
         (lambda table: table.replace({"label:SITTING": {1.0: 2.0}}), r"label:SITTING is 2\.0 in some row"),
+        (
+            lambda table: table.assign(**{"label:SITTING": 1.0}),
+            r"none of the 1721 rows to train on has label:SITTING 0$",
+        ),
+        (
+            lambda table: table.assign(**{"label:SITTING": (np.arange(len(table)) > 1720) * 1.0}),  # to test on alone
+            r"none of the 1721 rows to train on has label:SITTING 1$",
+        ),
         (lambda table: table.assign(**{"raw_acc:0": "much"}), "cannot be read as a gzipped table of numbers"),
     ],
 )
@@ -129,6 +137,18 @@ def test_what_is_no_gzipped_table_is_refused(tmp_path, content):
     (tmp_path / f"{USER}.features_labels.csv.gz").write_bytes(content)
     with pytest.raises(ValueError, match="cannot be read as a gzipped table of numbers"):
         extrasensory(tmp_path)
+
+
+# Flipped bytes unpack to what is no table, bytes of ones alone do not unpack.
+@pytest.mark.parametrize("place", [0.25, 0.75])
+@pytest.mark.parametrize("damage", [lambda byte: 255 - byte, lambda byte: 255])
+def test_a_file_that_is_damaged_in_the_middle_is_refused(folder, tmp_path, place, damage):
+    content = bytearray((folder / "me.features_labels.csv.gz").read_bytes())
+    begin = int(place * len(content))
+    content[begin : begin + 64] = bytes(map(damage, content[begin : begin + 64]))
+    (tmp_path / "me.features_labels.csv.gz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"me\.features_labels\.csv\.gz cannot be read as a gzipped table of numbers"):
+        extrasensory(tmp_path, user="me")
 
 
 def test_the_mean_of_normalised_training_rows_is_zero(folder):

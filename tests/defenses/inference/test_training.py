@@ -98,13 +98,13 @@ def test_the_same_generator_gives_the_same_head_and_another_one_another() -> Non
 def test_the_oracle_answers_as_if_nobody_attacked() -> None:
     features, labels = table()
     head = Plain().fit(features, labels, 2, source(), LINEAR).head
-    ruined, nobody = torch.full_like(features, 1e9), torch.zeros(4, dtype=torch.bool)
-    found = Oracle().predict(head, Query(features=ruined, observed=nobody, honest=features), source())
-    clean = Plain().predict(head, Query(features=features, observed=~nobody), source())
+    ruined, nobody = torch.full_like(features, 1e9), torch.zeros(features.shape[:2], dtype=torch.bool)
+    found = Oracle().predict(head, Query(features=ruined, usable=nobody, honest=features), source())
+    clean = Plain().predict(head, Query(features=features, usable=~nobody), source())
     assert torch.equal(found.labels, clean.labels)
     assert Oracle().told == {"honest"}
     with pytest.raises(ValueError, match="oracle must be told the honest features, and the query has none"):
-        Oracle().predict(head, Query(features=ruined, observed=nobody), source())
+        Oracle().predict(head, Query(features=ruined, usable=nobody), source())
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 
 from tasks.multitask import Multitask, Node, Points
 from tasks.multitask._nodes import Preparation, RawNode, prepared, validation_part
 from tasks.multitask.digit_nodes import digit_nodes
 from tasks.multitask.har import har
+from tasks.multitask.landmine import landmine
 from tasks.multitask.node_table import node_table
 
 
@@ -220,6 +222,24 @@ def test_rebuilt_features_are_called_so(tmp_path):
     np.savez(tmp_path / "uci_har_561_rebuilt.npz", **arrays, activities=np.array(["A", "B", "C"]))
     with pytest.raises(ValueError, match="and SITTING is not among them"):
         har(tmp_path)
+
+
+def damaged(path: Path) -> Path:
+    """Write bytes of ones alone, which do not unpack, over 32 of the file's, after its first header."""
+    content = bytearray(path.read_bytes())
+    content[200:232] = b"\xff" * 32
+    path.write_bytes(content)
+    return path.parent
+
+
+def test_files_that_do_not_unpack_are_refused(tmp_path):
+    drawn = np.random.default_rng(0).normal(size=(99, 9))
+    np.savez_compressed(tmp_path / "uci_har_561_rebuilt.npz", x=drawn)
+    with pytest.raises(ValueError, match=r"rebuilt\.npz cannot be read as an \.npz archive"):
+        har(damaged(tmp_path / "uci_har_561_rebuilt.npz"))
+    scipy.io.savemat(tmp_path / "landmine.mat", {"feature": drawn, "label": drawn[:, 0]}, do_compression=True)
+    with pytest.raises(ValueError, match=r"landmine\.mat cannot be read as a MATLAB file"):
+        landmine(damaged(tmp_path / "landmine.mat"))
 
 
 @pytest.mark.parametrize(
