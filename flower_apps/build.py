@@ -142,14 +142,17 @@ def optimizer(settings: Resolved) -> Callable[[Any], torch.optim.Optimizer]:
 def cohort(settings: Resolved) -> NumberedClients:
     """Return who takes part in the rounds of resolved settings."""
     # Real machines may be away when a run begins; in a simulation a missing client is a wrong number somewhere.
-    needed = settings.min_replies if settings.engine == "deployment" else settings.num_clients
+    deployed = settings.engine == "deployment"
+    # Nobody comes late in a simulation: its clients are there or its engine ends. The first answer waits for ray's
+    # processes, though, which a busy machine takes more than a minute to start.
+    patience = 60.0 if deployed else 600.0
     return NumberedClients(
         settings.num_clients,
         settings.clients_per_round,
         seed=settings.seed,
         fixed=None if settings.malicious_per_round == AUTO else (settings.malicious, settings.malicious_per_round),
-        min_clients=needed,
-        wait_seconds=settings.node_timeout,
+        min_clients=settings.min_replies if deployed else settings.num_clients,
+        wait_seconds=patience if settings.node_timeout == AUTO else settings.node_timeout,
     )
 
 

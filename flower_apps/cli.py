@@ -62,7 +62,7 @@ def _signature() -> inspect.Signature:
             continue
         flag = f"--{name.replace('_', '-')}"
         metavar = {int: "INTEGER", float: "NUMBER"}.get(kind, "TEXT")
-        said = name in ("device", "min_replies", "malicious_per_round")  # in the help's own words
+        said = name in ("device", "min_replies", "malicious_per_round", "node_timeout")  # in the help's own words
         shown: Any = "the task's own" if default == AUTO else str(default)
         words: dict[str, Any] = {} if kind is bool else {"metavar": metavar}
         option: Any = typer.Option(

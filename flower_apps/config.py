@@ -106,7 +106,9 @@ class Settings(BaseModel):
     logger: Annotated[str, _flag(WHERE, "Also show rounds in tensorboard, wandb, both (+), or none.")] = NONE
     superlink: Annotated[str, _flag(WHERE, "HOST:PORT of a running SuperLink (deployment).")] = ""
     root_certificates: Annotated[str, _flag(WHERE, "CA certificate of the SuperLink; without it no TLS.")] = ""
-    node_timeout: Annotated[float, _flag(WHERE, "Seconds to wait for the clients to connect.", gt=0)] = 60.0
+    node_timeout: Annotated[
+        Positive | Auto, _flag(WHERE, "Seconds to wait for the clients to connect; auto: 60 for machines, else 600.")
+    ] = AUTO
     reply_timeout: Annotated[float, _flag(WHERE, "Seconds to wait for the replies of a round.", gt=0)] = 3600.0
 
     origin: Annotated[str, _flag("", "Who started the run, as JSON; thornbed fills it in, and it is no flag.")] = ""

@@ -107,7 +107,7 @@ def test_one_silent_and_one_that_knows_the_model(thornbed, tmp_path):
 
 
 def test_flowers_own_engine_finds_the_same_and_so_does_a_run_that_goes_on(thornbed, tmp_path):
-    flags = (*FLAGS, "--attack", "targeted_pgd(steps=3)", "--defense", "copur", "--seed", "1", "--node-timeout", "300")
+    flags = (*FLAGS, "--attack", "targeted_pgd(steps=3)", "--defense", "copur", "--seed", "1")
     for engine in ("inline", "simulation"):
         said = thornbed(*flags, "--engine", engine, "--output", tmp_path / engine)
         assert said.code == 0, said.err

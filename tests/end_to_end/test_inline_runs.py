@@ -107,7 +107,7 @@ def test_what_was_done_is_kept_and_how_to_go_on_is_said(tmp_path, sign):
     while process.poll() is None and not (output.is_dir() and (Folder(output).rounds_done() or 0) >= 2):
         time.sleep(0.01)
     process.send_signal(sign)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=120)
     assert process.returncode == 130
     assert f"go on with: thornbed run --resume --output {output}" in error
     assert "Traceback" not in error

@@ -97,13 +97,13 @@ def test_what_was_finished_is_kept_when_a_sweep_ends_early(thornbed, tmp_path, s
     process.send_signal(sign)
     time.sleep(0.1)
     process.send_signal(sign)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=120)
     assert process.returncode == (130 if sign == signal.SIGINT else -9)
     if sign == signal.SIGINT:
         assert "Traceback" not in error
         assert "of 4 cells are done" in error
         assert f"go on with: thornbed sweep {sweep_file} --jobs 2 --output {output}" in error  # pressed twice
-    _, alive = psutil.wait_procs(workers, timeout=20)
+    _, alive = psutil.wait_procs(workers, timeout=60)
     assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
     done = {path.parent: path.stat().st_mtime_ns for path in output.glob("cells/*/summary.json")}
     assert 1 <= len(done) < 4

@@ -214,7 +214,7 @@ def test_attacks_that_watch_agree_later_and_go_on_where_they_stopped(thornbed, t
 def test_flowers_own_engine_finds_the_same(thornbed, tmp_path):
     flags = (*SMALL, "--rounds", "2", "--attack", ATTACK, "--num-malicious", "2", "--seed", "1")
     for engine in ("inline", "simulation"):
-        said = thornbed(*flags, "--engine", engine, "--node-timeout", "600", "--output", tmp_path / engine)
+        said = thornbed(*flags, "--engine", engine, "--output", tmp_path / engine)
         assert said.code == 0, said.err
     one, other = (summary(tmp_path / engine)["metrics"] for engine in ("inline", "simulation"))
     assert one == pytest.approx(other, abs=1e-6)

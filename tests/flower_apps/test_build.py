@@ -130,3 +130,13 @@ def test_a_sweep_does_not_load_data_twice():
     build.load_task("digits", "")
     build.load_task("digits", "")
     assert build.load_task.cache_info().hits == 1
+
+
+@pytest.mark.parametrize("engine", ["simulation", "deployment"])
+def test_a_simulation_is_given_time_to_start_and_machines_are_not_waited_for_long(engine):
+    own, asked = (
+        build.cohort(resolved(num_clients=4, min_replies=2, engine=engine, superlink="h:1", node_timeout=timeout))
+        for timeout in ("auto", 7)
+    )
+    assert (own.wait_seconds, own.min_clients) == {"simulation": (600, 4), "deployment": (60, 2)}[engine]
+    assert asked.wait_seconds == 7

@@ -30,7 +30,7 @@ def number(log):
     return int(until(lambda: log.read_text().split() if log.exists() else [])[0])
 
 
-def until(condition, seconds=20.0):
+def until(condition, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "nothing happened"

@@ -296,7 +296,7 @@ def test_the_page_does_not_scroll_sideways(tmp_path: Path) -> None:
             "--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
             (tmp_path / "frames.html").as_uri(),
         ],
-        capture_output=True, text=True, timeout=60, check=True,
+        capture_output=True, text=True, timeout=300, check=True,
     )  # fmt: skip
     found = re.search(r"<title>(.*?)</title>", done.stdout)
     assert found, done.stderr
@@ -429,7 +429,7 @@ def test_a_click_on_a_heading_sorts(tmp_path: Path) -> None:
         [str(CHROMIUM), *words, (tmp_path / "frame.html").as_uri()],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     found = re.search(r"<title>(.*?)</title>", done.stdout)
