@@ -31,6 +31,26 @@ app = typer.Typer(
 out, err = Console(), Console(stderr=True)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from flower_apps.provenance import installed, revision
+
+        known = revision()
+        out.print(
+            ", ".join(f"{name} {number}" for name, number in installed().items()), highlight=False, soft_wrap=True
+        )
+        out.print(f"git {known}" if known else "no git checkout", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _thornbed(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which versions are installed.")
+    ] = False,
+) -> None: ...
+
+
 def _run(**flags: str | bool | None) -> None:
     """Run one federation: a task, a strategy, an attack, in one of three engines.
 

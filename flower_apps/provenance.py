@@ -27,7 +27,12 @@ def origin() -> str:
 def versions(settings: Settings) -> dict[str, str]:
     """Return what a run stands on: packages, Python, platform, and the revision of the checkout (empty without)."""
     known = str(json.loads(settings.origin).get("git", "")) if settings.origin else revision()
-    found = {"python": platform.python_version(), "platform": platform.platform(), "git": known}
+    return {"python": platform.python_version(), "platform": platform.platform(), "git": known, **installed()}
+
+
+def installed() -> dict[str, str]:
+    """Return the version of every package that figures depend on."""
+    found: dict[str, str] = {}
     for package in PACKAGES:
         try:
             found[package] = version(package)
