@@ -34,9 +34,10 @@ def test_a_run_leaves_its_records(thornbed, tmp_path):
     config, summary = (json.loads((folder / name).read_text()) for name in ("config.json", "summary.json"))
     assert config["settings"] == summary["settings"]
     assert config["settings"]["learning_rate"] > 0
-    # Every machine chooses its own device, as many attackers are in a round as are drawn, and no server is curious.
+    # Every machine chooses its own device, every engine how long it waits, as many attackers are in a round as are
+    # drawn, and no server is curious.
     left = {key for key, value in config["settings"].items() if value == "auto"}
-    assert left == {"device", "malicious_per_round", "curious_clients", "curious_every"}
+    assert left == {"device", "malicious_per_round", "curious_clients", "curious_every", "node_timeout"}
     assert config["versions"]["flwr"] == "1.41.0"
     assert config["command"].startswith("thornbed run --model 'mlp(hidden=(16,))'")
     assert set(summary["metrics"]) == {"accuracy", "loss", "attack_success_rate"}
