@@ -2,9 +2,10 @@
 
 Paper: S. Lee, W. Fang, A. B. Das, S. Hosseinalipour, D. J. Love, C. G. Brinton, "Cooperative Decentralized Backdoor
 Attacks on Vertical Federated Learning", 2025, Sections III-A and IV-A. Before the first step each leaves its features
-for its neighbours; in the first it thinks about what it was given; as soon as it knows which rows are the target's it
-leaves its vote; the leader counts the votes, and leaves what was decided. An attack that knows at once poisons from the
-third step on, since every letter is read a step after it was left.
+for its neighbours; in the first it thinks about what it was given. As soon as it knows which rows are the target's, and
+has what those below it in the breadth-first tree of the leader sent up, it sends that up with its own vote; the leader
+counts the votes, and the decision goes down the same way. Every letter is read a step after it was left, by a neighbour
+only: an attack that knows at once poisons from the third step on where each is connected to all, and later on a line.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import torch
 from torch import Tensor
 
 from attacks.vertical import Adversary, VerticalAttack, View
-from attacks.vertical.coalition import decided, leader, to_poison
+from attacks.vertical.coalition import breadth_first, decided, leader, to_poison
 from clients.mailbox import Mailbox, Moment
 from protocol.randomness import generator
 from tasks.blocks import Block
 
-DECISION, FEATURES, VOTE = "decision", "features", "vote"
+DECISION, FEATURES, VOTES = "decision", "features", "votes"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -79,24 +80,34 @@ class Collusion:
         return self.attack.adversary(view, generator(self.seed, "adversary", self.client))
 
     def settle(self, member: Adversary, moment: Moment, source: torch.Generator) -> bool:
-        """Vote, count where it is the leader, and take what was decided; tell whether that has come."""
-        name, vote = f"{VOTE}-{self.client}", member.vote()
-        if vote is not None and self.box.read(name, moment) is None:
-            self.box.leave(name, {"rows": vote}, moment)
-        if self.client == leader(self.graph) and self.box.read(DECISION, moment) is None:
-            self._count(len(member.view.x), moment)
-        decision = self.box.read(DECISION, moment)
-        if decision is not None:
-            member.agree(decision[f"poisoned-{self.client}"], source)
-        return decision is not None
+        """Vote and pass on what is to be passed on; take what was decided, and tell whether that has come."""
+        tree = breadth_first(self.graph, leader(self.graph))
+        above, below = next(tree.predecessors(self.client), None), sorted(tree.successors(self.client))
+        self._send_up(member, above, below, moment)
+        decision = self.box.read(DECISION if above in (None, leader(self.graph)) else f"{DECISION}-{above}", moment)
+        if decision is None:
+            return False
+        if above is not None and below:
+            self.box.leave(f"{DECISION}-{self.client}", decision, moment)
+        member.agree(decision[f"poisoned-{self.client}"], source)
+        return True
 
-    def _count(self, num_rows: int, moment: Moment) -> None:
-        letters = {party: self.box.read(f"{VOTE}-{party}", moment) for party in sorted(self.graph)}
-        votes = {party: letter["rows"] for party, letter in letters.items() if letter is not None}
-        if len(votes) < len(letters):
+    def _send_up(self, member: Adversary, above: int | None, below: list[int], moment: Moment) -> None:
+        """Leave all votes that have come from below, and its own, for the one above; the leader decides instead."""
+        name = DECISION if above is None else f"{VOTES}-{self.client}"
+        vote, letters = member.vote(), [self.box.read(f"{VOTES}-{other}", moment) for other in below]
+        came = [letter for letter in letters if letter is not None]
+        if vote is None or len(came) < len(below) or self.box.read(name) is not None:
             return
+        votes = {str(self.client): vote}
+        for letter in came:
+            votes |= letter
+        self.box.leave(name, votes if above is not None else self._decided(votes, len(member.view.x)), moment)
+
+    def _decided(self, letter: Mapping[str, Tensor], num_rows: int) -> dict[str, Tensor]:
+        """Return by adversary the rows that are taken for the target's, and those that it poisons."""
+        votes = {int(party): rows for party, rows in letter.items()}
         agreed = decided(votes, self.graph, self.attack.vote)
         poisoned = to_poison(agreed, num_rows, self.attack.budget, generator(self.seed, "poison"))
         decision = {f"agreed-{party}": rows for party, rows in agreed.items()}
-        decision |= {f"poisoned-{party}": rows for party, rows in poisoned.items()}
-        self.box.leave(DECISION, decision, moment)
+        return decision | {f"poisoned-{party}": rows for party, rows in poisoned.items()}

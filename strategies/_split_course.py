@@ -121,7 +121,7 @@ def measured(
     probed, true = (stacked(lambda answer: answer[PROBE]), stacked(lambda answer: answer.get(TRUE, answer[PROBE])))
     labels = course.train.x[asked.probe]
     distances = [
-        gradient_perturbation(*(top.gradient(part, present, y) for part in parts))
+        gradient_perturbation(*top.gradients(parts, present, y, source))
         for *parts, y in zip(*(each.split(course.batch_size) for each in (probed, true, labels)))
     ]
     found["gradient_perturbation"] = statistics.fmean(distances) if attacking else None

@@ -67,6 +67,7 @@ class SplitNN(Strategy):
     guard : what the server does against its parties, see `defenses.vertical`.
     embedding_size : d, numbers that a party sends for each sample.
     hidden : units between the two layers of the top model.
+    rectified : whether the top model begins with a ReLU, so that no gradient goes back for what is below 0.
     local_steps : steps on one batch, of the server and of every party, the other blocks held stale; 1 is exact.
     top_learning_rate : of Adam, with which the top model learns.
 
@@ -89,6 +90,7 @@ class SplitNN(Strategy):
         *,
         embedding_size: int = 64,
         hidden: int = 128,
+        rectified: bool = True,
         local_steps: int = 1,
         top_learning_rate: float = 1e-3,
     ) -> None:
@@ -98,7 +100,8 @@ class SplitNN(Strategy):
             raise ValueError(f"split_nn needs a finite top_learning_rate > 0: top_learning_rate = {top_learning_rate}")
         self.cohort, self.min_replies, self.seed = cohort, min_replies, seed
         self.course = Course() if course is None else course
-        self.embedding_size, self.hidden, self.local_steps = embedding_size, hidden, local_steps
+        self.embedding_size, self.hidden, self.rectified = embedding_size, hidden, rectified
+        self.local_steps = local_steps
         self.top = TopWork(
             self._network(),
             lambda parameters: torch.optim.Adam(parameters, lr=top_learning_rate),
@@ -217,7 +220,7 @@ class SplitNN(Strategy):
             torch.default_generator.manual_seed(derived_seed(self.seed, "top"))
             sizes = self.course.num_parties, self.embedding_size, self.course.num_classes
             try:
-                return two_layers(*sizes, hidden=self.hidden)
+                return two_layers(*sizes, hidden=self.hidden, rectified=self.rectified)
             except (RuntimeError, MemoryError, TypeError) as error:  # the last is of sizes that no tensor can have
                 raise ValueError(
                     f"split_nn has no room for a top model of embedding_size = {self.embedding_size} and hidden = "

@@ -3,9 +3,9 @@
 The class has the name of its file without underscores (`CooperativeBackdoor` in cooperative_backdoor.py) and is a
 `VerticalAttack`; `adversary(view, generator)` makes one adversary of it, which changes what it embeds and what it sends
 in the ordinary protocol, and nothing else. Adversaries talk to each other along their graph (`attacks.vertical.graphs`,
-`attacks.vertical.coalition`), never through the server. What an adversary knows is its `View`, and what it hears: the
-gradients of its own embeddings, where its attack `watches` and says so in `NEEDS`. An attack that does not watch has no
-place to read them.
+`attacks.vertical.coalition`, `clients.collusion`), never through the server. What an adversary knows is its `View`, and
+what it hears: the gradients of its own embeddings, where its attack `watches` and says so in `NEEDS`. An attack that
+does not watch has no place to read them.
 
 `attacks.vertical.in_process` runs one against a whole SplitNN in a few lines:
 

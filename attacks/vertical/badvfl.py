@@ -14,6 +14,7 @@ nor are they poisoned for being known.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -25,6 +26,7 @@ from torch import Tensor
 from attacks import Knowledge
 from attacks.vertical import VerticalAttack, View
 from attacks.vertical._replacing import ReplacingAdversary
+from attacks.vertical.coalition import known_targets
 from attacks.vertical.triggers import Size, Trigger, check_area, one_trigger
 from tasks.blocks import Block
 
@@ -57,6 +59,8 @@ class Badvfl(VerticalAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_area(self.name, self.size, 1, self.area)
+        if not math.isfinite(self.value):
+            raise ValueError(f"badvfl needs a finite value: value = {self.value}")
         if not -1 <= self.similarity <= 1:
             raise ValueError(f"badvfl needs -1 <= similarity <= 1: similarity = {self.similarity}")
         if not 0 <= self.warm_up < self.warm_up + self.watching:
@@ -65,7 +69,7 @@ class Badvfl(VerticalAttack):
             )
         if self.references < 1:
             raise ValueError(f"badvfl needs references >= 1: references = {self.references}")
-        if self.references > (targets := round(self.known_target_share * self.num_known)):
+        if self.references > (targets := known_targets(self.num_known, self.known_target_share)):
             raise ValueError(
                 f"badvfl needs as many known labels of the target class as references: {targets} known, "
                 f"references = {self.references}"
@@ -112,14 +116,16 @@ class BadvflAdversary(ReplacingAdversary):
         self.attack = attack
 
     def hears(self, rows: Tensor, gradients: Tensor) -> None:
-        """Compare with the latest gradient of the references, which may be as old as a pass over the rows."""
+        """Compare with the mean of the references' latest gradients, which may be as old as a pass over the rows."""
         memory, directions = self.memory, F.normalize(gradients.detach(), dim=1)
         compares = self.attack.warm_up * len(self.view.x) <= memory["heard"] and self.vote() is None
         memory["heard"] = memory["heard"] + len(rows)
-        if (own := torch.isin(rows, memory["references"])).any():
-            memory["direction"] = directions[own].mean(dim=0)
-        if "direction" in memory and compares:
-            alike = F.cosine_similarity(directions, memory["direction"][None], dim=1)
+        for place, reference in enumerate(memory["references"]):
+            if (own := rows == reference).any():
+                latest = memory.get("directions", directions.new_zeros(len(memory["references"]), directions.shape[1]))
+                memory["directions"] = latest.index_copy(0, torch.tensor([place]), directions[own][:1])
+        if "directions" in memory and compares:
+            alike = F.cosine_similarity(directions, memory["directions"].sum(dim=0)[None], dim=1)
             memory["similarity"] = memory["similarity"].index_add(0, rows, alike)
             memory["times"] = memory["times"].index_add(0, rows, torch.ones_like(alike))
 
@@ -142,4 +148,5 @@ class BadvflAdversary(ReplacingAdversary):
         others[own] = False
         others[rows] = False
         free = others.nonzero()[:, 0]
-        self.memory["pool"] = self.view.x[free[torch.randperm(len(free), generator=generator)[:POOL]]]
+        if len(free):  # else every row is taken for the target's, and nothing is left to put in their place
+            self.memory["pool"] = self.view.x[free[torch.randperm(len(free), generator=generator)[:POOL]]]

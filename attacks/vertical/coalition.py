@@ -1,7 +1,7 @@
 """What adversaries do together: know a few labels, share features, and agree which rows are the target's.
 
 Paper: Lee et al., "Cooperative Decentralized Backdoor Attacks on Vertical Federated Learning", 2025, Sections III-A and
-IV-A. Everything goes along their graph: features one hop, votes to a leader, the decision back.
+IV-A. Features go one hop along their graph; votes and the decision along its breadth-first tree below the leader.
 """
 
 from __future__ import annotations
@@ -17,6 +17,14 @@ from attacks.vertical import Vote
 from attacks.vertical.graphs import check_connected
 
 
+def known_targets(count: int, target_share: float) -> int:
+    """Return how many of `count` known rows are of the target class: round(target_share * count), but 2 to count - 1.
+
+    Two make a triplet with one of another class.
+    """
+    return min(max(2, round(target_share * count)), count - 1)
+
+
 def known_rows(labels: Tensor, target: int, count: int, target_share: float, generator: torch.Generator) -> Tensor:
     """Return `count` rows of all (N,) whose labels are known, ascending, round(target_share * count) of the target's.
 
@@ -25,7 +33,7 @@ def known_rows(labels: Tensor, target: int, count: int, target_share: float, gen
     """
     if count < 3:
         raise ValueError(f"adversaries need two known labels of the target class and one of another: {count} known")
-    wanted = min(max(2, round(target_share * count)), count - 1)
+    wanted = known_targets(count, target_share)
     chosen = []
     for name, rows, number in (
         ("the target class", (labels == target).nonzero()[:, 0], wanted),
@@ -47,28 +55,24 @@ def leader(graph: nx.Graph) -> int:
     return min(graph, key=lambda party: (-graph.degree(party), party))
 
 
-def breadth_first(graph: nx.Graph, start: int) -> list[int]:
-    """Return all adversaries in the order in which a breadth-first search from `start` meets them, lower ones first.
+def breadth_first(graph: nx.Graph, start: int) -> nx.DiGraph:
+    """Return the tree of a breadth-first search from `start`, lower numbers first, with edges away from it.
 
-    Raises ValueError for a graph that is not connected.
+    Its nodes are in the order in which they are met. Raises ValueError for a graph that is not connected.
     """
     check_connected(graph)
-    order, met = [start], {start}
-    for party in order:
-        for other in sorted(graph.neighbors(party)):
-            if other not in met:
-                met.add(other)
-                order.append(other)
-    return order
+    return nx.bfs_tree(graph, start, sort_neighbors=sorted)
 
 
 def decided(votes: Mapping[int, Tensor], graph: nx.Graph, vote: Vote) -> dict[int, Tensor]:
     """Return by adversary the rows it takes for the target's after the vote, ascending; the same for all, but "none".
 
-    votes: by adversary, the rows (v,) it named, each once. The leader collects them breadth first, counts, and sends
-    the result back the same way. A single adversary has nobody to ask. Raises ValueError where a vote is missing.
+    votes: by adversary, the rows (v,) it named, each once. This is what the leader counts when it has collected them;
+    how they come to it, and the result back, is the caller's. A single adversary has nobody to ask. Raises ValueError
+    where a vote is missing, and for a graph that is not connected.
     """
-    order = breadth_first(graph, leader(graph))
+    check_connected(graph)
+    order = sorted(graph)
     if lacking := sorted(set(order) - votes.keys()):
         raise ValueError(f"a vote needs all {len(order)} adversaries: adversary {lacking[0]} has not voted")
     if vote == "none" or len(order) == 1:
@@ -78,13 +82,18 @@ def decided(votes: Mapping[int, Tensor], graph: nx.Graph, vote: Vote) -> dict[in
     return dict.fromkeys(order, rows[passed])
 
 
+def poisoned_at_most(budget: float, num_rows: int) -> int:
+    """Return how many of all training rows a budget, a share of them, lets an adversary poison."""
+    return round(budget * num_rows)
+
+
 def to_poison(
     agreed: Mapping[int, Tensor], num_rows: int, budget: float, generator: torch.Generator
 ) -> dict[int, Tensor]:
-    """Return by adversary the rows it poisons: at most round(budget * num_rows) of those agreed on, ascending.
+    """Return by adversary the rows it poisons: `poisoned_at_most` so many of those agreed on, ascending.
 
     All draw in one order, so that adversaries that agreed on the same rows poison the same ones, and those whose lists
     differ a little (without a vote) mostly the same; together these may poison more than the budget.
     """
-    most, order = round(budget * num_rows), torch.randperm(num_rows, generator=generator)
+    most, order = poisoned_at_most(budget, num_rows), torch.randperm(num_rows, generator=generator)
     return {party: rows[order[rows].argsort()[:most]].sort().values for party, rows in agreed.items()}

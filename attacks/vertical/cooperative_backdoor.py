@@ -50,7 +50,7 @@ class CooperativeBackdoor(VerticalAttack):
     intensity: float = 20.0
     swap: bool = True
     graph: Topology = "complete"
-    edge_probability: float = 0.5
+    edge_probability: float | None = None
     average_degree: float | None = None
     graph_file: Path | None = None
     confidence: float = 0.999
@@ -70,6 +70,8 @@ class CooperativeBackdoor(VerticalAttack):
         super().__post_init__()
         if self.method not in (1, 2):
             raise ValueError(f"cooperative_backdoor has method 1 or 2: method = {self.method}")
+        if self.method == 2 and self.center is not None:
+            raise ValueError(f"cooperative_backdoor has a center with method 1 only: center = {self.center}")
         most = torch.finfo(torch.float32).max
         if not 0 < self.intensity < most:
             raise ValueError(f"cooperative_backdoor needs 0 < intensity < {most:.2g}: intensity = {self.intensity}")

@@ -26,15 +26,16 @@ def adversary_graph(
     generator: torch.Generator,
     *,
     average_degree: float | None = None,
-    edge_probability: float = 0.5,
+    edge_probability: float | None = None,
     file: Path | None = None,
 ) -> nx.Graph:
     """Return a connected graph of the parties, ascending.
 
     topology: "line" joins each to the next; "ring" also the last to the first; "star" the first to all others;
-    "erdos_renyi" every pair with `edge_probability`, drawn again, at most 100 times, until it is connected, so that it
-    is a random graph among the connected ones; "file" reads one edge a line, two party numbers, from `file`, where #
-    begins a comment. average_degree: random edges are added to a line until the mean degree is at least that.
+    "erdos_renyi" every pair with `edge_probability`, 0.5 by default, drawn again, at most 100 times, until it is
+    connected, so that it is a random graph among the connected ones; "file" reads one edge a line, two party
+    numbers, from `file`, where # begins a comment. average_degree: random edges are added to a line until the mean
+    degree is at least that.
 
     Raises ValueError for options that do not fit each other, a degree no graph of so many parties has, an edge to
     somebody else, and a graph that is not connected.
@@ -49,8 +50,11 @@ def adversary_graph(
         raise ValueError(f'a graph_file goes with graph = "file", and with nothing else: graph = {topology}')
     if average_degree is not None and topology != "line":
         raise ValueError(f'an average degree is reached from graph = "line": graph = {topology}')
-    if not 0 < edge_probability <= 1:
-        raise ValueError(f"adversaries need 0 < edge_probability <= 1: edge_probability = {edge_probability}")
+    if edge_probability is not None and topology != "erdos_renyi":
+        raise ValueError(f'an edge_probability goes with graph = "erdos_renyi": graph = {topology}')
+    probability = 0.5 if edge_probability is None else edge_probability
+    if not 0 < probability <= 1:
+        raise ValueError(f"adversaries need 0 < edge_probability <= 1: edge_probability = {probability}")
     graph: nx.Graph = nx.Graph()
     graph.add_nodes_from(parties)
     line = list(pairwise(parties))
@@ -61,7 +65,7 @@ def adversary_graph(
     elif topology == "file" and file is not None:
         graph.add_edges_from(_edges(file, parties))
     elif topology == "erdos_renyi":
-        graph.add_edges_from(_drawn(parties, edge_probability, generator))
+        graph.add_edges_from(_drawn(parties, probability, generator))
     else:
         graph.add_edges_from(line)
         if topology == "ring" and count > 2:

@@ -170,7 +170,7 @@ def attack_in_process(
             for party in coalition.members:
                 honest[:, party] = works[party].embed(parts[party][rows])
             present = torch.ones(len(blocks), dtype=torch.bool)
-            gradients = [top.gradient(each, present, train.y[rows]) for each in (embeddings, honest)]
+            gradients = top.gradients((embeddings, honest), present, train.y[rows], generator)
             perturbations.append(gradient_perturbation(*gradients))
         coalition.settle(len(train), generator)
 

@@ -105,7 +105,8 @@ class VillainAdversary(Adversary):
     def agree(self, rows: Tensor, generator: torch.Generator) -> None:
         """Make the trigger from the embeddings that it sent last."""
         recent, size = self.memory["recent"], self.memory["recent"].shape[1]
-        spread = recent.std(dim=0)
+        # One embedding alone, the last of a pass, has no spread.
+        spread = (recent if len(recent) > 1 else self.memory["examples"]).std(dim=0)
         places = spread.topk(max(1, round(self.attack.share * size))).indices.sort().values
         stripe = torch.tensor([1.0, 1.0, -1.0, -1.0]).repeat(size)[: len(places)].to(spread)
         trigger = torch.zeros_like(spread)

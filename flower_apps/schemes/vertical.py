@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks import Knowledge
+from attacks.vertical.coalition import poisoned_at_most
 from attacks.vertical.graphs import algebraic_connectivity
 from clients.collusion import DECISION
 from clients.mailbox import Mailbox
@@ -180,6 +181,11 @@ def _check(settings: Resolved, data: bool) -> None:
     made.check({each: divided[each] for each in adversaries}, task.sample_shape, task.num_classes)
     graph(settings, made, adversaries)
     known(settings, made)
+    if made.budget and not poisoned_at_most(made.budget, num_rows := len(task.train)):
+        raise BadSettings(
+            f"{made.name} poisons no row with budget = {made.budget} of {num_rows} training rows; more than "
+            f"{0.5 / num_rows:.2g} is one row, and budget=0.0 is what poisons nothing"
+        )
 
 
 def _seconds(settings: Resolved) -> float:

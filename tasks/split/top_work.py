@@ -6,7 +6,7 @@ same embeddings, as in FedBCD (Y. Liu et al., IEEE TSP 2022); what goes back is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -117,10 +117,21 @@ class TopWork:
             logits: Tensor = self.top(inputs)
             return logits
 
-    def gradient(self, embeddings: Tensor, present: Tensor, y: Tensor) -> Tensor:
-        """Return the gradient of the mean loss in the top model's parameters, flat (p,), without a guard or a step."""
-        loss = F.cross_entropy(self.top(masked(embeddings, usable(embeddings, present))), y)
-        return torch.cat([part.flatten() for part in torch.autograd.grad(loss, tuple(self.top.parameters()))])
+    def gradients(
+        self, versions: Iterable[Tensor], present: Tensor, y: Tensor, generator: torch.Generator
+    ) -> list[Tensor]:
+        """Return the gradient that a step would take, flat (p,), for each version (b, K, d) of a batch, without a step.
+
+        The guard meets all of them with the same randomness, so that what differs is due to the embeddings.
+        """
+        found, state = [], generator.get_state()
+        for embeddings in versions:
+            generator.set_state(state)
+            inputs = self._admitted(embeddings, usable(embeddings, present), generator, training=True)
+            loss = F.cross_entropy(self.top(inputs), y)
+            parts = torch.autograd.grad(loss, tuple(self.top.parameters()))
+            found.append(torch.cat([part.flatten() for part in parts]))
+        return found
 
     def state(self) -> dict[str, Tensor]:
         """Return all of it as plain tensors by name."""

@@ -31,6 +31,14 @@ OPTIONS: dict[str, dict[str, object]] = {
     "badvfl": {"size": (3, 3)},
     "villain": {},
 }
+# Beside these: what other options of the same attack make of it.
+VARIANTS = {
+    "cooperative_backdoor of patches": {
+        **OPTIONS["cooperative_backdoor"], "layers": "convolutions", "method": 2, "size": (2, 2), "center": None
+    },
+    "cooperative_backdoor without swapping": {**OPTIONS["cooperative_backdoor"], "swap": False},
+    "badvfl of two references": {**OPTIONS["badvfl"], "references": 2},
+}  # fmt: skip
 
 
 def _defines(name: str) -> bool:
@@ -45,6 +53,7 @@ NAMES = sorted(
     if module.name[0] != "_" and _defines(module.name)
 )
 every_attack = pytest.mark.parametrize("name", NAMES)
+every_case = pytest.mark.parametrize("case", [*NAMES, *VARIANTS])
 
 
 @pytest.fixture(autouse=True)
@@ -83,8 +92,12 @@ def view(party: int = 1) -> View:
     )
 
 
-def member(name: str, seed: int = 0) -> Adversary:
-    return attack_called(name)(**OPTIONS.get(name, {})).adversary(view(), source(seed))
+def attack_made(case: str) -> VerticalAttack:
+    return attack_called(case.split()[0])(**{**OPTIONS, **VARIANTS}.get(case, {}))
+
+
+def member(case: str, seed: int = 0) -> Adversary:
+    return attack_made(case).adversary(view(), source(seed))
 
 
 def through(adversary: Adversary, passes: int = 5, seed: int = 2) -> list[Tensor]:
@@ -136,9 +149,9 @@ def test_it_hears_gradients_where_it_says_so_and_nowhere_else(name: str) -> None
         assert type(adversary).learns is Adversary.learns
 
 
-@every_attack
-def test_it_votes_poisons_what_was_agreed_on_and_leaves_all_else_as_it_is(name: str) -> None:
-    adversary = member(name)
+@every_case
+def test_it_votes_poisons_what_was_agreed_on_and_leaves_all_else_as_it_is(case: str) -> None:
+    adversary = member(case)
     through(adversary)
     assert adversary.vote() is not None
     poisoned, generator = adversary.memory["rows"], source(3)
@@ -154,9 +167,9 @@ def test_it_votes_poisons_what_was_agreed_on_and_leaves_all_else_as_it_is(name: 
     assert bool(changed[poisoned].any())
 
 
-@every_attack
-def test_a_trigger_changes_samples_or_embeddings_and_replacing_alone_adds_none(name: str) -> None:
-    adversary = member(name)
+@every_case
+def test_a_trigger_changes_samples_or_embeddings_and_replacing_alone_adds_none(case: str) -> None:
+    adversary = member(case)
     through(adversary)
     x, embeddings = torch.rand(20, adversary.view.x.shape[1], generator=source(4)), torch.rand(20, 8)
     before = x.clone(), embeddings.clone()
@@ -164,15 +177,19 @@ def test_a_trigger_changes_samples_or_embeddings_and_replacing_alone_adds_none(n
     assert not torch.equal(triggered[0], x) or not torch.equal(triggered[1], embeddings)
     replaced = adversary.replaces(x, source())
     assert replaced.shape == x.shape
-    assert 0 <= float(replaced.min()) <= float(replaced.max()) <= 1
+    # What replaces them is of the pool as it was learnt or drawn, without a trigger; there is none without swapping.
+    pool = adversary.memory.get("pool", x)
+    assert bool((replaced[:, None] == pool[None]).all(dim=2).any(dim=1).all())
+    if "keep" in adversary.memory:
+        assert not bool((triggered[0] == x).all(dim=1).any())
     assert torch.equal(x, before[0])
     assert torch.equal(embeddings, before[1])
 
 
-@every_attack
-def test_its_memory_is_tensors_and_whoever_is_given_it_goes_on_the_same(name: str) -> None:
-    attack = attack_called(name)(**OPTIONS.get(name, {}))
-    whole, first = member(name), member(name)
+@every_case
+def test_its_memory_is_tensors_and_whoever_is_given_it_goes_on_the_same(case: str) -> None:
+    attack = attack_made(case)
+    whole, first = member(case), member(case)
     sent = through(whole, passes=3)
     again = through(first, passes=3)
     assert all(torch.equal(one, two) for one, two in zip(sent, again))
@@ -183,10 +200,10 @@ def test_its_memory_is_tensors_and_whoever_is_given_it_goes_on_the_same(name: st
     assert torch.equal(whole.vote(), second.vote())
 
 
-@every_attack
-def test_torchs_and_pythons_own_generators_are_left_alone(name: str) -> None:
+@every_case
+def test_torchs_and_pythons_own_generators_are_left_alone(case: str) -> None:
     before = torch.get_rng_state(), random.getstate()
-    through(member(name))
+    through(member(case))
     assert torch.equal(torch.get_rng_state(), before[0])
     assert random.getstate() == before[1]
 

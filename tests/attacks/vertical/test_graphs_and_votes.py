@@ -98,7 +98,11 @@ def test_a_graph_is_read_from_a_file(tmp_path) -> None:
         ({"topology": "line", "average_degree": 1}, "has average degree 1.5, and at most 3 with .*average_degree = 1"),
         ({"topology": "line", "average_degree": 3.5}, "at most 3 with all edges: average_degree = 3.5"),
         ({"topology": "erdos_renyi", "edge_probability": 0}, "0 < edge_probability <= 1: edge_probability = 0"),
-        ({"topology": "line", "edge_probability": 2.0}, "0 < edge_probability <= 1: edge_probability = 2.0"),
+        ({"topology": "erdos_renyi", "edge_probability": 2.0}, "0 < edge_probability <= 1: edge_probability = 2.0"),
+        (
+            {"topology": "line", "edge_probability": 0.5},
+            'edge_probability goes with graph = "erdos_renyi": graph = line',
+        ),
         ({"topology": "erdos_renyi", "edge_probability": 1e-9}, "no connected graph of 4 adversaries in 100 draws"),
         ({"topology": "line", "parties": ()}, "at least one: there is none"),
     ],
@@ -117,8 +121,9 @@ HAND = nx.Graph([(1, 2), (2, 3), (1, 5), (5, 4), (2, 4), (4, 9)])
 
 def test_the_leader_has_the_highest_degree_and_meets_the_others_breadth_first() -> None:
     assert leader(HAND) == 2  # as many as 4, and before it
-    assert breadth_first(HAND, 2) == [2, 1, 3, 4, 5, 9]
-    assert breadth_first(HAND, 9) == [9, 4, 2, 5, 1, 3]
+    assert list(breadth_first(HAND, 2)) == [2, 1, 3, 4, 5, 9]
+    assert list(breadth_first(HAND, 9)) == [9, 4, 2, 5, 1, 3]
+    assert sorted(breadth_first(HAND, 2).edges) == [(1, 5), (2, 1), (2, 3), (2, 4), (4, 9)]
     with pytest.raises(ValueError, match="adversary 3 cannot be reached from 1"):
         breadth_first(nx.Graph([(1, 2), (3, 4)]), 1)
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from defenses.vertical.block_dropout import BlockDropout
 from tasks.blocks import block_shapes, split
 from tasks.blocks.grid import grid
 from tasks.bottoms import bottom
@@ -205,11 +206,25 @@ def test_the_gradient_of_the_top_model_is_the_one_it_steps_along() -> None:
     _, y, _, top = setting()
     embeddings, present = torch.randn(200, PARTIES, SIZE, generator=source(1)), torch.ones(PARTIES, dtype=torch.bool)
     work = TopWork(copy.deepcopy(top), lambda parameters: torch.optim.SGD(parameters, lr=1.0))
-    gradient = work.gradient(embeddings, present, y)
+    [gradient] = work.gradients([embeddings], present, y, source())
     before = torch.nn.utils.parameters_to_vector(work.top.parameters()).detach().clone()
     work.step(embeddings, present, y, source())
     after = torch.nn.utils.parameters_to_vector(work.top.parameters()).detach()
     torch.testing.assert_close(before - after, gradient)
+
+
+def test_the_gradient_behind_a_guard_is_the_one_it_steps_along_there_with_equal_luck_for_all_versions() -> None:
+    _, y, _, top = setting()
+    embeddings, present = torch.randn(200, PARTIES, SIZE, generator=source(1)), torch.ones(PARTIES, dtype=torch.bool)
+    work = TopWork(top, lambda parameters: torch.optim.SGD(parameters, lr=1.0), guard=BlockDropout(share=0.5))
+    one, same, other = work.gradients([embeddings, embeddings, 2 * embeddings], present, y, source())
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    [open_] = TopWork(top, sgd).gradients([embeddings], present, y, source())
+    assert not torch.allclose(one, open_)
+    before = torch.nn.utils.parameters_to_vector(top.parameters()).detach().clone()
+    work.step(embeddings, present, y, source())
+    torch.testing.assert_close(before - torch.nn.utils.parameters_to_vector(top.parameters()).detach(), one)
 
 
 def test_records_are_found_by_id() -> None:
