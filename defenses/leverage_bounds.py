@@ -70,10 +70,16 @@ def below(blocks: Tensor, q: int, starts: int, generator: torch.Generator) -> tu
 def above(blocks: Tensor, q: int) -> float:
     """Return a bound on the share for all sets of q blocks at once: the q largest |A_ij| of the worst column."""
     weights = blocks.new_ones(1, len(blocks))
+    seen = torch.linalg.svdvals(blocks.flatten(0, 1)).min()
     best = math.inf
     for _ in range(WEIGHT_STEPS):
-        columns = _spans(blocks, weights).topk(min(q, len(blocks)), dim=1).values.sum(dim=1)  # (1, n)
-        best = min(best, float(columns.max()))
+        spans, left = _spans(blocks, weights)
+        columns = spans.topk(min(q, len(blocks)), dim=1).values.sum(dim=1)  # (1, n)
+        # What is left of W_i is at most |R_i| |z|, and |z| at most the sum of all |W_j z|, by the least singular value.
+        bound = columns.max() + left.topk(min(q, len(blocks)), dim=1).values.sum() / seen
+        if not bool(bound.isfinite()):
+            break  # weights so unlike that nothing can be solved any more
+        best = min(best, float(bound))
         weights = _evened(weights, columns)
     return min(best, 1.0)
 
@@ -88,25 +94,43 @@ def above_by_set(blocks: Tensor, q: int) -> float:
         liars[torch.arange(len(chunk))[:, None], torch.tensor(chunk)] = True
         weights = (~liars).to(blocks.dtype)
         gram = torch.einsum("sn,nrk,nrl->skl", weights, blocks, blocks)
-        if float(torch.linalg.eigvalsh(gram)[:, 0].min()) < 1e-9:
+        least = torch.linalg.eigvalsh(gram)[:, 0]
+        if float(least.min()) < 1e-9:
             return 1.0  # the others see next to nothing of some z, and rounding would eat what they do
         ratios = torch.full((len(chunk),), math.inf, dtype=blocks.dtype)
         for _ in range(WEIGHT_STEPS):
-            columns = torch.einsum("sij,si->sj", _spans(blocks, weights), liars.to(blocks.dtype))
-            ratios = torch.minimum(ratios, columns.max(dim=1).values)
+            spans, left = _spans(blocks, weights)
+            columns = torch.where(liars[:, :, None], spans, 0.0).sum(dim=1)
+            bounds = columns.max(dim=1).values + torch.where(liars, left, 0.0).sum(dim=1) / least.sqrt()
+            ratios = torch.fmin(ratios, bounds)  # one that is no number is none
             weights = _evened(weights, columns)
-        # A bound that is no number is none: of weights so unlike that rounding has eaten it.
-        worst = max(worst, float((ratios / (1 + ratios)).nan_to_num(nan=1.0, posinf=1.0).max()))
+        worst = max(worst, float((1 / (1 + 1 / ratios)).max()))  # 1 of an infinite one
     return worst
 
 
-def _spans(blocks: Tensor, weights: Tensor) -> Tensor:
-    """Return |A_ij| (s, n, n) of the A with W_i = sum over j of A_ij W_j that least squares of weights (s, n) gives."""
+def _spans(blocks: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return |A_ij| (s, n, n) and |R_i| (s, n): W_i = sum over j of A_ij W_j + R_i, by least squares of weights (s, n).
+
+    R_i is of rounding alone, and its own rounding is counted with it, so that any A gives a bound. Both are infinite
+    where the weights are so unlike that there is no solution.
+    """
+    n, rank, k = blocks.shape
     gram = torch.einsum("sn,nrk,nrl->skl", weights, blocks, blocks)
-    seen = torch.linalg.solve(gram, blocks.flatten(0, 1).T.expand(len(weights), -1, -1))  # (s, k, n r)
-    n, rank = blocks.shape[:2]
-    spans = (blocks.flatten(0, 1) @ seen).view(-1, n, rank, n, rank).transpose(2, 3)
-    return torch.linalg.matrix_norm(spans, ord=2) * weights[:, None]
+    seen, _ = torch.linalg.solve_ex(gram, blocks.flatten(0, 1).T.expand(len(weights), -1, -1))  # (s, k, n r)
+    solved = seen.isfinite().flatten(1).all(dim=1) & weights.isfinite().all(dim=1)
+    seen = torch.where(solved[:, None, None], seen, 0.0)
+    scale = torch.where(solved[:, None], weights, 0.0)
+    parts = (blocks.flatten(0, 1) @ seen).view(-1, n, rank, n, rank).transpose(2, 3)  # (s, j, i, r_j, r_i)
+    parts = parts * scale[:, :, None, None, None]
+    norms = torch.linalg.matrix_norm(parts, ord=2).transpose(1, 2)
+    rest = blocks - torch.einsum("sjiqr,jqk->sirk", parts, blocks)
+    sizes = torch.linalg.matrix_norm(blocks, ord=2)
+    rounding = n * rank * k * torch.finfo(blocks.dtype).eps * (sizes + norms @ sizes)
+    left = torch.linalg.matrix_norm(rest, ord=2) + rounding
+    return (
+        torch.where(solved[:, None, None], norms, math.inf),
+        torch.where(solved[:, None], left, math.inf),
+    )
 
 
 def _evened(weights: Tensor, columns: Tensor) -> Tensor:

@@ -73,7 +73,10 @@ def run(path: Path, silent: str | None, out: Console, err: Console) -> None:
             found.append({"silent": list(missing), "queries": asked[missing], **told})
     out.print(_table(found))
     lacks = lacks_guarantee(settings, affine=autoencoder.is_affine)
-    if lacks is None and any(f"moved_{name}" in answers and f"gap_{name}" not in answers for name in ROUNDS):
+    needed = ("gap", "clipped")
+    if lacks is None and any(
+        f"moved_{name}" in answers and f"{each}_{name}" not in answers for name in ROUNDS for each in needed
+    ):
         lacks = f"{ANSWERS} does not say how near their minimum its answers are, as runs of this version do"
     affine = "affine, so its manifold is the subspace that these numbers are about"
     bounds = (
@@ -133,8 +136,9 @@ def certified_answers(
 ) -> dict[str, NDArray[Any]]:
     """Return what the certificates of observed sets say of each query (n,), for clean and attacked ones.
 
-    `tolerated_NAME`: how many of the agents whose blocks were used may lie; -1 where no set of `sets` is the query's,
-    or its point is not determined. `radius_NAME`: how far its features can then be from what the true embeddings would
+    `tolerated_NAME`: how many of the agents whose blocks were used may lie, those whose blocks were clipped taken for
+    liars already; -1 where these are too many, where no set of `sets` is the query's, and where its point is not
+    determined. `radius_NAME`: how far its features can then be from what the true embeddings would
     be on the manifold, where those are no farther from it than delta_95, the distance by which purification may have
     missed its minimum included; infinite where nothing is known. Where labels are smoothed, `label_certified_NAME`:
     whether the label's own radius is no smaller, so that liars cannot have changed it if the true embeddings are so
@@ -147,13 +151,14 @@ def certified_answers(
             continue
         of_rows = [known.get(tuple(np.flatnonzero(row).tolist())) for row in np.isnan(answers[f"moved_{name}"])]
         gaps = answers[f"gap_{name}"]
-        found[f"tolerated_{name}"] = np.array([-1 if each is None else each["tolerated"] for each in of_rows])
+        left = [-1 if each is None else each["tolerated"] for each in of_rows] - answers[f"clipped_{name}"]
+        found[f"tolerated_{name}"] = np.maximum(left, -1)
         found[f"radius_{name}"] = np.array(
             [
                 math.inf
-                if each is None or each.get("radius_95") is None
+                if each is None or each.get("radius_95") is None or more < 0
                 else each["radius_95"] + gap / each["steepness"]
-                for each, gap in zip(of_rows, gaps, strict=True)
+                for each, gap, more in zip(of_rows, gaps, left, strict=True)
             ]
         )
         if (own := answers.get(f"label_radius_{name}")) is not None:

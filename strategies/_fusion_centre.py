@@ -17,7 +17,7 @@ from defenses.autoencoder import Autoencoder
 from defenses.autoencoder_fit import Fitted, fit_autoencoder
 from defenses.fusion_head import FittedHead, FusionHead, HeadTraining
 from defenses.inference import InferenceDefense, Query
-from defenses.purification import Manifold, Purified, block_norms
+from defenses.purification import Manifold, Purified, block_norms, received
 from defenses.purification.unsecured import unsecured
 from protocol.randomness import generator
 from protocol.threads import one_thread
@@ -37,14 +37,16 @@ class FusionModel(nn.Module):
 class Answers:
     """What is predicted for n queries, in [0, C) or `defenses.inference.ABSTAINS`, and `moved` (n, M) of `Purified`.
 
-    gap : (n,), of `Purified`, too. radius, tolerated : (n,), what the defense certifies of each label, as
-        `defenses.inference.Prediction` has them; `tolerated` counts agents, and is left out where a purification mixes
-        their blocks, since a liar then reaches more than its own.
+    gap, clipped : (n,), of `Purified`, too, clipped as a number of blocks.
+    radius, tolerated : (n,), what the defense certifies of each label, as `defenses.inference.Prediction` has them;
+        `tolerated` counts agents, and is left out where a purification mixes their blocks, since a liar then reaches
+        more than its own.
     """
 
     labels: Tensor
     moved: Tensor
     gap: Tensor
+    clipped: Tensor
     radius: Tensor | None = None
     tolerated: Tensor | None = None
 
@@ -118,11 +120,11 @@ class FusionCentre:
                 features=found.features,
                 usable=found.usable,
                 corrupted=self.corrupted if "corrupted" in told else None,
-                honest=self._trained_on(model.autoencoder, honest) if honest is not None and "honest" in told else None,
+                honest=self._honest(model.autoencoder, honest) if honest is not None and "honest" in told else None,
             )
             said = self.defense.predict(model.head, query, source)
             tolerated = None if self.on_manifold else said.tolerated
-            return Answers(said.labels, found.moved, found.gap, said.radius, tolerated)
+            return Answers(said.labels, found.moved, found.gap, found.clipped.sum(dim=1), said.radius, tolerated)
 
     def undefended(self, model: FusionModel, embeddings: Tensor, observed: Tensor) -> Tensor:
         """Return logits (n, C) of the embeddings as they came, differentiable."""
@@ -142,6 +144,12 @@ class FusionCentre:
             features = self._trained_on(fitted.autoencoder, embeddings)
             head = self.defense.fit(features, labels, self.num_classes, source, training)
         return fitted, head
+
+    def _honest(self, autoencoder: Autoencoder, embeddings: Tensor) -> Tensor:
+        """Return features of what came without an attack; what did not come is the manifold's mean, as elsewhere."""
+        everybody = torch.ones(embeddings.shape[1], dtype=torch.bool)
+        filled, usable = received("the oracle", embeddings, everybody, autoencoder)
+        return torch.where(usable.any(dim=1)[:, None, None], self._trained_on(autoencoder, filled), torch.nan)
 
     def _trained_on(self, autoencoder: Autoencoder, embeddings: Tensor) -> Tensor:
         return autoencoder(embeddings) if self.on_manifold else embeddings

@@ -185,6 +185,7 @@ class CollaborativeInference(ServerTested):
             name: found.labels,
             f"moved/{name}": found.moved,
             f"gap/{name}": found.gap,
+            f"clipped/{name}": found.clipped,
             f"label_radius/{name}": found.radius,
             f"label_tolerated/{name}": found.tolerated,
         }

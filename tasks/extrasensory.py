@@ -78,7 +78,9 @@ def extrasensory(data_dir: Path | None, *, user: str = USER, label: str = "SITTI
         raise ValueError(f"{path} has no column {answers}; its {len(known)} labels are {', '.join(known)}")
     agents = _agents(path, [name for name in names if name.startswith(BEGINNINGS)])
     columns = [name for held in agents for name in held]
-    labelled = table[table[answers].notna()]
+    if "timestamp" not in names:
+        raise ValueError(f"{path} has no column timestamp, by which rows are ordered")
+    labelled = table[table[answers].notna()].sort_values("timestamp", kind="stable")
     if len(labelled) < NUM_TRAIN + NUM_TEST:
         raise ValueError(
             f"{path} has {len(labelled)} rows that say whether {label} holds, expected {NUM_TRAIN} for training "

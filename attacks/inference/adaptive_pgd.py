@@ -60,6 +60,8 @@ def adaptive_pgd(
     check_steps("adaptive_pgd", steps, step_size)
     if not amplifications or not bool(torch.tensor(amplifications).isfinite().all()):
         raise ValueError(f"adaptive_pgd needs finite amplifications, at least one: amplifications = {amplifications}")
+    if target is not None and not targeted:
+        raise ValueError(f"adaptive_pgd needs targeted=True for a target: target = {target}")
     labels, defended = known_labels("adaptive_pgd", sent, sight), sight.defended
     if defended is None:
         raise ValueError("adaptive_pgd must know the defense, and sight has no defended network")

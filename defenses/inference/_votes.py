@@ -9,6 +9,7 @@ import torch
 from scipy.stats import beta
 from torch import Tensor, nn
 
+MOST_TRIALS = 10_000_000
 COPIES = 32  # of the whole batch at once: 32 x 465 x 320 numbers are 19 MB
 
 
@@ -48,8 +49,8 @@ def lower_bounds(votes: Tensor, trials: int, alpha: float) -> Tensor:
 
 
 def check_votes(name: str, trials: int, alpha: float) -> None:
-    """Raise ValueError unless trials >= 1 and alpha lies inside (0, 1)."""
-    if trials < 1:
-        raise ValueError(f"{name} needs trials >= 1: trials = {trials}")
+    """Raise ValueError unless trials are 1 to MOST_TRIALS and alpha lies inside (0, 1)."""
+    if not 1 <= trials <= MOST_TRIALS:
+        raise ValueError(f"{name} needs 1 <= trials <= {MOST_TRIALS}: trials = {trials}")
     if not 0 < alpha < 1:
         raise ValueError(f"{name} needs 0 < alpha < 1: alpha = {alpha}")

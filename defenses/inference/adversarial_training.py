@@ -37,6 +37,8 @@ class AdversarialTraining(Plain):
             raise ValueError(f"adversarial training needs steps >= 1: steps = {self.steps}")
         if not 0 < self.step_size < math.inf:
             raise ValueError(f"adversarial training needs a finite step_size > 0: step_size = {self.step_size}")
+        if self.target is not None and not self.targeted:
+            raise ValueError(f"adversarial training needs targeted=True for a target: target = {self.target}")
 
     def fit(
         self, features: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator, training: HeadTraining

@@ -34,6 +34,7 @@ from defenses.acted import Figure, acted
 
 STILL = 1e-3
 """A block that moves by less of its size counts as left where it was."""
+START = 1e-6
 
 
 class Manifold(Protocol):
@@ -91,6 +92,8 @@ class Purified:
     rejected : (n, M) bool, those of observed agents that were not finite.
     moved : (n, M) float64, the distance from each usable block to its features; NaN for other blocks. A large one is
         what a corrupted agent looks like.
+    clipped : (n, M) bool, usable blocks that were so far away that nearer ones stood for them; what theorems say of
+        corrupted agents they say of corrupted and clipped ones together.
     stages : the descents, in order; none where nothing was sought.
     """
 
@@ -98,6 +101,7 @@ class Purified:
     usable: Tensor
     rejected: Tensor
     moved: Tensor
+    clipped: Tensor
     stages: tuple[Stage, ...] = ()
 
     @property
@@ -140,16 +144,23 @@ def received(name: str, embeddings: Tensor, observed: Tensor, manifold: Manifold
 
 
 def purified(
-    embeddings: Tensor, observed: Tensor, usable: Tensor, features: Tensor, stages: tuple[Stage, ...] = ()
+    embeddings: Tensor,
+    observed: Tensor,
+    usable: Tensor,
+    features: Tensor,
+    stages: tuple[Stage, ...] = (),
+    clipped: Tensor | None = None,
 ) -> Purified:
-    """Gather what a purification found, and report it.
+    """Gather what a purification found, and report it; clipped None: no block was.
 
     Reports `rejected_share` (blocks of observed agents that were not finite), `unanswered_share` (samples without any
     block), `moved_share` (usable blocks that were moved by more than STILL of their size), where blocks were rejected
-    `rejected_by_agent` (M numbers of samples), and with stages `stage1_converged` (the share of samples), means of
-    `stage1_steps`, of the objective at the first point and at the one kept, `stage1_from` and `stage1_to`, of the
-    gradient's norm there, `stage1_slope_from` and `stage1_slope_to`, and so on; where minima are known, the largest
-    part of the objective that is left at most, `stage1_gap`. Samples without a block are left out of all these.
+    `rejected_by_agent` (M numbers of samples), where some were clipped `clipped_share`, and with stages
+    `stage1_converged` (the share of samples), means of `stage1_steps`, of the objective at the first point and at the
+    one kept, `stage1_from` and `stage1_to`, of the gradient's norm there, `stage1_slope_from` and `stage1_slope_to`,
+    and so on; where minima are known, the largest part of the objective that is left at most, `stage1_gap`, of one that
+    is at least START of what it was at the first point, since a manifold may pass through all that came. Samples
+    without a block are left out of all these.
     """
     features = torch.where(usable.any(dim=1)[:, None, None], features, torch.nan)
     rejected = observed.to(usable.device) & ~usable
@@ -161,6 +172,8 @@ def purified(
         figures["unanswered_share"] = float((~usable.any(dim=1)).float().mean())
         far = moved > STILL * block_norms(embeddings.double())
         figures["moved_share"] = float(far[usable].float().mean()) if bool(usable.any()) else 0.0
+        if clipped is not None and bool(clipped.any()):
+            figures["clipped_share"] = float(clipped[usable].float().mean())
         if bool(rejected.any()):
             figures["rejected_by_agent"] = [int(count) for count in rejected.sum(dim=0)]
         rows = usable.any(dim=1)
@@ -174,11 +187,19 @@ def purified(
                 "slope_to": stage.slope[1],
             }
             figures |= {f"stage{number}_{name}": float(each[rows].double().mean()) for name, each in means.items()}
-            left = (stage.gap / stage.best.clamp_min(torch.finfo(stage.best.dtype).tiny))[rows]
+            least = (START * stage.objective[0]).clamp_min(torch.finfo(stage.best.dtype).tiny)
+            left = (stage.gap / torch.maximum(stage.best, least))[rows]
             if bool(left.isfinite().all()):
                 figures[f"stage{number}_gap"] = float(left.max())
     acted(**figures)
-    return Purified(features=features, usable=usable, rejected=rejected, moved=moved, stages=stages)
+    return Purified(
+        features=features,
+        usable=usable,
+        rejected=rejected,
+        moved=moved,
+        clipped=torch.zeros_like(usable) if clipped is None else clipped,
+        stages=stages,
+    )
 
 
 def block_norms(blocks: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from torch import Tensor
 from defenses.autoencoder import Autoencoder
 from defenses.purification import Manifold, Stage, block_norms
 
+SEEN = 1e-6
 EPSILON = 1e-6  # relative to the sample's size: a block that is exactly on the manifold keeps a finite weight
 
 
@@ -32,8 +33,8 @@ def reweighted(
     """Return the points (n, M, d) of the manifold for embeddings (n, M, d) with `usable` (n, M) blocks, and the course.
 
     A sample stops when no block of its point has moved by more than precision * 1e-2 * unit (n,) in an iteration, and
-    then is no longer computed. Directions that no usable block tells anything of stay where the manifold's mean has
-    them. Raises ValueError for a manifold that is no `Autoencoder` with an affine decoder.
+    then is no longer computed. Directions of which usable blocks tell less than SEEN of what all tell of any stay where
+    the manifold's mean has them. Raises ValueError for a manifold that is no `Autoencoder` with an affine decoder.
     """
     if not isinstance(manifold, Autoencoder) or not manifold.is_affine:
         raise ValueError(
@@ -48,8 +49,10 @@ def reweighted(
     away = filled - offset - weight @ start  # from the point that the mean is decoded to
     gram = torch.einsum("mdk,mdl->mkl", weight, weight)
     projected = torch.einsum("mdk,nmd->nmk", weight, away)
-    # A ridge far below what any usable block says decides only what none says.
-    ridge = torch.finfo(filled.dtype).eps * torch.eye(k, dtype=filled.dtype, device=filled.device)
+    told = _told(weight, usable)
+    projected = projected if told is None else (told[:, None] @ projected[..., None])[..., 0]
+    # A ridge far below what any usable block says: of equal blocks one may be left that counts.
+    ridge, whole = torch.finfo(filled.dtype).eps, torch.eye(k).to(filled)
 
     curve = torch.full((steps + 1, n), math.nan, dtype=filled.dtype, device=filled.device)
     taken = torch.full((n,), steps, dtype=torch.int64, device=filled.device)
@@ -71,7 +74,10 @@ def reweighted(
         weights = seen / distances.clamp_min(smooth * unit[rows, None])
         shares = weights / weights.sum(dim=1, keepdim=True).clamp_min(torch.finfo(filled.dtype).tiny)
         left = torch.einsum("nm,mkl->nkl", shares, gram)
-        left = left + left.diagonal(dim1=1, dim2=2).mean(dim=1).clamp_min(ridge[0, 0])[:, None, None] * ridge * k
+        usual = left.diagonal(dim1=1, dim2=2).mean(dim=1).clamp_min(ridge)[:, None, None]
+        if told is not None:  # what is not told of costs as much as anything, and gains nothing
+            left = told[rows] @ left @ told[rows] + usual * (whole - told[rows])
+        left = left + usual * ridge * k * whole
         right = torch.einsum("nm,nmk->nk", shares, projected[rows])
         before, here = here, torch.linalg.solve(left, right)
         change = torch.einsum("mdk,nk->nmd", weight, here - before)
@@ -98,6 +104,20 @@ def reweighted(
         converged=converged,
         gap=((best - lowest).clamp_min(0) + torch.finfo(dtype).eps * best).to(dtype),  # `best` is told in that type
     )
+
+
+def _told(weight: Tensor, usable: Tensor) -> Tensor | None:
+    """Return for each sample the projection (n, k, k) of codes on what its usable blocks tell of; None: all, of all."""
+    kinds, kind = usable.unique(dim=0, return_inverse=True)
+    whole = torch.linalg.matrix_norm(weight.flatten(0, 1), ord=2)
+    found, everything = [], True
+    for blocks in kinds:
+        _, sizes, right = torch.linalg.svd(weight[blocks].flatten(0, 1), full_matrices=True)
+        rank = int((sizes > SEEN * whole).sum())
+        everything &= rank == len(right)
+        # Where all is told of, nothing is changed, not even by rounding.
+        found.append(right[:rank].T @ right[:rank] if rank < len(right) else torch.eye(rank).to(weight))
+    return None if everything else torch.stack(found)[kind]
 
 
 def _dual(residual: Tensor, weights: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ is found and not by a norm of the gradient, which sums of norms do not lose at t
 the size of each sample; and a batch is computed at once. And a block that is farther than FAR times its agent's scale
 from the mean (or, of a sample that is larger than that, FAR times what the sample's median agent is of its own) counts
 as one at that distance in its direction: it pulls as hard, since a distance has slope 1 everywhere, and the digits of
-the sum are left to the others. A liar's block stays a liar's block, and no honest one comes near that distance.
+the sum are left to the others. A liar's block stays a liar's block; an honest one that is so far away, as none of the
+rows that the manifold was learned from was, counts as a liar's from then on, and is told as `clipped`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from defenses.purification._reweighted import reweighted
 
 ON_MANIFOLD = True
 Solver = Literal["auto", "gradient", "reweighted"]
+MOST_STEPS = 100_000  # each is remembered for every sample
 FAR = {"gradient": 1e2, "reweighted": 1e4}  # a descent has the digits of its embeddings, the other double precision
 
 
@@ -78,7 +80,9 @@ def copur(
     # The sample's size: as many times its own scale as the median agent sends, and once at least.
     times = _median((filled - mean) / typical[:, None], usable).clamp_min(1)
     unit = times * typical.median()
-    filled = _shortened(filled, mean, FAR[solver] * times[:, None] * typical)
+    most = FAR[solver] * times[:, None] * typical
+    clipped = usable & (block_norms((filled - mean).detach().double()) > most.double())
+    filled = _shortened(filled, mean, most)
 
     def on_manifold(x: Tensor, rows: Tensor) -> Tensor:
         return (block_norms(filled[rows] - manifold(x)) * usable[rows]).sum(dim=1)
@@ -106,7 +110,7 @@ def copur(
             stage = replace(stage, gap=(stage.best - (stages[0].best - stages[0].gap)).clamp_min(0) + rounding)
         stages.append(stage)
         found = manifold(found)
-    return purified(embeddings, observed, usable, found, tuple(stages))
+    return purified(embeddings, observed, usable, found, tuple(stages), clipped)
 
 
 def _shortened(blocks: Tensor, mean: Tensor, most: Tensor) -> Tensor:
@@ -133,5 +137,5 @@ def _check(
     if not 0 < precision < 1:
         raise ValueError(f"copur needs 0 < precision < 1: precision = {precision}")
     for option, number, least in (("steps", steps, 1), ("penalty_steps", penalty_steps, 0)):
-        if number < least:
-            raise ValueError(f"copur needs {option} >= {least}: {option} = {number}")
+        if not least <= number <= MOST_STEPS:
+            raise ValueError(f"copur needs {least} <= {option} <= {MOST_STEPS}: {option} = {number}")

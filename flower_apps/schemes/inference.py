@@ -28,9 +28,10 @@ from strategies.collaborative_inference import ATTACKED, CLEAN, EXPLAINED, FIRST
 from tasks import Defaults
 
 MODEL = "model.safetensors"
-TOLD = frozenset({CLEAN, ATTACKED, "moved", "gap", "label_radius", "label_tolerated"})  # of what the strategy remembers
+# Of what the strategy remembers.
+TOLD = frozenset({CLEAN, ATTACKED, "moved", "gap", "clipped", "label_radius", "label_tolerated"})
 SECONDS_A_STEP = 4e-4  # of one agent's extractor
-QUICK = {"steps": 1, "trials": 1}  # options that say how long something takes, when it is only tried
+QUICK = {"steps": 1}  # options that say how long an attack takes, when it is only tried
 
 
 class Inference:
@@ -93,8 +94,9 @@ class Inference:
 
         answers.npz has labels (n,), the predictions `clean` and `attacked` (n,), how far purification moved each block,
         `moved_clean` and `moved_attacked` (n, M), NaN of one that was not used, how far above its minimum purification
-        ended at most, `gap_clean` and `gap_attacked` (n,), NaN where nobody knows, and what a defense that certifies
-        labels says of each, `label_radius_clean`, `label_tolerated_clean` and so on (n,).
+        ended at most, `gap_clean` and `gap_attacked` (n,), NaN where nobody knows, how many blocks were so far away
+        that they count as corrupted ones, `clipped_clean` and `clipped_attacked` (n,), and what a defense that
+        certifies labels says of each, `label_radius_clean`, `label_tolerated_clean` and so on (n,).
         """
         from flower_apps.schemes.inference_pictures import write_pictures
 
@@ -163,7 +165,14 @@ def _check(settings: Resolved, data: bool) -> None:
     except (RuntimeError, MemoryError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadSettings(f"--model {settings.model} cannot be made for --task {settings.task}: {reason}") from error
-    _rehearse(settings.model_copy(update={"output": "", "resume": False, "origin": ""}))
+    try:
+        _rehearse(settings.model_copy(update={"output": "", "resume": False, "origin": ""}))
+    except (RuntimeError, MemoryError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BadSettings(
+            f"--strategy {settings.strategy} with --attack {settings.attack} and --defense {settings.defense} cannot "
+            f"be made: {reason}"
+        ) from error
     if settings.start_from:
         extractors(settings)
 

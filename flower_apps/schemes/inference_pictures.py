@@ -24,8 +24,10 @@ def write_pictures(folder: Path, answers: Mapping[str, NDArray[Any]], settings: 
     """Write moved.png from what `answers` says was moved, before and under the attack."""
     from matplotlib import style
 
-    blocks = {name: answers[f"moved_{name}"] for name in ("clean", "attacked") if f"moved_{name}" in answers}
-    if not any(np.nanmax(each, initial=0.0) > 0 for each in blocks.values()):
+    told = {name: answers[f"moved_{name}"] for name in ("clean", "attacked") if f"moved_{name}" in answers}
+    # Of a round in which no block could be used there is nothing to draw.
+    blocks = {name: each for name, each in told.items() if np.isfinite(each).any()}
+    if not any(np.nanmax(each) > 0 for each in blocks.values()):
         return  # nothing purifies
     with style.context("default"):
         save(moved(blocks, settings.malicious), folder / MOVED, dpi=150)

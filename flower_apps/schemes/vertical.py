@@ -21,7 +21,18 @@ from flower_apps.config import AUTO, NONE, BadSettings, Resolved, Settings
 from flower_apps.roles import channel_folder
 from flower_apps.schemes import HORIZONTAL_ONLY, Scheme, known_malicious
 from flower_apps.schemes.division import NATURAL, blocks, check_division, natural_agents
-from flower_apps.schemes.vertical_parties import attack, bottom_model, graph, known, part, role, strategy
+from flower_apps.schemes.inference_earlier import EXTRACTOR, trained_on
+from flower_apps.schemes.vertical_parties import (
+    attack,
+    bottom_model,
+    graph,
+    kept_folder,
+    kept_state,
+    known,
+    part,
+    role,
+    strategy,
+)
 from protocol.randomness import generator
 from protocol.tensor_files import save_tensors
 from protocol.threads import one_thread
@@ -29,6 +40,7 @@ from protocol.vector import to_tensors
 from strategies.split_nn import Course
 from tasks import Defaults
 from tasks.metrics.vertical import inferred_rightly
+from tasks.split.kept_state import MODEL as BOTTOM
 from tasks.split.order import num_steps
 from tasks.split.party_work import PartyWork
 from tasks.split.records import Records
@@ -87,15 +99,29 @@ class Split:
         return found
 
     def keep(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
-        """Write the top model as model.safetensors, and the pictures; the clients' networks are in parties/."""
+        """Write model.safetensors and the pictures.
+
+        The file has the top model and, where they are on this machine, the networks of all clients under the names that
+        `--strategy collaborative_inference --start-from` looks for.
+        """
         from flower_apps.schemes.vertical_pictures import write_pictures
 
-        save_tensors(folder / MODEL, tensors)
+        save_tensors(folder / MODEL, {**tensors, **self._bottoms()}, trained_on(self.settings, len(self.task.train)))
         write_pictures(folder, self.settings, self.attack)
 
     @property
     def _top(self) -> nn.Module:
         return self.strategy.top.top
+
+    def _bottoms(self) -> dict[str, Tensor]:
+        if (kept := kept_folder(self.settings, {})) is None:
+            return {}
+        found: dict[str, Tensor] = {}
+        for client in range(self.settings.num_clients):
+            state = kept_state(kept, client, self.settings.rounds) or {}
+            networks = {name.removeprefix(BOTTOM): each for name, each in state.items() if name.startswith(BOTTOM)}
+            found |= {f"{EXTRACTOR}{client}.{name}": each for name, each in networks.items()}
+        return found
 
     def _inferred(self) -> dict[str, float | None]:
         """Return how many rows the first adversary took for the target's beside those it knew, and how rightly."""

@@ -140,6 +140,20 @@ def test_the_bounds_hold_what_the_enumeration_finds(agents, dim, rank, q) -> Non
     assert above(weight, q) >= truth - 1e-9
 
 
+@pytest.mark.parametrize("seed", [643, *range(20)])
+@pytest.mark.parametrize("spread", [1e3, 1e6, 1e9])
+def test_agents_of_sizes_that_have_nothing_in_common_get_a_bound_that_holds(seed, spread) -> None:
+    loud = torch.tensor([1.0, 0, 0, 1, 1, 1]) == 1
+    weight = weights(6, 2, 3, seed).float()
+    weight[loud] /= spread
+    for q in (1, 2):
+        blocks = torch.linalg.qr(weight.double().flatten(0, 1))[0].view(6, 2, 3)
+        attained, _ = below(blocks, q, 4, source())
+        assert attained <= above(blocks, q) + 1e-12
+        assert attained <= above_by_set(blocks, q) + 1e-12
+    assert certify(weight, everybody(6), source(), starts=1).tolerated <= 2
+
+
 @pytest.mark.parametrize(("agents", "dim", "rank"), [(7, 3, 2), (8, 4, 3)])
 def test_no_direction_that_is_tried_is_outside_the_bounds(agents, dim, rank) -> None:
     weight = weights(agents, dim, rank)

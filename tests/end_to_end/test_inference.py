@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from protocol.tensor_files import load_tensors, save_tensors
 
@@ -152,6 +153,20 @@ def test_extractors_of_an_earlier_run_and_validation_rows(thornbed, tmp_path):
     said = thornbed(*FLAGS, *held_out, "--start-from", silent, "--output", tmp_path / "untold")
     assert said.code == 2
     assert "does not say which rows its extractors were trained on" in said.sentence
+    # those of a finished SplitNN are such extractors, and have seen all rows
+    words = ("run", *FLAGS[1:3], "--strategy", "split_nn(embedding_size=8)", "--model", "column_layers(hidden=())")
+    split = tmp_path / "split"
+    said = thornbed(*words, "--num-clients", "6", "--num-malicious", "0", "--batch-size", "32", "--output", split)
+    assert said.code == 0, said.err
+    said = thornbed(*FLAGS, "--start-from", split / "model.safetensors", "--output", tmp_path / "on split")
+    assert said.code == 0, said.err
+    taken, kept = (load_tensors(tmp_path / name / "model.safetensors") for name in ("on split", "split"))
+    extractors = [name for name in kept[0] if name.startswith("extractor")]
+    assert len(extractors) == 12
+    assert all(torch.equal(kept[0][name], taken[0][name]) for name in extractors)
+    assert summary(tmp_path / "on split")["metrics"]["clean_accuracy"] > 0.7
+    leak = thornbed(*FLAGS, *held_out, "--start-from", split / "model.safetensors", "--output", tmp_path / "leak")
+    assert "trained on the first 400 rows" in leak.sentence
     config = json.loads((tmp_path / "validation" / "config.json").read_text())
     assert (config["training_rows"], config["queries"]) == (300, 100)
 
@@ -208,6 +223,14 @@ def test_who_sends_what_is_not_finite_is_named_and_the_queries_are_answered(thor
     assert set(told["tolerated_attacked"][both].tolist()) == {gone[0]["tolerated"]}
 
 
+def test_a_round_without_a_finite_block_is_left_out_of_the_picture(thornbed, tmp_path):
+    attack = ("--attack", "targeted_pgd(steps=3, step_size=1e38)", "--malicious-ids", "0,1,2,3,4,5")
+    said = thornbed(*FLAGS, *attack, "--defense", "copur", "--output", tmp_path / "run")
+    assert said.code == 0, said.err
+    assert np.isnan(answers(tmp_path / "run")["moved_attacked"]).mean() > 0.9
+    assert (tmp_path / "run" / "moved.png").stat().st_size > 1000
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
@@ -224,8 +247,11 @@ def test_who_sends_what_is_not_finite_is_named_and_the_queries_are_answered(thor
             "randomized_ablation needs keep <= agents: keep = 7, agents = 6",
         ),
         (("--defense", "copur + copur"), "--defense takes one purification, not 2: copur + copur"),
-        (("--defense", "copur(steps=0)"), "copur needs steps >= 1: steps = 0"),
+        (("--defense", "copur(steps=0)"), "copur needs 1 <= steps <= 100000: steps = 0"),
         (("--defense", "copur(tau='much')"), "tau"),
+        (("--defense", "randomized_smoothing(trials=1000000000000)"), "needs 1 <= trials <= 10000000"),
+        (("--defense", "adversarial_training(target=3)"), "needs targeted=True for a target: target = 3"),
+        (("--strategy", "collaborative_inference(hidden=(100000000000,))"), "cannot be made: "),
         (("--defense", "copur(tua=1.0)"), "copur has no option tua; it takes"),
         (("--defense", "plain + randomized_smoothing"), "--defense takes one way to decide, not 2"),
         (("--strategy", "fedavg", "--defense", "copur"), "--defense copur does not go with --strategy fedavg"),

@@ -124,6 +124,20 @@ def test_a_silent_agent_is_a_missing_block_and_is_counted():
     assert accuracies(strategy.memory, table()[1][80:])["attacked"] > 0.9
 
 
+def test_the_oracle_answers_where_a_clean_block_did_not_come():
+    def spoiled(agent, server_round, embeddings):
+        if server_round == 2 and agent == 1:
+            return None
+        if server_round == 2 and agent == 2:
+            embeddings = embeddings.clone()
+            embeddings[:3] = math.nan
+        return liars(agent, server_round, embeddings)
+
+    strategy, _, _, _ = run(spoiled, defense=Oracle(), purify=unsecured, on_manifold=False)
+    right = accuracies(strategy.memory, table()[1][80:])
+    assert right["clean"] == right["attacked"] > 0.8
+
+
 def test_rows_that_are_not_finite_are_missing_where_they_are_and_counted():
     def broken(agent, server_round, embeddings):
         if agent == 1 and server_round == 3:

@@ -38,6 +38,13 @@ def folder(tmp_path_factory) -> Path:
     return place
 
 
+def test_rows_are_ordered_by_time_wherever_they_stand_in_the_file(tmp_path, folder):
+    mixed = made().sample(frac=1, random_state=0)
+    write(tmp_path, mixed)
+    assert torch.equal(extrasensory(tmp_path).train.x, extrasensory(folder).train.x)
+    assert torch.equal(extrasensory(tmp_path).test.y, extrasensory(folder).test.y)
+
+
 def test_labelled_rows_are_split_by_time_and_belong_to_ten_agents(folder):
     task = extrasensory(folder)
     labelled = [row for row in range(2420) if row % 11]
@@ -122,6 +129,7 @@ def test_another_label_and_user_can_be_asked_for(folder):
             lambda table: table.assign(**{"label:SITTING": (np.arange(len(table)) > 1720) * 1.0}),  # to test on alone
             r"none of the 1721 rows to train on has label:SITTING 1$",
         ),
+        (lambda table: table.drop(columns="timestamp"), "has no column timestamp"),
         (lambda table: table.assign(**{"raw_acc:0": "much"}), "cannot be read as a gzipped table of numbers"),
     ],
 )

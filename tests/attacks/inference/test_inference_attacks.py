@@ -175,6 +175,7 @@ def test_what_an_attacker_must_know_is_said_and_asked_for() -> None:
     [
         (feature_flip, {"amplification": 0.0}, r"finite amplification > 0: amplification = 0\.0"),
         (targeted_pgd, {"steps": 0}, "steps >= 1: steps = 0"),
+        (adaptive_pgd, {"target": 1}, "targeted=True for a target: target = 1"),
         (untargeted_pgd, {"step_size": math.inf}, "finite step_size > 0: step_size = inf"),
         (adaptive_pgd, {"amplifications": ()}, r"finite amplifications, at least one: amplifications = \(\)"),
     ],

@@ -113,9 +113,13 @@ def test_the_oracle_answers_as_if_nobody_attacked() -> None:
         (lambda: HeadTraining(epochs=0), "epochs = 0, batch_size = 64"),
         (lambda: HeadTraining(hidden=(3, 0)), r"hidden = \(3, 0\)"),
         (lambda: HeadTraining(learning_rate=math.inf), "learning_rate = inf, weight_decay"),
+        (lambda: AdversarialTraining(target=1), "needs targeted=True for a target: target = 1"),
         (lambda: AdversarialTraining(steps=0), "adversarial training needs steps >= 1: steps = 0"),
         (lambda: BlockAdversarialTraining(step_size=-1.0), r"finite step_size > 0: step_size = -1\.0"),
-        (lambda: AdversarialTraining(target=2).fit(*table(8), 2, source(), LINEAR), "below the 2 classes: target = 2"),
+        (
+            lambda: AdversarialTraining(targeted=True, target=2).fit(*table(8), 2, source(), LINEAR),
+            "below the 2 classes: target = 2",
+        ),
     ],
 )
 def test_options_out_of_range_are_refused(make, sentence) -> None:

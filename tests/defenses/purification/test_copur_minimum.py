@@ -6,10 +6,23 @@ import pytest
 import torch
 
 from defenses.acted import listening
+from defenses.autoencoder import Autoencoder
 from defenses.autoencoder_fit import fit_autoencoder
+from defenses.leverage import certify
 from defenses.purification.copur import copur
 from defenses.purification.manifold_projection import manifold_projection
 from tests.defenses.purification.test_copur import ALL, LONG, Parabola, both_solvers, error
+
+
+def projected(weight: torch.Tensor) -> Autoencoder:
+    """Return the autoencoder of mean 0 and scale 1 that projects on the range of a weight (M, d, k)."""
+    agents, dim, rank = weight.shape
+    mean, scale = torch.zeros(agents, dim, dtype=weight.dtype), torch.ones(agents, dtype=weight.dtype)
+    made = Autoencoder(mean, scale, rank, torch.Generator())
+    with torch.no_grad():
+        made.output.weight.copy_(weight.flatten(0, 1))
+        made.encoder[-1].weight.copy_(torch.linalg.pinv(weight.flatten(0, 1)))
+    return made.requires_grad_(False)
 
 
 @both_solvers
@@ -65,3 +78,45 @@ def test_a_liar_too_large_for_single_precision_is_the_one_that_moved(manifold, p
     assert told["moved_share"] == pytest.approx(1 / 7)
     assert bool((found.moved[:, 2] > 1e25).all())
     assert bool(found.moved.isfinite().all())
+
+
+@pytest.mark.parametrize(("size", "clipped"), [(1.0, 0), (1e8, 4)])
+def test_honest_blocks_so_far_away_that_they_are_clipped_are_told_and_count_as_liars(size, clipped, generator) -> None:
+    # Nine agents of one number each; four of them also see a second direction. One liar is tolerated.
+    weight = torch.ones(9, 1, 2, dtype=torch.float64)
+    weight[4:, :, 1] = 0
+    manifold = projected(weight)
+    assert certify(manifold.last_layer()[0], torch.ones(9, dtype=torch.bool), generator).tolerated == 1
+    truth = manifold.decode(torch.tensor([[0.0, size]], dtype=torch.float64)).detach()
+    found = copur(truth, torch.ones(9, dtype=torch.bool), manifold)
+    assert int(found.clipped.sum()) == clipped
+    recovered = error(found, truth) < 1e-6 * size
+    assert recovered == (clipped <= 1)  # a theorem that counts clipped blocks promises nothing of four
+
+
+def test_a_liar_of_any_size_is_all_that_is_clipped(manifold, points) -> None:
+    sent = points(20)
+    assert not bool(copur(sent, ALL, manifold).clipped.any())
+    sent[:, 3] *= 1e9
+    with listening() as figures:
+        found = copur(sent, ALL, manifold)
+    assert found.clipped.nonzero()[:, 1].tolist() == [3] * 20
+    assert figures["clipped_share"] == pytest.approx(1 / 7)
+
+
+@both_solvers
+def test_directions_that_nobody_tells_of_stay_at_the_mean_whoever_else_is_in_the_batch(solver, generator) -> None:
+    # Five numbers of a code, and three agents of one number each that are heard.
+    manifold = projected(torch.randn(10, 1, 5, generator=generator, dtype=torch.float64))
+    observed = torch.arange(10) < 3
+    sent = torch.randn(30, 10, 1, generator=generator, dtype=torch.float64)
+    with listening() as figures:
+        whole = copur(sent, observed, manifold, solver=solver, penalty_steps=0, **LONG)
+    for row in range(30):
+        alone = copur(sent[row : row + 1], observed, manifold, solver=solver, penalty_steps=0, **LONG)
+        torch.testing.assert_close(whole.features[row], alone.features[0], rtol=1e-5, atol=1e-5)
+    if solver == "reweighted":
+        basis = manifold.last_layer()[0][:, 0]
+        codes = torch.linalg.lstsq(basis[observed], sent[:, observed, 0].T).solution  # of least length
+        torch.testing.assert_close(whole.features[:, :, 0], (basis @ codes).T, rtol=1e-4, atol=1e-4)
+        assert figures["stage1_gap"] < 1e-3
