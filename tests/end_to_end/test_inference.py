@@ -155,8 +155,8 @@ def test_extractors_of_an_earlier_run_and_validation_rows(thornbed, tmp_path):
     assert "does not say which rows its extractors were trained on" in said.sentence
     # those of a finished SplitNN are such extractors, and have seen all rows
     words = ("run", *FLAGS[1:3], "--strategy", "split_nn(embedding_size=8)", "--model", "column_layers(hidden=())")
-    split = tmp_path / "split"
-    said = thornbed(*words, "--num-clients", "6", "--num-malicious", "0", "--batch-size", "32", "--output", split)
+    split, rest = tmp_path / "split", ("--num-clients", "6", "--num-malicious", "0", "--learning-rate", "0.005")
+    said = thornbed(*words, *rest, "--rounds", "12", "--batch-size", "32", "--output", split)
     assert said.code == 0, said.err
     said = thornbed(*FLAGS, "--start-from", split / "model.safetensors", "--output", tmp_path / "on split")
     assert said.code == 0, said.err
