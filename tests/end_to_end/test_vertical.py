@@ -284,6 +284,15 @@ def test_a_party_that_cannot_say_what_it_holds_learns_from_the_round_on_in_which
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
+        (
+            (
+                "--task",
+                "digits(num_train=80)",
+                "--attack",
+                "cooperative_backdoor(num_known=20, size=(3, 3), budget=0.005)",
+            ),
+            "cooperative_backdoor poisons no row with budget = 0.005 of 80 training rows; more than 0.0063 is one row",
+        ),
         (("--task", "har"), "--task har does not go with --strategy split_nn, which takes block_table, cifar10, "),
         (("--attack", "pixel_trigger"), "--attack pixel_trigger does not go with --strategy split_nn, which takes bad"),
         (("--defense", "flip"), "--defense flip does not go with --strategy split_nn, which takes block_dropout"),

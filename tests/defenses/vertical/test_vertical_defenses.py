@@ -74,6 +74,17 @@ def test_what_lies_far_from_its_own_partys_median_is_left_out() -> None:
     assert figures["trimmed_share"] == 1 / 9
 
 
+def test_most_of_a_batch_may_be_blank_at_a_party_and_what_is_not_is_no_outlier_yet() -> None:
+    embeddings = torch.full((10, 1, 4), 3.0)
+    embeddings[6:] += torch.randn(4, 1, 4, generator=source())
+    embeddings[:6] += 1e-7 * torch.randn(6, 1, 4, generator=source())  # as equal as float32 has it
+    embeddings[9] *= 1000
+    _, kept = OutlierTrimming().admit(embeddings, torch.ones(10, 1, dtype=torch.bool), source(), training=True)
+    assert kept[:, 0].tolist() == [True] * 9 + [False]
+    same = torch.ones(10, 1, 4)
+    assert bool(OutlierTrimming().admit(same, torch.ones(10, 1, dtype=torch.bool), source(), training=True)[1].all())
+
+
 def test_the_example_in_the_documentation_runs() -> None:
     result = doctest.testmod(defenses.vertical)
     assert result.attempted >= 4
