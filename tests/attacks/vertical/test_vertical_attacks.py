@@ -123,8 +123,8 @@ def test_what_generates_is_learnt_from_the_rows_that_were_inferred_and_from_no_o
         return learn(self, x, count, generator)
 
     monkeypatch.setattr(Inference, "generated", listening)
-    view, larger = made(), {"epochs": 60, "steps": 2, "latent": 4, "hidden": 16}
-    adversary = CooperativeBackdoor(target=2, size=(1, 3), confidence=0.6, **larger).adversary(view, source())
+    view, larger = made(), {"epochs": 250, "steps": 2, "latent": 4, "hidden": 32, "learning_rate": 3e-3}
+    adversary = CooperativeBackdoor(target=2, size=(1, 3), confidence=0.9, **larger).adversary(view, source())
     assert set(view.known_targets.tolist()) < set(adversary.vote().tolist())
     [learnt_from] = given
     assert torch.equal(learnt_from, view.x[adversary.vote()])
