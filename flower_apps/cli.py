@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import signal
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, Optional
+from typing import Annotated, Literal, NoReturn
 
 import click
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from flower_apps.config import AUTO, BadSettings, Interrupted, RunFailed, Settings, kind_of, settings_from
+from flower_apps.config import AUTO, BadSettings, Interrupted, RunFailed, Settings
+from flower_apps.flags import settings_of, signature
 
 app = typer.Typer(
     name="thornbed",
@@ -68,65 +66,23 @@ def _run(**flags: str | bool | None) -> None:
     from flower_apps import launch  # torch and Flower are loaded only for a command that needs them
 
     given = {name: value for name, value in flags.items() if value is not None}
-    settings = launch.prepare(_settings(given))
+    settings = launch.prepare(settings_of(given))
     launch.run(settings, out, err)
 
 
-def _signature() -> inspect.Signature:
-    """Make the flags of `run` out of the settings, so that there is one list of them."""
-    parameters = []
-    for name, field in Settings.model_fields.items():
-        extra: Any = field.json_schema_extra
-        kind, default = kind_of(name), field.default
-        if name == "origin":
-            continue
-        flag = f"--{name.replace('_', '-')}"
-        metavar = {int: "INTEGER", float: "NUMBER"}.get(kind, "TEXT")
-        said = name in ("device", "min_replies", "malicious_per_round", "node_timeout")  # in the help's own words
-        shown: Any = "the task's own" if default == AUTO else str(default)
-        words: dict[str, Any] = {} if kind is bool else {"metavar": metavar}
-        option: Any = typer.Option(
-            flag,
-            help=field.description,
-            rich_help_panel=extra["group"],
-            show_default=False if default in ("", False) or said else shown,
-            **words,
-        )
-        typed: Any = Optional[bool] if kind is bool else Optional[str]  # noqa: UP045 (typer reads these)
-        parameters.append(
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[typed, option])
-        )
-    return inspect.Signature(parameters)
-
-
-_run.__signature__ = _signature()  # type: ignore[attr-defined]
-_run.__annotations__ = {name: parameter.annotation for name, parameter in _signature().parameters.items()}
+_run.__signature__ = signature()  # type: ignore[attr-defined]
+_run.__annotations__ = {name: parameter.annotation for name, parameter in signature().parameters.items()}
 app.command("run")(_run)
 
 
-def _settings(given: Mapping[str, str | bool]) -> Settings:
-    """Turn what was typed into settings; with --resume, what was not typed is as in the run that goes on."""
-    values = {name: _value(name, text) for name, text in given.items()}
-    if not values.get("resume"):
-        return settings_from(values)
-    if "output" not in values:
-        raise BadSettings("--resume needs --output, the folder of the run that is to go on")
-    if values.get("engine") == "deployment":  # the folder is on another machine, which compares the settings
-        return settings_from(values)
-    from flower_apps.records import Folder
+@app.command()
+def tour(
+    output: Annotated[Path, typer.Option(help="Folder for the records and report.html.")] = Path("runs/tour"),
+) -> None:
+    """See it work: a backdoor, a defense, and Flower's virtual client engine, on real handwritten digits."""
+    from flower_apps.tour import take
 
-    before = Folder(Path(str(values["output"])).expanduser()).settings().model_dump()
-    if "engine" in values:  # how another engine was reached says nothing to this one
-        before |= {"superlink": "", "root_certificates": ""}
-    return settings_from({**before, **values})
-
-
-def _value(name: str, text: str | bool) -> Any:
-    """Read a flag's text as the number its setting takes; what is no number stays text and is refused later."""
-    if isinstance(text, str) and kind_of(name) in (int, float):
-        with suppress(ValueError):
-            return kind_of(name)(text)
-    return text
+    take(output, out, err)
 
 
 @app.command("list")
@@ -161,16 +117,6 @@ def list_plugins(
                 f"[bold]{plugin.name}[/bold]" + options.replace("[", r"\["), plugin.summary + needs, plugin.source
             )
         out.print(table)
-
-
-@app.command()
-def tour(
-    output: Annotated[Path, typer.Option(help="Folder for the records and report.html.")] = Path("runs/tour"),
-) -> None:
-    """See it work: a backdoor, a defense, and Flower's virtual client engine, on real handwritten digits."""
-    from flower_apps.tour import take
-
-    take(output, out, err)
 
 
 Jobs = Annotated[int, typer.Option(min=1, metavar="N", help="Cells that run at a time, each in a process of its own.")]

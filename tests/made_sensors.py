@@ -38,4 +38,5 @@ def sensors(folder: Path) -> None:
     rng = np.random.default_rng(0)
     values = rng.integers(-9, 10, size=(2300, len(COLUMNS)))
     table = pd.DataFrame(values, columns=COLUMNS).mask(rng.random(values.shape) < 0.1).astype("Int64")
-    write(folder, table.assign(**{"label:SITTING": np.where(np.arange(2300) % 50 == 0, np.nan, np.arange(2300) % 2)}))
+    labels = np.where(np.arange(2300) % 50 == 0, np.nan, np.arange(2300) % 2)
+    write(folder, table.assign(**{"timestamp": np.arange(2300), "label:SITTING": labels}))

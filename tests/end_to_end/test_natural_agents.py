@@ -25,7 +25,7 @@ def sensors(tmp_path_factory):
     sitting = rng.random(2200) < 0.6
     values = np.rint(10 * rng.normal(size=(2200, len(COLUMNS)))).astype(np.int64) + 5 * sitting[:, None]
     table = pd.DataFrame(values, columns=COLUMNS).mask(rng.random(values.shape) < 0.1).astype("Int64")
-    write(folder, table.assign(**{"label:SITTING": sitting.astype(np.int64)}))
+    write(folder, table.assign(**{"timestamp": np.arange(2200), "label:SITTING": sitting.astype(np.int64)}))
     return folder
 
 
