@@ -14,7 +14,6 @@ nor are they poisoned for being known.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -59,8 +58,9 @@ class Badvfl(VerticalAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_area(self.name, self.size, 1, self.area)
-        if not math.isfinite(self.value):
-            raise ValueError(f"badvfl needs a finite value: value = {self.value}")
+        most = torch.finfo(torch.float32).max
+        if not -most <= self.value <= most:
+            raise ValueError(f"badvfl needs a value within +-{most:.2g}: value = {self.value}")
         if not -1 <= self.similarity <= 1:
             raise ValueError(f"badvfl needs -1 <= similarity <= 1: similarity = {self.similarity}")
         if not 0 <= self.warm_up < self.warm_up + self.watching:

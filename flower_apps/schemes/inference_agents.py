@@ -183,10 +183,13 @@ def coalition(settings: Resolved) -> Coalition | None:
     for spec in specs:
         who: Any = spec.options.get(WHO, everybody if len(specs) == 1 else None)
         if not isinstance(who, tuple) or not who or not all(type(agent) is int for agent in who):
-            raise BadSettings(
-                "--attack of several parts says which agents carry out each, as in "
-                f"{specs[0].name}(agents=(6,)) + {specs[-1].name}(agents=(9,)); {spec.name} says {who!r}"
+            several = f"{specs[0].name}(agents=(6,)) + {specs[-1].name}(agents=(9,))"
+            wanted = (
+                f"of several parts says which agents carry out each, as in {several}"
+                if len(specs) > 1
+                else f"takes numbers of agents, as in {spec.name}(agents=(6, 9))"
             )
+            raise BadSettings(f"--attack {wanted}; {spec.name} says {who!r}")
         rest = Spec(spec.name, {name: value for name, value in spec.options.items() if name != WHO})
         parts.append(Part(plugins.load("attack", rest), who, needs(spec.name)))
     made = Coalition(parts)

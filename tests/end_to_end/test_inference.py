@@ -283,6 +283,10 @@ def test_a_round_without_a_finite_block_is_left_out_of_the_picture(thornbed, tmp
         (("--attack", "feature_flip(amplification=0.0)"), "feature_flip needs a finite amplification > 0"),
         (("--attack", "targeted_pgd(steps=0)"), "targeted_pgd needs steps >= 1: steps = 0"),
         (("--attack", "targeted_pgd(target=10)"), "targeted_pgd needs a target from 0 to 9: target = 10"),
+        (
+            ("--attack", "feature_flip(agents=(1.5,))"),
+            "--attack takes numbers of agents, as in feature_flip(agents=(6, 9));",
+        ),
         (("--attack", "missing + feature_flip", "--malicious-ids", "4,5"), "says which agents carry out each, as in"),
         (
             ("--attack", "missing(agents=(3,)) + feature_flip(agents=(5,))", "--malicious-ids", "4,5"),
