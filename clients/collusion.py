@@ -87,7 +87,8 @@ class Collusion:
         decision = self.box.read(DECISION if above in (None, leader(self.graph)) else f"{DECISION}-{above}", moment)
         if decision is None:
             return False
-        if above is not None and below:
+        # Whoever has lost its state finds that it has passed the decision on: left again, it would be read later.
+        if above is not None and below and self.box.read(f"{DECISION}-{self.client}") is None:
             self.box.leave(f"{DECISION}-{self.client}", decision, moment)
         member.agree(decision[f"poisoned-{self.client}"], source)
         return True

@@ -35,6 +35,7 @@ from defenses.acted import Figure, acted
 STILL = 1e-3
 """A block that moves by less of its size counts as left where it was."""
 START = 1e-6
+"""The least part of an objective's first value that its gap is told as a part of."""
 
 
 class Manifold(Protocol):

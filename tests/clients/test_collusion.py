@@ -84,6 +84,12 @@ def test_votes_and_the_decision_go_a_hop_a_step(tmp_path) -> None:
         assert {party: rows[0] for party, rows in found.items()} == {1: 4, 2: 4, 3: 4, 4: 5, 5: 6}
         assert len({tuple(rows[1:]) for rows in found.values()}) == 1
         assert len(found[1]) > 1
+        # Whoever has lost its state in the next round finds the decision at once, whoever is first.
+        again, source = sides(tmp_path / folder, blocks), torch.Generator()
+        for party in order:
+            view = again[party].view(features(party, blocks), (2, 0))
+            assert view is not None
+            assert again[party].settle(again[party].begins(view), (2, 0), source)
 
 
 def test_features_go_one_hop_and_nobody_thinks_without_them(tmp_path) -> None:

@@ -227,6 +227,18 @@ def test_the_gradient_behind_a_guard_is_the_one_it_steps_along_there_with_equal_
     torch.testing.assert_close(before - torch.nn.utils.parameters_to_vector(top.parameters()).detach(), one)
 
 
+def test_a_gradient_comes_back_for_what_is_below_0_where_the_top_model_is_not_rectified() -> None:
+    embeddings, present = torch.randn(50, 3, 4, generator=source(1)), torch.ones(3, dtype=torch.bool)
+    y = torch.randint(2, (50,), generator=source(2))
+    for rectified in (True, False):
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            top = two_layers(3, 4, 2, hidden=8, rectified=rectified)
+        gradients = TopWork(top, sgd).step(embeddings, present, y, source()).gradients
+        assert bool((gradients[embeddings > 0] != 0).any())
+        assert bool((gradients[embeddings < 0] != 0).any()) != rectified
+
+
 def test_records_are_found_by_id() -> None:
     records = Records(torch.tensor([7, 3, 5]), torch.tensor([[7.0], [3.0], [5.0]]))
     assert records.take(torch.tensor([5, 7, 5]))[:, 0].tolist() == [5, 7, 5]
