@@ -203,8 +203,9 @@ def _used(line: Mapping[str, Any]) -> int:
 def _cut(line: Mapping[str, Any]) -> float | None:
     """Return the share that a defense cut away in a round: of coordinates, of values, or of updates."""
     figures, used = _mapping(line.get("defense")), _used(line)
-    # What clients do to their own updates cuts nothing away, nor does what is added.
-    names = [name for name in figures if name.endswith("_share") and not name.startswith(("clients_", "noise_"))]
+    # What clients do to their own updates cuts nothing away, nor does what is added, or moved on to a manifold.
+    other = ("clients_", "noise_", "moved_")
+    names = [name for name in figures if name.endswith("_share") and not name.startswith(other)]
     shares = [_number(figures[name]) for name in names]
     if isinstance(selected := figures.get("selected"), list) and used > 0:
         shares.append(1 - len(selected) / used)

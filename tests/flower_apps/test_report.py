@@ -396,6 +396,20 @@ def test_noise_cuts_nothing_away(tmp_path: Path) -> None:
     assert "Share that the defense cut away by round: run ends at 0.500" in labels
 
 
+def test_purification_moves_and_cuts_nothing_away_and_is_no_defense_of_the_clients(tmp_path: Path) -> None:
+    made = make_run(
+        tmp_path / "run", strategy="collaborative_inference", defense={"moved_share": 1.0, "rejected_share": 0.0}
+    )
+    config = json.loads((made.path / "config.json").read_text())
+    config["settings"]["defense"] = "copur(tau=3.0)"
+    (made.path / "config.json").write_text(json.dumps(config))
+    page = report(tmp_path, [made.path])
+    labels = [str(attributes.get("aria-label")) for _, attributes in page.tags]
+    assert "Share that the defense cut away by round: run ends at 0.000" in labels
+    assert "defense: copur(tau=3.0)" in page.text
+    assert "clients: " not in page.text
+
+
 def test_a_defense_that_never_acted_is_flagged(tmp_path: Path) -> None:
     kept_all = {"selected": [0, 1, 2]}  # one of four replies was dropped
     idle = make_run(tmp_path / "idle", strategy="multi_krum", defense=kept_all)
