@@ -16,14 +16,16 @@ from tasks.mocha.server_work import Server, learnt_omega
 from tasks.mocha.solving import federate, solve, solve_squared
 from tasks.multitask import Points
 
+ROUNDING = 1e-12  # where a run has converged, primal and dual are one number but for their last digits
+
 
 @pytest.mark.parametrize("loss", ["hinge", "squared"])
 def test_the_gap_closes_to_a_millionth(federation, coupling, generator, loss):
     found = solve(federation(loss), coupling(), loss, generator, gap=1e-6)
-    assert 0 <= found.gap <= 1e-6 * found.primal
+    assert -ROUNDING <= found.gap <= 1e-6 * found.primal
     assert found.gap == pytest.approx(duality_gap(federation(loss), found.alphas, coupling(), loss), abs=1e-12)
     rounds = federate(federation(loss), coupling(), loss, generator, rounds=400 if loss == "hinge" else 150)
-    assert 0 <= rounds.primals[-1] - rounds.duals[-1] <= 1e-6 * rounds.primals[-1]
+    assert -ROUNDING <= rounds.primals[-1] - rounds.duals[-1] <= 1e-6 * rounds.primals[-1]
 
 
 def test_the_squared_optimum_is_that_of_scipy(federation, coupling, generator):
@@ -83,7 +85,7 @@ def test_rounds_never_lower_the_dual_whoever_works_how_much(federation, coupling
     rng = np.random.default_rng(0)
     shares = rng.choice([0.0, 0.1, 0.5, 3.0], size=(41, 6))
     rounds = federate(points, related, loss, generator, rounds=40, passes=lambda step, node: float(shares[step, node]))
-    assert (np.diff(rounds.duals) > -1e-12).all()
+    assert (np.diff(rounds.duals) > -ROUNDING).all()
     assert rounds.duals[-1] > rounds.duals[0]
     # adding up without sigma' overshoots, which is what it is for
     reckless = federate(points, related, "squared", generator, rounds=20, passes=3.0, safety=1.0)
