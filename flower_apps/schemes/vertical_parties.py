@@ -5,12 +5,14 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping
 from functools import lru_cache
+from logging import WARNING
 from pathlib import Path
 from typing import Any, cast
 
 import networkx as nx
 import torch
 from flwr.app import Context, Message
+from flwr.common.logger import log
 from torch import Tensor, nn
 
 from attacks.vertical import VerticalAttack
@@ -155,6 +157,12 @@ def kept_state(folder: Path, client: int, server_round: int) -> dict[str, Tensor
         return None
 
 
+def _last_kept(folder: Path, client: int, before: int) -> int | None:
+    """Return the last round before that one after which a client kept its network; None where there is none."""
+    told = (path.stem.removeprefix(f"{client}-round-") for path in folder.glob(f"{client}-round-*.safetensors"))
+    return max((int(each) for each in told if each.isdecimal() and int(each) < before), default=None)
+
+
 def _kept_path(folder: Path, client: int, server_round: int) -> Path:
     return folder / f"{client}-round-{server_round}.safetensors"
 
@@ -164,8 +172,9 @@ def _party(
 ) -> tuple[EmbeddingClient, bool]:
     """Return the client as it was after its last message, and whether that is so.
 
-    It is not where the client is new, or has lost its state: then it goes on from what it kept after the round before.
-    One that the server calls `new` has kept nothing, whatever round it is.
+    It is not where the client is new, or has lost its state: then it goes on from what it kept after the round before,
+    or after an earlier one where no message told it that a round was over. One that the server calls `new` has kept
+    nothing, whatever round it is.
     """
     if (living := _living.get(id(context))) is not None:
         return living, True
@@ -176,11 +185,13 @@ def _party(
         return party, True
     if server_round > 1 and not new:
         folder = kept_folder(settings, context.node_config)
-        state = None if folder is None else kept_state(folder, client, server_round - 1)
-        if state is None:
+        kept = None if folder is None else _last_kept(folder, client, server_round)
+        if folder is None or kept is None:
             where = 'name a folder in --node-config, state="FOLDER"' if folder is None else f"it is not in {folder}"
             raise ValueError(f"client {client} has lost its network of round {server_round - 1}: {where}")
-        party.restore(state, moment)
+        if kept < server_round - 1:
+            log(WARNING, "Client %s goes on from round %s, the last one after which it kept its network", client, kept)
+        party.restore(kept_state(folder, client, kept) or {}, moment)
     return party, False
 
 
@@ -190,7 +201,7 @@ def _keep(settings: Resolved, party: EmbeddingClient, context: Context) -> None:
         context.state[PARTY] = to_arrays(party.state())
     elif id(context) not in _living:
         _living[id(context)] = party
-        weakref.finalize(context, _living.pop, id(context))
+        weakref.finalize(context, _living.pop, id(context), None)
 
 
 @lru_cache(maxsize=64)

@@ -16,12 +16,13 @@ from flower_apps.client_app import app
 from flower_apps.config import settings_from
 from flower_apps.engines.inline import InlineGrid
 from flower_apps.resolving import resolve
+from flower_apps.schemes import vertical_parties
 from flower_apps.schemes.division import blocks
 from flower_apps.schemes.vertical import course
 from flower_apps.schemes.vertical_parties import bottom_model, kept_folder, kept_state, strategy
 from protocol.actions import EVALUATE_SPLIT, IDENTIFY, QUERY_ROWS, TRAIN_SPLIT
 from protocol.randomness import generator
-from protocol.split import read_rows_request
+from protocol.split import read_evaluation, read_rows_request
 from protocol.threads import one_thread
 from tasks.blocks import Blocks, split
 from tasks.digits import digits
@@ -234,7 +235,6 @@ def test_defenses_run_with_any_attack_and_say_what_they_did(thornbed, tmp_path, 
 
 
 def test_a_party_with_other_rows_is_refused_before_training(tmp_path, monkeypatch):
-    from flower_apps.schemes import vertical_parties
     from strategies import RunStopped
     from tasks.split.records import Records
 
@@ -279,6 +279,32 @@ def test_a_party_that_cannot_say_what_it_holds_learns_from_the_round_on_in_which
     moved = bottom_model(settings, 2)
     first = {f"model.{name}": tensor.clone() for name, tensor in moved.state_dict().items()}
     assert any(not torch.equal(kept[1][name], tensor) for name, tensor in first.items())
+
+
+def test_a_party_that_missed_the_end_of_a_round_and_is_restarted_goes_on_from_the_one_before(tmp_path, monkeypatch):
+    """What it kept last is older than the server's checkpoint, and better than nothing."""
+    from flower_apps import client_app
+
+    answers = client_app.answer_evaluation
+
+    def failing(settings, client, message, context):
+        if client == 2 and read_evaluation(message).server_round == 2:
+            vertical_parties._living.pop(id(context))  # restarted: what it had in memory is gone
+            raise RuntimeError("the machine went down")
+        return answers(settings, client, message, context)
+
+    monkeypatch.setattr(client_app, "answer_evaluation", failing)
+    settings = made(rounds=3, engine="inline", output=str(tmp_path / "run"))
+    built, dropped = strategy(settings, course(settings)), []
+    grid = InlineGrid(app, settings.num_clients, settings.to_run_config())
+
+    def look(server_round, arrays):
+        dropped.append([drop["client"] for drop in built.account.dropped] if server_round else [])
+
+    built.start(grid, built.initial(), num_rounds=3, evaluate_fn=look)
+    assert dropped == [[], [], [2], []]
+    folder = kept_folder(settings, {})
+    assert [kept_state(folder, 2, server_round) is None for server_round in (1, 2, 3)] == [True, True, False]
 
 
 @pytest.mark.parametrize(
