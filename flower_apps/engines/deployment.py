@@ -36,8 +36,10 @@ def deployment(settings: Resolved, on_round: OnRound) -> dict[str, Any] | None:
         try:
             flwr_run(settings, home, log, while_running=follow)
         except RunFailed as error:
-            if told(log, STOPPED) or run_id(log) is None:
+            if told(log, STOPPED):
                 raise
+            if run_id(log) is None:
+                raise RunFailed(f"{error}{_about_certificates(settings, str(error))}") from None
             raise RunFailed(f"{error}; go on with what is in {settings.output} there: {again(settings)}") from None
         except KeyboardInterrupt:
             raise Interrupted(_stopped(settings, home, run_id(log))) from None
@@ -49,6 +51,18 @@ def deployment(settings: Resolved, on_round: OnRound) -> dict[str, Any] | None:
             raise RunFailed(f"run {number} at {settings.superlink} is {end['status']}: {details} (Flower's log: {log})")
     summaries = told(log, SUMMARY)
     return dict(json.loads(summaries[-1])) if summaries else None
+
+
+def _about_certificates(settings: Resolved, said: str) -> str:
+    """Return why Flower may not reach an address at which something listens, if that is what it said."""
+    if "Connection to the SuperLink is unavailable" not in said:
+        return ""
+    if not settings.root_certificates:
+        return f"; something listens at {settings.superlink}: if it has certificates, name theirs: --root-certificates"
+    return (
+        f"; something listens at {settings.superlink}: it has no certificate, or none that "
+        f"{settings.root_certificates} vouches for, or one for another name than that address"
+    )
 
 
 def _stopped(settings: Resolved, home: Path, number: str | None) -> str:

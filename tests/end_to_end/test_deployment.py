@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from flower_apps.config import RunFailed
 from flower_apps.engines.simulation import free_port, wait_until_healthy
 from flower_apps.flower_cli import environment
 from flower_apps.guarded import guarded
@@ -108,6 +109,25 @@ def test_a_superlink_that_is_not_there_is_named(thornbed, tmp_path):
     assert typed.code == 1
     assert address in typed.sentence
     assert "Traceback" not in typed.err
+
+
+@pytest.mark.parametrize(
+    ("named", "hint"),
+    [((), "name theirs: --root-certificates"), (("--root-certificates", "ca.crt"), "none that")],
+)
+def test_certificates_that_do_not_fit_are_thought_of(thornbed, tmp_path, monkeypatch, named, hint):
+    def unreachable(*given, **named):
+        raise RunFailed("flwr run ended with code 1: Connection to the SuperLink is unavailable. Please check (it.log)")
+
+    monkeypatch.setattr("flower_apps.engines.deployment.flwr_run", unreachable)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ca.crt").touch()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        typed = thornbed("run", "--engine", "deployment", "--superlink", address, "--output", "r", *named)
+    assert typed.code == 1
+    assert f"something listens at {address}: " in typed.sentence
+    assert hint in typed.sentence
 
 
 def test_a_deployment_from_a_folder_that_cannot_be_written_is_refused(thornbed, tmp_path, monkeypatch):
