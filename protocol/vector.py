@@ -136,7 +136,10 @@ def _values(array: Array, entry: Entry) -> np.ndarray:
 
 def to_arrays(tensors: Mapping[str, Tensor]) -> ArrayRecord:
     """Turn a state dictionary into the arrays that travel."""
-    return ArrayRecord({name: _array(name, tensor.detach().cpu().numpy()) for name, tensor in tensors.items()})
+    arrays = ArrayRecord()  # filled by name, as it would copy every array of a dictionary that it is made from
+    for name, tensor in tensors.items():
+        arrays[name] = _array(name, tensor.detach().cpu().numpy())
+    return arrays
 
 
 def _array(name: str, values: np.ndarray) -> Array:

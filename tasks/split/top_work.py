@@ -63,12 +63,12 @@ def usable(embeddings: Tensor, present: Tensor) -> Tensor:
         )
     if not bool(present.any()):
         raise ValueError(f"the top model needs at least one party: K = {len(present)}, present = 0")
-    return embeddings.isfinite().all(dim=2) & present
+    return embeddings.detach().abs().amax(dim=2).isfinite() & present
 
 
 def masked(embeddings: Tensor, used: Tensor) -> Tensor:
-    """Return the embeddings (b, K, d) with 0 in blocks that are not used (b, K)."""
-    return torch.where(used[:, :, None], embeddings, 0.0)
+    """Return the embeddings (b, K, d) with 0 in blocks that are not used (b, K): themselves where all are."""
+    return embeddings if bool(used.all()) else torch.where(used[:, :, None], embeddings, 0.0)
 
 
 class TopWork:
@@ -96,7 +96,7 @@ class TopWork:
         inputs = self._admitted(sent, used, generator, training=True)
         gradients, first, correct = torch.zeros_like(sent), 0.0, 0
         for local in range(self.local_steps):
-            self.optimizer.zero_grad(set_to_none=True)
+            self.top.zero_grad(set_to_none=True)
             logits = self.top(inputs if local == 0 else inputs.detach())
             loss = F.cross_entropy(logits, y)
             loss.backward()
@@ -142,7 +142,7 @@ class TopWork:
         restore(self.top, self.optimizer, state)
 
     def _admitted(self, embeddings: Tensor, used: Tensor, generator: torch.Generator, *, training: bool) -> Tensor:
-        embeddings = masked(embeddings, used)  # so that no guard meets a NaN
         if self.guard is not None:
-            embeddings, used = self.guard.admit(embeddings, used, generator, training=training)
+            own = masked(embeddings, used).clone()  # so that no guard meets a NaN, and may write into it
+            embeddings, used = self.guard.admit(own, used, generator, training=training)
         return masked(embeddings, used)
