@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
     save_file(copies, part, dict(metadata or {}))
+    if metadata and len(metadata) > 1:
+        _sort_texts(part)
     part.chmod(0o666 & ~_umask())  # safetensors makes files that only their owner can read
     part.replace(path)
 
@@ -51,6 +54,18 @@ def misfit(tensors: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> str | 
         if tensors[name].shape != tensor.shape:
             return f"{name} is {tuple(tensors[name].shape)} instead of {tuple(tensor.shape)}"
     return None
+
+
+def _sort_texts(path: Path) -> None:
+    """Order the texts in a file's header by name: safetensors orders them at random, and one run makes one file."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
+        assert len(text) == length, "a header in another order has the same length"
+        file.seek(8)
+        file.write(text)
 
 
 def _umask() -> int:
