@@ -54,7 +54,7 @@ def test_an_orphan_in_a_session_of_its_own_ends_with_the_block(tmp_path, child):
     log = tmp_path / "log"
     with log.open("w") as stream, guarded(command(child, 0), env=os.environ, cwd=tmp_path, stdout=stream) as process:
         orphan = number(log)
-        assert process.wait(20) == 0  # the program ended by itself; its orphan is ended after it
+        assert process.wait(120) == 0  # the program ended by itself; its orphan is ended after it
         until(lambda: gone(orphan))
 
 
@@ -79,4 +79,4 @@ def test_everything_ends_when_the_one_who_started_it_is_killed(tmp_path):
 def test_the_exit_code_is_that_of_the_program(tmp_path, end, code):
     words = [sys.executable, "-c", f"import os, sys; {end}"]
     with guarded(words, env=os.environ, cwd=tmp_path) as process:
-        assert process.wait(20) == code
+        assert process.wait(120) == code
