@@ -27,13 +27,13 @@ class World:
 
     Attributes
     ----------
-    honest : (n, M, c), what every agent would send.
+    honest : (n, M, c), what every agent would send; NaN where nobody who attacks knows it.
     labels : (n,) int64, the true ones.
     network, defended : as in `attacks.inference.Sight`.
     """
 
     honest: Tensor
-    labels: Tensor
+    labels: Tensor | None = None
     network: Network | None = None
     defended: Network | None = None
 

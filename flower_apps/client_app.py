@@ -23,7 +23,7 @@ from flower_apps.resolving import resolve
 from flower_apps.roles import accomplices, channel_folder, is_attacked
 from flower_apps.roles import role as role_of
 from flower_apps.schemes import scheme_of
-from flower_apps.schemes.inference_agents import answer as answer_query
+from flower_apps.schemes.inference_replies import answer as answer_query
 from flower_apps.schemes.multitask_nodes import answer
 from flower_apps.schemes.vertical_parties import answer_evaluation, answer_rows, answer_step
 from protocol.actions import EVALUATE_SPLIT, IDENTIFY, QUERY_EMBED, QUERY_ROWS, TRAIN_MOCHA, TRAIN_SPLIT
@@ -85,7 +85,7 @@ def improve_duals(message: Message, context: Context) -> Message:
 @app.query(QUERY_EMBED.removeprefix("query."))
 def embed_rows(message: Message, context: Context) -> Message:
     """Do an agent's part of a round of collaborative inference."""
-    return answer_query(_settings(context), _client(context), message)
+    return answer_query(_settings(context), _client(context), message, context.node_config)
 
 
 @app.query(QUERY_ROWS.removeprefix("query."))

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from attacks import Knowledge
-from attacks.inference import Sent, Sight
-from defenses.inference import ABSTAINS
-from flower_apps import build, plugins
-from flower_apps.config import AUTO, NONE, BadSettings, Resolved, Settings
-from flower_apps.schemes import HORIZONTAL_ONLY, Scheme
-from flower_apps.schemes.division import NATURAL, blocks, check_division, natural_agents
-from flower_apps.schemes.inference_agents import coalition, extractor, extractors, rows, states_of
+from flower_apps import build
+from flower_apps.config import AUTO, NONE, Resolved, Settings
+from flower_apps.roles import says_malicious
+from flower_apps.schemes import HORIZONTAL_ONLY, Scheme, known_malicious
+from flower_apps.schemes.division import NATURAL, blocks, natural_agents
+from flower_apps.schemes.inference_agents import coalition, extractors, rows, states_of
 from flower_apps.schemes.inference_answers import write_answers
 from flower_apps.schemes.inference_centre import centre, strategy
+from flower_apps.schemes.inference_checks import check
 from flower_apps.schemes.inference_earlier import trained_on
-from protocol.randomness import generator
 from protocol.tensor_files import save_tensors
 from protocol.vector import to_tensors
 from strategies.collaborative_inference import ATTACKED, CLEAN, EXPLAINED, FIRST_ATTACKED, Asked, accuracies
@@ -31,7 +28,6 @@ MODEL = "model.safetensors"
 # Of what the strategy remembers.
 TOLD = frozenset({CLEAN, ATTACKED, "moved", "gap", "clipped", "label_radius", "label_tolerated"})
 SECONDS_A_STEP = 4e-4  # of one agent's extractor
-QUICK = {"steps": 1}  # options that say how long an attack takes, when it is only tried
 
 
 class Inference:
@@ -46,12 +42,15 @@ class Inference:
         public = made is not None and Knowledge.FUSION_MODEL in made.needs
         self.centre = centre(settings, len(train))
         self.strategy = strategy(settings, self.centre, Asked(train=train, queries=queries, split=split, public=public))
-        self.networks, self.trained_on = extractors(settings), trained_on(settings, len(train))
+        # In deployment each agent has its own extractor, and nobody has them all.
+        apart = settings.engine == "deployment"
+        self.networks = [] if apart else extractors(settings)
+        self.trained_on = {} if apart else trained_on(settings, len(train))
 
     @property
     def malicious(self) -> frozenset[int]:
-        """The agents that attack."""
-        return self.settings.malicious
+        """The agents that attack; in deployment those that are known by now."""
+        return known_malicious(self.settings, self.strategy.cohort)
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -90,7 +89,7 @@ class Inference:
         }
 
     def keep(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
-        """Write model.safetensors (extractors, autoencoder, head), answers.npz and the picture.
+        """Write model.safetensors (extractors but in deployment, autoencoder, head), answers.npz and the picture.
 
         answers.npz has labels (n,), the predictions `clean` and `attacked` (n,), how far purification moved each block,
         `moved_clean` and `moved_attacked` (n, M), NaN of one that was not used, how far above its minimum purification
@@ -107,7 +106,7 @@ class Inference:
             if name.removesuffix(f"/{CLEAN}").removesuffix(f"/{ATTACKED}") in TOLD
         }
         write_answers(folder, {"labels": self.labels.numpy(), **told})
-        write_pictures(folder, told, self.settings)
+        write_pictures(folder, told, self.malicious)
 
 
 def _defaults(settings: Settings) -> Defaults:
@@ -131,88 +130,6 @@ def _defaults(settings: Settings) -> Defaults:
     )
 
 
-def _check(settings: Resolved, data: bool) -> None:
-    if settings.engine == "deployment":
-        raise BadSettings(
-            "--engine deployment does not go with --strategy collaborative_inference, whose agents share what they "
-            "learned before; take inline or simulation"
-        )
-    if settings.device not in (AUTO, "cpu"):
-        raise BadSettings(
-            f"--device {settings.device} is not for --strategy collaborative_inference, which uses the CPU"
-        )
-    least = FIRST_ATTACKED if settings.attack != NONE else FIRST_ATTACKED - 1
-    if settings.rounds < least:
-        raise BadSettings(
-            f"--rounds {settings.rounds} is too few: the first is for training, the second for queries"
-            + (", and the third is attacked" if least == FIRST_ATTACKED else "")
-        )
-    build.optimizer(settings)([nn.Parameter(torch.zeros(1))])
-    plugins.find("bottom", plugins.parse(settings.model).name)
-    check_division(settings)
-    task = build.load_task(settings.task, settings.data_dir)
-    if task.modality == "text":
-        raise BadSettings(
-            f"--task {settings.task} has text samples, which --strategy collaborative_inference does not divide"
-        )
-    train, queries, _ = rows(settings)
-    if min(len(train), len(queries)) < 2 or len(train) < task.num_classes:
-        raise BadSettings(f"validation leaves {len(train)} rows for training and {len(queries)} for queries")
-    blocks(settings)
-    try:
-        for agent in range(settings.num_clients):
-            extractor(settings, agent)
-    except (RuntimeError, MemoryError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BadSettings(f"--model {settings.model} cannot be made for --task {settings.task}: {reason}") from error
-    try:
-        _rehearse(settings.model_copy(update={"output": "", "resume": False, "origin": ""}))
-    except (RuntimeError, MemoryError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BadSettings(
-            f"--strategy {settings.strategy} with --attack {settings.attack} and --defense {settings.defense} cannot "
-            f"be made: {reason}"
-        ) from error
-    if settings.start_from:
-        extractors(settings)
-
-
-@lru_cache(maxsize=256)
-def _rehearse(settings: Resolved) -> None:
-    """Try attack and defense on few made embeddings, so that what is out of range is refused before anything starts.
-
-    The defense is tried on what the attack leaves, which may be agents too few for it to answer from.
-    """
-    fusing = centre(settings)
-    model = fusing.blank()
-    agents = settings.num_clients
-    made = torch.randn(2, agents, fusing.embedding_size, generator=generator(0, "check"))
-    sent = Sent(embeddings=made, observed=torch.ones(agents, dtype=torch.bool))
-    attackers = coalition(settings)
-    parts = [] if attackers is None else zip(attackers.parts, plugins.parse_sum(settings.attack), strict=True)
-    for attack, spec in parts:
-        quick = {name: value for name, value in QUICK.items() if spec.options.get(name, 1) >= 1}
-        taken = {option.name for option in plugins.describe("attack", spec.name).options}
-        short = {**spec.options, **{name: value for name, value in quick.items() if name in taken}}
-        short.pop("agents", None)
-        toy = Sight(
-            labels=torch.zeros(2, dtype=torch.int64),
-            network=lambda x, observed: fusing.undefended(model, x, observed),
-            defended=lambda x, observed: fusing.undefended(model, x, observed),
-        )
-        sent = plugins.load("attack", plugins.Spec(spec.name, short))(sent, attack.agents, toy)
-    if (left := int(sent.observed.sum())) < settings.min_replies:
-        raise BadSettings(
-            f"--attack leaves {left} of {agents} agents that send anything, and --min-replies is {settings.min_replies}"
-        )
-    answers = fusing.answer(model, made, sent.observed, made, generator(0, "check"))
-    if bool((answers.labels == ABSTAINS).all()):
-        raise BadSettings(
-            f"--attack {settings.attack} leaves {left} of {agents} agents that send anything, and --defense "
-            f"{settings.defense} answers no query from so few"
-        )
-
-
 def _beware(metrics: Mapping[str, float | None], lines: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say which agents sent values that are not finite, and for how many queries in all rounds."""
     rejected = [
@@ -223,6 +140,12 @@ def _beware(metrics: Mapping[str, float | None], lines: Sequence[Mapping[str, An
     counts = [sum(each) for each in zip(*rejected, strict=True)]
     said = ", ".join(f"agent {agent} for {count}" for agent, count in enumerate(counts) if count)
     return [f"values that are not finite came from {said} queries; they count as missing, and metrics.jsonl says when"]
+
+
+def _role(settings: Resolved, agent: int, node_config: Mapping[str, Any]) -> str:
+    """Return the role of an agent: in deployment what the node says of itself, elsewhere what the settings say."""
+    lies = says_malicious(node_config) if settings.engine == "deployment" else agent in settings.malicious
+    return "malicious" if lies else "benign"
 
 
 def _seconds(settings: Resolved) -> float:
@@ -252,10 +175,10 @@ SCHEME = Scheme(
     gives=GIVES,
     unused=HORIZONTAL_ONLY | {"clients_per_round"},
     defaults=_defaults,
-    check=_check,
+    check=check,
     learn=Inference,
     seconds=_seconds,
-    role=lambda settings, agent, node_config: "malicious" if agent in settings.malicious else "benign",
+    role=_role,
     counted="agents lie",
     beware=_beware,
 )

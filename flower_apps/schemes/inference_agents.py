@@ -1,8 +1,8 @@
-"""The agents of collaborative inference: their features, their extractors, what they send, and who of them lies.
+"""The agents of collaborative inference: their features, their extractors, and who of them lies.
 
 Extractors are trained jointly with a fusion head, which is SplitNN, on clean training rows before the first round:
 training is protected (Liu, Xie, Koyejo, Li, "CoPur", NeurIPS 2022, Section 2.2). This happens once, in one process, and
-the others read what came out; agents of a deployment would need another way.
+the others read what came out. Agents of a deployment have theirs from a run of SplitNN, see `inference_replies`.
 """
 
 from __future__ import annotations
@@ -12,26 +12,21 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from flwr.app import Message
 from torch import Tensor, nn
 
 from clients.channel import found_once
-from clients.inference import Coalition, Part, World
+from clients.inference import Coalition, Part
 from clients.local_training import batches
 from flower_apps import build, plugins
 from flower_apps.config import NONE, BadSettings, Resolved, Settings
 from flower_apps.plugins import Spec
-from flower_apps.roles import channel_folder
 from flower_apps.schemes.division import blocks
-from flower_apps.schemes.inference_centre import centre, strategy
+from flower_apps.schemes.inference_centre import strategy
 from flower_apps.schemes.inference_earlier import EXTRACTOR, earlier
 from flower_apps.threat import needs
-from protocol.inference import EmbedRequest, embed_reply, read_embed_request
 from protocol.randomness import derived_seed, generator
 from protocol.threads import one_thread
-from strategies.collaborative_inference import FIRST_ATTACKED
 from tasks import Samples, Split
 from tasks.blocks import block_shapes
 from tasks.bottoms import bottom
@@ -164,9 +159,13 @@ def part(settings: Resolved, split: Split, agent: int) -> Tensor:
 
 def embedded(settings: Resolved, split: Split, wanted: Tensor, agent: int) -> Tensor:
     """Return an agent's honest embeddings (n, c) of the rows wanted (n,)."""
-    network = extractors(settings)[agent]
+    return embeddings_of(extractors(settings)[agent], part(settings, split, agent)[wanted])
+
+
+def embeddings_of(network: nn.Module, x: Tensor) -> Tensor:
+    """Return what an extractor makes of columns (n, k), (n, c), in batches."""
     with one_thread(), torch.no_grad():
-        return torch.cat([network(x) for x in part(settings, split, agent)[wanted].split(4096)])
+        return torch.cat([network(rows) for rows in x.split(4096)])
 
 
 def coalition(settings: Resolved) -> Coalition | None:
@@ -199,37 +198,6 @@ def coalition(settings: Resolved) -> Coalition | None:
             f"{_listed(everybody)}; name the same with --malicious-ids"
         )
     return made
-
-
-def answer(settings: Resolved, agent: int, message: Message) -> Message:
-    """Send an agent's embeddings of the rows asked for, or what its attack makes of them."""
-    request = read_embed_request(message)
-    split: Split = "train" if request.split == "train" else "test"
-    if request.server_round < FIRST_ATTACKED or agent not in settings.malicious:
-        return embed_reply(message, embedded(settings, split, request.rows, agent))
-    # Attackers are one: who is asked first finds what all of them send, and leaves it out of the server's sight.
-    path = channel_folder(settings, {}, 0) / f"sent-{request.server_round}.npz"
-    sent = found_once(path, lambda: _lies(settings, split, request)).get(str(agent))
-    return embed_reply(message, None if sent is None else torch.from_numpy(sent))
-
-
-def _lies(settings: Resolved, split: Split, request: EmbedRequest) -> dict[str, np.ndarray]:
-    made, fusing = coalition(settings), centre(settings)
-    if made is None:
-        return {}
-    honest = [embedded(settings, split, request.rows, agent) for agent in range(settings.num_clients)]
-    task = build.load_task(settings.task, settings.data_dir)
-    model = fusing.load(request.model) if request.model else None
-    labels = (task.train if split == "train" else task.test).y[request.rows]
-    world = World(
-        honest=torch.stack(honest, dim=1),
-        labels=labels,
-        network=None if model is None else lambda x, observed: fusing.undefended(model, x, observed),
-        defended=None if model is None else lambda x, observed: fusing.defended(model, x, observed),
-    )
-    with one_thread():
-        sent = made.send(world)
-    return {str(agent): block.numpy() for agent, block in sent.items() if block is not None}
 
 
 def _listed(agents: Sequence[int]) -> str:

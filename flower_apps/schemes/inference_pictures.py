@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flower_apps.config import Resolved
 from flower_apps.curves import ACCURACY, ATTACK, plain
 from flower_apps.plots import save
 from flower_apps.sheet import INK
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
 MOVED = "moved.png"
 
 
-def write_pictures(folder: Path, answers: Mapping[str, NDArray[Any]], settings: Resolved) -> None:
-    """Write moved.png from what `answers` says was moved, before and under the attack."""
+def write_pictures(folder: Path, answers: Mapping[str, NDArray[Any]], malicious: frozenset[int]) -> None:
+    """Write moved.png from what `answers` says was moved, before and under the attack, by these agents."""
     from matplotlib import style
 
     told = {name: answers[f"moved_{name}"] for name in ("clean", "attacked") if f"moved_{name}" in answers}
@@ -30,7 +29,7 @@ def write_pictures(folder: Path, answers: Mapping[str, NDArray[Any]], settings: 
     if not any(np.nanmax(each) > 0 for each in blocks.values()):
         return  # nothing purifies
     with style.context("default"):
-        save(moved(blocks, settings.malicious), folder / MOVED, dpi=150)
+        save(moved(blocks, malicious), folder / MOVED, dpi=150)
 
 
 def moved(blocks: Mapping[str, NDArray[np.float64]], malicious: frozenset[int]) -> Figure:

@@ -22,17 +22,8 @@ from flower_apps.roles import channel_folder
 from flower_apps.schemes import HORIZONTAL_ONLY, Scheme, known_malicious
 from flower_apps.schemes.division import NATURAL, blocks, check_division, natural_agents
 from flower_apps.schemes.inference_earlier import EXTRACTOR, trained_on
-from flower_apps.schemes.vertical_parties import (
-    attack,
-    bottom_model,
-    graph,
-    kept_folder,
-    kept_state,
-    known,
-    part,
-    role,
-    strategy,
-)
+from flower_apps.schemes.kept_networks import kept_folder, kept_state
+from flower_apps.schemes.vertical_parties import attack, bottom_model, graph, known, part, role, strategy
 from protocol.randomness import generator
 from protocol.tensor_files import save_tensors
 from protocol.threads import one_thread

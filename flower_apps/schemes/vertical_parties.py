@@ -25,9 +25,9 @@ from flower_apps import build, plugins
 from flower_apps.config import NONE, BadSettings, Resolved
 from flower_apps.roles import accomplices, channel_folder, says_malicious
 from flower_apps.schemes.division import blocks
+from flower_apps.schemes.kept_networks import keep, kept_folder, kept_state, last_kept
 from protocol.randomness import derived_seed, generator
 from protocol.split import Held, embeddings_reply, read_evaluation, read_rows_request, read_step, rows_reply
-from protocol.tensor_files import load_tensors, save_tensors
 from protocol.threads import one_thread
 from protocol.vector import to_arrays, to_tensors
 from strategies.split_nn import Course, SplitNN
@@ -38,7 +38,6 @@ from tasks.split.party_work import PartyWork
 from tasks.split.records import Records
 
 PARTY = "party"  # in a client's state
-KEPT = 2  # rounds: the one that the server has kept too, and the one before
 # Inline a client lives as long as its context does; elsewhere all of it is in `context.state`.
 _living: dict[int, EmbeddingClient] = {}
 
@@ -135,36 +134,8 @@ def answer_evaluation(settings: Resolved, client: int, message: Message, context
         found = party.evaluate(request.gradient if went_on else None, asked, source)
         _keep(settings, party, context)
     if (folder := kept_folder(settings, context.node_config)) is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_tensors(_kept_path(folder, client, request.server_round), party.state())
-        _kept_path(folder, client, request.server_round - KEPT).unlink(missing_ok=True)
+        keep(folder, client, request.server_round, party.state())
     return embeddings_reply(message, found)
-
-
-def kept_folder(settings: Resolved, node_config: Mapping[str, Any]) -> Path | None:
-    """Return where clients keep their networks after a round; in deployment `state` in `--node-config`, or nowhere."""
-    if settings.engine != "deployment":
-        return Path(settings.output).expanduser() / "parties" if settings.output else None
-    text = str(node_config.get("state", ""))
-    return Path(text).expanduser() if text else None
-
-
-def kept_state(folder: Path, client: int, server_round: int) -> dict[str, Tensor] | None:
-    """Return what a client kept after a round; None where it did not."""
-    try:
-        return load_tensors(_kept_path(folder, client, server_round))[0]
-    except FileNotFoundError:
-        return None
-
-
-def _last_kept(folder: Path, client: int, before: int) -> int | None:
-    """Return the last round before that one after which a client kept its network; None where there is none."""
-    told = (path.stem.removeprefix(f"{client}-round-") for path in folder.glob(f"{client}-round-*.safetensors"))
-    return max((int(each) for each in told if each.isdecimal() and int(each) < before), default=None)
-
-
-def _kept_path(folder: Path, client: int, server_round: int) -> Path:
-    return folder / f"{client}-round-{server_round}.safetensors"
 
 
 def _party(
@@ -185,7 +156,7 @@ def _party(
         return party, True
     if server_round > 1 and not new:
         folder = kept_folder(settings, context.node_config)
-        kept = None if folder is None else _last_kept(folder, client, server_round)
+        kept = None if folder is None else last_kept(folder, client, server_round)
         if folder is None or kept is None:
             where = 'name a folder in --node-config, state="FOLDER"' if folder is None else f"it is not in {folder}"
             raise ValueError(f"client {client} has lost its network of round {server_round - 1}: {where}")

@@ -16,7 +16,8 @@ from flower_apps.curves import ACCURACY, ATTACK, CURVES, Drawn, curves
 from flower_apps.plots import TRIGGER, save
 from flower_apps.records import Folder
 from flower_apps.schemes.division import blocks
-from flower_apps.schemes.vertical_parties import kept_folder, kept_state, known, part
+from flower_apps.schemes.kept_networks import kept_folder, kept_state
+from flower_apps.schemes.vertical_parties import known, part
 from flower_apps.sheet import DPI, GAP, HEADING, LINE, MARGIN, SIDE, Sheet, scale_of
 from protocol.randomness import generator
 from tasks.metrics.vertical import rows_to_attack

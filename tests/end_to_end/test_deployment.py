@@ -44,7 +44,7 @@ def superlink(tmp_path):
 
 
 @pytest.mark.slow
-def test_parties_on_separate_processes_learn_and_conspire_as_inline(thornbed, tmp_path):
+def test_parties_on_separate_processes_learn_conspire_and_answer_queries_as_inline(thornbed, tmp_path):
     """A message costs seconds, so a round is three large steps: they think in the first and agree by the third."""
     attack = "cooperative_backdoor(size=(3, 3), num_known=120, epochs=40, steps=10, confidence=0.1, budget=0.05)"
     words = ["run", "--task", "digits(num_train=300)", "--strategy", "split_nn(embedding_size=8, hidden=16)",
@@ -52,11 +52,18 @@ def test_parties_on_separate_processes_learn_and_conspire_as_inline(thornbed, tm
              "--batch-size", "100", "--rounds", "1", "--attack", attack]  # fmt: skip
     typed = thornbed(*words, "--num-malicious", 2, "--output", tmp_path / "inline")
     assert typed.code == 0, typed.err
+    queries = ["run", *words[1:3], "--strategy", "collaborative_inference(embedding_size=8, bottleneck=3)",
+               *words[5:11], "--attack", "feature_flip(amplification=2)", "--defense", "copur"]  # fmt: skip
+    start = tmp_path / "inline" / "model.safetensors"
+    typed = thornbed(*queries, "--malicious-ids", "1,2", "--start-from", start, "--output", tmp_path / "asked")
+    assert typed.code == 0, typed.err
     kept = f'state="{tmp_path / "state"}"'
     malicious = f'{kept} role="malicious" accomplices="1,2" channel="{tmp_path / "channel"}"'
     with deployed(tmp_path, kept, malicious, malicious) as address:
         typed = thornbed(*words, "--engine", "deployment", "--superlink", address, "--output", "split")
-    assert typed.code == 0, typed.err
+        assert typed.code == 0, typed.err
+        queried = thornbed(*queries, "--engine", "deployment", "--superlink", address, "--output", "queries")
+    assert queried.code == 0, queried.err
     [_, here], [_, there] = read_lines(tmp_path / "inline"), read_lines(tmp_path / "there" / "split")
     assert (there["sampled"], there["dropped"]) == ([0, 1, 2], [])
     for name in ("train_loss", "clean_data_accuracy", "attack_success_rate", "replaced_rate", "gradient_perturbation"):
@@ -66,6 +73,13 @@ def test_parties_on_separate_processes_learn_and_conspire_as_inline(thornbed, tm
     assert sorted(path.name for path in (tmp_path / "state").iterdir()) == [
         f"{client}-round-1.safetensors" for client in range(3)
     ]
+    # What they learned there they answer queries with, and who is malicious lies in the attacked round.
+    *_, here = read_lines(tmp_path / "asked")
+    *_, there = read_lines(tmp_path / "there" / "queries")
+    assert there["sampled_malicious"] == [1, 2]
+    for name in ("clean_accuracy", "robust_accuracy", "explained_variance"):
+        assert there[name] == pytest.approx(here[name], abs=0.005), name
+    assert there["robust_accuracy"] < there["clean_accuracy"]
 
 
 def test_deployment_gives_the_figures_of_inline(thornbed, tmp_path, monkeypatch, superlink):

@@ -18,8 +18,9 @@ from flower_apps.engines.inline import InlineGrid
 from flower_apps.resolving import resolve
 from flower_apps.schemes import vertical_parties
 from flower_apps.schemes.division import blocks
+from flower_apps.schemes.kept_networks import kept_folder, kept_state
 from flower_apps.schemes.vertical import course
-from flower_apps.schemes.vertical_parties import bottom_model, kept_folder, kept_state, strategy
+from flower_apps.schemes.vertical_parties import bottom_model, strategy
 from protocol.actions import EVALUATE_SPLIT, IDENTIFY, QUERY_ROWS, TRAIN_SPLIT
 from protocol.randomness import generator
 from protocol.split import read_evaluation, read_rows_request
