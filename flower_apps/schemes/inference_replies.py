@@ -67,8 +67,7 @@ def own_extractor(settings: Resolved, agent: int, node_config: Mapping[str, Any]
     network = extractor(settings, agent)
     if differing := misfit(tensors, network.state_dict()):
         raise BadSettings(
-            f"what agent {agent} kept in {folder} is no network of this run's --model, --partition and "
-            f"embedding_size: {differing}"
+            f"agent {agent} kept a network of other --model, --partition or embedding_size: {differing} ({folder})"
         )
     network.load_state_dict(tensors)
     return network.eval().requires_grad_(False)
