@@ -171,13 +171,26 @@ def embeddings_of(network: nn.Module, x: Tensor) -> Tensor:
 def coalition(settings: Resolved) -> Coalition | None:
     """Return the agents that lie and what each does; None where nobody attacks.
 
-    A part of an attack that is a sum says in its option `agents` which of the malicious agents carry it out:
-    "missing(agents=(6,)) + targeted_pgd(agents=(9,))". Raises BadSettings where they are not all of these, once each.
+    Raises BadSettings as `assigned` does, and where its agents are not all of the malicious ones.
     """
-    specs = [] if settings.attack == NONE else plugins.parse_sum(settings.attack)
-    if not specs or not settings.malicious:
+    if not settings.malicious or (made := assigned(settings.attack, tuple(sorted(settings.malicious)))) is None:
         return None
-    everybody = tuple(sorted(settings.malicious))
+    if made.agents != (everybody := tuple(sorted(settings.malicious))):
+        raise BadSettings(
+            f"--attack is carried out by agents {_listed(made.agents)}, and the malicious ones are "
+            f"{_listed(everybody)}; name the same with --malicious-ids"
+        )
+    return made
+
+
+def assigned(text: str, everybody: tuple[int, ...]) -> Coalition | None:
+    """Return who carries out which part of an attack, `everybody` where it has one part and does not say; None of none.
+
+    A part of an attack that is a sum says in its option `agents` which agents carry it out:
+    "missing(agents=(6,)) + targeted_pgd(agents=(9,))". Raises BadSettings where it does not, and ValueError where an
+    agent is in two parts.
+    """
+    specs = [] if text == NONE else plugins.parse_sum(text)
     parts = []
     for spec in specs:
         who: Any = spec.options.get(WHO, everybody if len(specs) == 1 else None)
@@ -191,13 +204,7 @@ def coalition(settings: Resolved) -> Coalition | None:
             raise BadSettings(f"--attack {wanted}; {spec.name} says {who!r}")
         rest = Spec(spec.name, {name: value for name, value in spec.options.items() if name != WHO})
         parts.append(Part(plugins.load("attack", rest), who, needs(spec.name)))
-    made = Coalition(parts)
-    if made.agents != everybody:
-        raise BadSettings(
-            f"--attack is carried out by agents {_listed(made.agents)}, and the malicious ones are "
-            f"{_listed(everybody)}; name the same with --malicious-ids"
-        )
-    return made
+    return Coalition(parts) if parts else None
 
 
 def _listed(agents: Sequence[int]) -> str:

@@ -12,7 +12,7 @@ from defenses.inference import ABSTAINS
 from flower_apps import build, plugins
 from flower_apps.config import AUTO, NONE, BadSettings, Resolved
 from flower_apps.schemes.division import blocks, check_division
-from flower_apps.schemes.inference_agents import coalition, extractor, extractors, rows
+from flower_apps.schemes.inference_agents import assigned, coalition, extractor, extractors, rows
 from flower_apps.schemes.inference_centre import centre, strategy
 from flower_apps.schemes.inference_replies import ALONE
 from flower_apps.threat import check_threat
@@ -71,6 +71,10 @@ def check(settings: Resolved, data: bool) -> None:
 def _check_apart(settings: Resolved) -> None:
     """Refuse what agents on machines of their own cannot do, or what nobody could tell of them."""
     check_threat(settings, ALONE)
+    made = assigned(settings.attack, tuple(range(settings.num_clients)))
+    if made is not None and not 0 <= made.agents[0] <= made.agents[-1] < settings.num_clients:
+        outside = made.agents[0] if made.agents[0] < 0 else made.agents[-1]
+        raise BadSettings(f"--attack names agent {outside}; agents are 0 to {settings.num_clients - 1}")
     if settings.start_from:
         raise BadSettings(
             "--start-from is not for --engine deployment: there each agent has its own extractor, in the folder that "

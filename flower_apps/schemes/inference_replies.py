@@ -7,6 +7,7 @@ needs it. On a machine of its own an agent has the network that it kept of a Spl
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,8 @@ from clients.channel import found_once
 from clients.inference import Coalition, Part, World
 from flower_apps import build, plugins
 from flower_apps.config import NONE, BadSettings, Resolved
-from flower_apps.plugins import Spec
 from flower_apps.roles import channel_folder, says_malicious
-from flower_apps.schemes.inference_agents import WHO, coalition, embedded, embeddings_of, extractor, part
+from flower_apps.schemes.inference_agents import assigned, coalition, embedded, embeddings_of, extractor, part
 from flower_apps.schemes.inference_centre import centre
 from flower_apps.schemes.kept_networks import kept_folder, kept_state, last_kept
 from flower_apps.threat import check_threat
@@ -32,6 +32,7 @@ from strategies.collaborative_inference import FIRST_ATTACKED
 from tasks import Split
 from tasks.split.kept_state import MODEL
 
+FOLDER = "attacks/inference"
 ALONE = frozenset({Knowledge.OWN_DATA})
 """What an agent on a machine of its own knows: neither what others send, nor the fusion centre, nor labels."""
 
@@ -83,23 +84,24 @@ def _of_one(
         return honest
     everybody = torch.full((len(honest), settings.num_clients, honest.shape[1]), torch.nan)
     everybody[:, agent] = honest
-    made = Coalition([_own_part(settings, agent, str(node_config.get("attack", settings.attack)))])
+    mine = _own_part(settings, agent, str(node_config.get("attack", settings.attack)))
     with one_thread():
-        return made.send(World(honest=everybody))[agent]
+        return Coalition([replace(mine, agents=(agent,))]).send(World(honest=everybody))[agent]
 
 
 def _own_part(settings: Resolved, agent: int, text: str) -> Part:
     """Return what a malicious agent does of an attack; raises BadSettings where it cannot do it alone."""
-    specs = [] if text == NONE else plugins.parse_sum(text)
-    mine = [spec for spec in specs if agent in spec.options.get(WHO, (agent,))]
-    if len(mine) != 1:
+    folders = plugins.available("attack")
+    for spec in [] if text == NONE else plugins.parse_sum(text):
+        if folders.get(spec.name, FOLDER) != FOLDER:
+            raise BadSettings(f"attack {spec.name} in --node-config is none of collaborative inference")
+    check_threat(settings.model_copy(update={"attack": text}), ALONE)
+    made = assigned(text, (agent,))
+    if made is None or agent not in made.agents:
         raise BadSettings(
-            f"agent {agent} is malicious and carries out {len(mine)} of the attacks of {text}; name one in "
-            "--node-config or in the run"
+            f"agent {agent} is malicious and has no part in the attack {text}; name one in --node-config or in the run"
         )
-    check_threat(settings.model_copy(update={"attack": str(mine[0])}), ALONE)
-    rest = Spec(mine[0].name, {name: value for name, value in mine[0].options.items() if name != WHO})
-    return Part(plugins.load("attack", rest), (agent,), ALONE)
+    return next(part for part in made.parts if agent in part.agents)
 
 
 def _lies(settings: Resolved, split: Split, request: EmbedRequest) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from flower_apps.config import Resolved
 from protocol.tensor_files import load_tensors, save_tensors
 
-KEPT = 2  # rounds: the one that the server has kept too, and the one before
+KEPT = 2  # networks: that of the round that the server has kept too, and the one before
 
 
 def kept_folder(settings: Resolved, node_config: Mapping[str, Any]) -> Path | None:
@@ -23,10 +23,16 @@ def kept_folder(settings: Resolved, node_config: Mapping[str, Any]) -> Path | No
 
 
 def keep(folder: Path, client: int, server_round: int, state: Mapping[str, Tensor]) -> None:
-    """Keep a client's tensors after a round, and forget those of the last but one."""
+    """Keep a client's tensors after a round, with those that it kept before, and forget older ones.
+
+    Those of later rounds go, too: they are of another run, or of a round that is made again.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(_path(folder, client, server_round), state)
-    _path(folder, client, server_round - KEPT).unlink(missing_ok=True)
+    rounds = _rounds(folder, client)
+    remaining = sorted(each for each in rounds if each <= server_round)[-KEPT:]
+    for each in rounds - set(remaining):
+        _path(folder, client, each).unlink(missing_ok=True)
 
 
 def kept_state(folder: Path, client: int, server_round: int) -> dict[str, Tensor] | None:
@@ -39,9 +45,12 @@ def kept_state(folder: Path, client: int, server_round: int) -> dict[str, Tensor
 
 def last_kept(folder: Path, client: int, before: int | None = None) -> int | None:
     """Return the last round, of those before one where it is given, after which a client kept its network, if any."""
+    return max((each for each in _rounds(folder, client) if before is None or each < before), default=None)
+
+
+def _rounds(folder: Path, client: int) -> set[int]:
     told = (path.stem.removeprefix(f"{client}-round-") for path in folder.glob(f"{client}-round-*.safetensors"))
-    rounds = [int(each) for each in told if each.isdecimal()]
-    return max((each for each in rounds if before is None or each < before), default=None)
+    return {int(each) for each in told if each.isdecimal()}
 
 
 def _path(folder: Path, client: int, server_round: int) -> Path:

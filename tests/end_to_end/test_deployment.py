@@ -6,6 +6,7 @@ import socket
 from contextlib import ExitStack, contextmanager
 
 import pytest
+from flwr.cli.utils import SUPERLINK_UNAVAILABLE_MESSAGE
 
 from flower_apps.config import RunFailed
 from flower_apps.engines.simulation import free_port, wait_until_healthy
@@ -131,7 +132,7 @@ def test_a_superlink_that_is_not_there_is_named(thornbed, tmp_path):
 )
 def test_certificates_that_do_not_fit_are_thought_of(thornbed, tmp_path, monkeypatch, named, hint):
     def unreachable(*given, **named):
-        raise RunFailed("flwr run ended with code 1: Connection to the SuperLink is unavailable. Please check (it.log)")
+        raise RunFailed(f"flwr run ended with code 1: {SUPERLINK_UNAVAILABLE_MESSAGE} (it.log)")
 
     monkeypatch.setattr("flower_apps.engines.deployment.flwr_run", unreachable)
     monkeypatch.chdir(tmp_path)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from attacks.vertical.cooperative_backdoor import CooperativeAdversary
+from clients.vfl import EmbeddingClient
 from flower_apps.client_app import app
 from flower_apps.config import settings_from
 from flower_apps.engines.inline import InlineGrid
@@ -291,11 +292,20 @@ def test_a_party_that_missed_the_end_of_a_round_and_is_restarted_goes_on_from_th
     def failing(settings, client, message, context):
         if client == 2 and read_evaluation(message).server_round == 2:
             vertical_parties._living.pop(id(context))  # restarted: what it had in memory is gone
+            first.append(kept_state(folder, 2, 1))
             raise RuntimeError("the machine went down")
         return answers(settings, client, message, context)
 
+    restored, restore = [], EmbeddingClient.restore
+
+    def watched(self, state, moment):
+        restored.append(state)
+        restore(self, state, moment)
+
     monkeypatch.setattr(client_app, "answer_evaluation", failing)
-    settings = made(rounds=3, engine="inline", output=str(tmp_path / "run"))
+    monkeypatch.setattr(EmbeddingClient, "restore", watched)
+    settings, first = made(rounds=3, engine="inline", output=str(tmp_path / "run")), []
+    folder = kept_folder(settings, {})
     built, dropped = strategy(settings, course(settings)), []
     grid = InlineGrid(app, settings.num_clients, settings.to_run_config())
 
@@ -304,8 +314,10 @@ def test_a_party_that_missed_the_end_of_a_round_and_is_restarted_goes_on_from_th
 
     built.start(grid, built.initial(), num_rounds=3, evaluate_fn=look)
     assert dropped == [[], [], [2], []]
-    folder = kept_folder(settings, {})
-    assert [kept_state(folder, 2, server_round) is None for server_round in (1, 2, 3)] == [True, True, False]
+    assert [kept_state(folder, 2, server_round) is None for server_round in (1, 2, 3)] == [False, True, False]
+    [state], [before] = restored, first
+    assert state.keys() == before.keys()
+    assert all(torch.equal(state[name], tensor) for name, tensor in before.items())
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from flower_apps.config import BadSettings, Resolved, settings_from
 from flower_apps.resolving import resolve
 from flower_apps.schemes.inference_agents import extractor, part
 from flower_apps.schemes.inference_replies import answer, own_extractor
-from flower_apps.schemes.kept_networks import keep
+from flower_apps.schemes.kept_networks import keep, last_kept
 from protocol.inference import EmbedRequest, embed_message, read_embed_reply
 from protocol.messages import RefusedReply
 from tasks.split.kept_state import MODEL
@@ -48,6 +48,19 @@ def test_an_agent_embeds_with_what_it_kept_last(kept):
     assert torch.equal(sent(made(), 2, {"state": str(folder)}), expected)
 
 
+def test_a_new_run_in_the_same_folder_takes_the_place_of_the_earlier_one(kept):
+    folder, _ = kept
+    keep(folder, AGENT + 20, 7, {"weight": torch.ones(1)})  # of another client
+    for server_round in (3, 4, 5, 1):
+        keep(folder, AGENT, server_round, {"weight": torch.full((1,), float(server_round))})
+    assert {path.name for path in folder.iterdir()} == {
+        f"{AGENT}-round-1.safetensors",
+        f"{AGENT + 20}-round-7.safetensors",
+    }
+    keep(folder, AGENT, 4, {"weight": torch.ones(1)})  # it missed the end of two rounds
+    assert (last_kept(folder, AGENT), last_kept(folder, AGENT, before=4)) == (4, 1)
+
+
 def test_a_malicious_agent_lies_from_the_attacked_round_on_and_as_the_node_says(kept):
     settings = made(attack="feature_flip(amplification=2)")
     honest = {"state": str(kept[0])}
@@ -65,9 +78,11 @@ def test_a_malicious_agent_lies_from_the_attacked_round_on_and_as_the_node_says(
 @pytest.mark.parametrize(
     ("attack", "sentence"),
     [
-        ("none", "agent 2 is malicious and carries out 0 of the attacks of none; name one in --node-config or in"),
-        ("missing(agents=(1,))", r"carries out 0 of the attacks of missing\(agents=\(1,\)\)"),
-        ("missing + feature_flip", r"carries out 2 of the attacks of missing \+ feature_flip"),
+        ("none", "agent 2 is malicious and has no part in the attack none; name one in --node-config or in the run"),
+        ("missing(agents=(1,))", r"has no part in the attack missing\(agents=\(1,\)\)"),
+        ("missing + feature_flip", "of several parts says which agents carry out each"),
+        ("missing(agents=2)", r"takes numbers of agents, as in missing\(agents=\(6, 9\)\); missing says 2"),
+        ("label_flip", "attack label_flip in --node-config is none of collaborative inference"),
         ("targeted_pgd", "attack targeted_pgd must know .*other.* which a malicious client does not learn here"),
     ],
 )
@@ -90,6 +105,11 @@ def test_an_agent_without_a_network_that_fits_says_so(kept, tmp_path):
     ("words", "sentence"),
     [
         (("--attack", "untargeted_pgd"), "attack untargeted_pgd must know"),
+        (("--attack", "feature_flip(agents='x')"), "takes numbers of agents, as in feature_flip(agents=(6, 9))"),
+        (("--attack", "feature_flip(agents=(1, 99))"), "--attack names agent 99; agents are 0 to 9"),
+        (("--attack", "feature_flip(agents=(-1, 2))"), "--attack names agent -1; agents are 0 to 9"),
+        (("--attack", "missing + feature_flip"), "of several parts says which agents carry out each"),
+        (("--attack", "missing(agents=(1,)) + feature_flip(agents=(1,))"), "agent 1 is given 2 attacks"),
         (("--strategy", "collaborative_inference(validation=0.2)"), "validation is not for --engine deployment"),
         (("--defense", "randomized_smoothing_block"), "randomized_smoothing_block is told who lies, which nobody"),
         (("--start-from", "{file}"), "--start-from is not for --engine deployment: there each agent has its own"),
