@@ -173,9 +173,9 @@ def coalition(settings: Resolved) -> Coalition | None:
 
     Raises BadSettings as `assigned` does, and where its agents are not all of the malicious ones.
     """
-    if not settings.malicious or (made := assigned(settings.attack, tuple(sorted(settings.malicious)))) is None:
-        return None
-    if made.agents != (everybody := tuple(sorted(settings.malicious))):
+    everybody = tuple(sorted(settings.malicious))
+    made = assigned(settings.attack, everybody) if everybody else None
+    if made is not None and made.agents != everybody:
         raise BadSettings(
             f"--attack is carried out by agents {_listed(made.agents)}, and the malicious ones are "
             f"{_listed(everybody)}; name the same with --malicious-ids"
