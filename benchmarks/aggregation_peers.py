@@ -32,7 +32,7 @@ class Row:
 
 
 def ours(name: str) -> Candidate:
-    rule = getattr(importlib.import_module(f"defenses.aggregation.{name}"), name)
+    rule = getattr(importlib.import_module(f"thornbed.defenses.aggregation.{name}"), name)
     options = {"invariant": {"tau": TAU, "alpha": ALPHA}, "trimmed_mean": {"alpha": ALPHA}, "and_mask": {"tau": TAU}}
     return lambda updates: rule(updates, torch.full((len(updates),), 1 / len(updates)), **options.get(name, {}))
 

@@ -22,10 +22,12 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 
-from flower_apps import build, checking, launch
-from flower_apps.config import Resolved, settings_from
-from flower_apps.resolving import resolve
-from protocol.randomness import generator
+from thornbed.experiments.runs import launch
+from thornbed.flower_apps import checking
+from thornbed.flower_apps.resolving import resolve
+from thornbed.flower_apps.run import build
+from thornbed.flower_apps.settings import Resolved, settings_from
+from thornbed.protocol.randomness import generator
 
 
 def plain(settings: Resolved) -> tuple[float, float]:

@@ -20,11 +20,11 @@ import time
 import torch
 from torch import Tensor
 
-from defenses.autoencoder import Autoencoder
-from defenses.autoencoder_fit import fit_autoencoder
-from defenses.purification import block_norms
-from defenses.purification.copur import Solver, copur
-from protocol.randomness import generator
+from thornbed.defenses.autoencoder import Autoencoder
+from thornbed.defenses.autoencoder_fit import fit_autoencoder
+from thornbed.defenses.purification import block_norms
+from thornbed.defenses.purification.copur import Solver, copur
+from thornbed.protocol.randomness import generator
 
 STEPS, PENALTY_STEPS, TAU, ALONE = 100, 10, 10.0, 10
 SOLVERS: tuple[Solver, ...] = ("gradient", "reweighted")

@@ -30,12 +30,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from attacks.inversion import Observation
-from attacks.inversion.agic import agic
-from attacks.inversion.inverting_gradients import inverting_gradients
-from tasks.models import normalised
-from tasks.models.resnet20 import resnet20
-from tasks.sources.torchvision_shim import declare_missing_operators
+from thornbed.attacks.inversion import Observation
+from thornbed.attacks.inversion.agic import agic
+from thornbed.attacks.inversion.inverting_gradients import inverting_gradients
+from thornbed.tasks.models import normalised
+from thornbed.tasks.models.resnet20 import resnet20
+from thornbed.tasks.sources.torchvision_shim import declare_missing_operators
 
 SHAPE, CLASSES = (3, 32, 32), 10
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)

@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from sklearn.svm import LinearSVC
 
-from tasks.mocha.objective import Coupling, dual, primal, summed_duals, unrelated
-from tasks.mocha.solving import federate, solve, solve_squared
-from tasks.multitask import Array, Loss, Points
-from tasks.multitask.landmine import landmine
-from tasks.multitask.parkinsons_total import parkinsons_total
+from thornbed.tasks.mocha.objective import Coupling, dual, primal, summed_duals, unrelated
+from thornbed.tasks.mocha.solving import federate, solve, solve_squared
+from thornbed.tasks.multitask import Array, Loss, Points
+from thornbed.tasks.multitask.landmine import landmine
+from thornbed.tasks.multitask.parkinsons_total import parkinsons_total
 
 GAP = 1e-3
 

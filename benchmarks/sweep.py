@@ -28,7 +28,7 @@ LOOP = """
 import sys
 from pathlib import Path
 from flower_apps import launch
-from flower_apps.sweeps.plan import read_plan
+from thornbed.experiments.sweeps.plan import read_plan
 for cell in read_plan(Path(sys.argv[1])).cells:
     settings = launch.prepare(cell.settings.model_copy(update={"output": sys.argv[2] + "/" + cell.key}))
     launch.start(settings, lambda line: None)
@@ -53,7 +53,7 @@ def main() -> None:
         file = str(folder / "cells.toml")
         for repeat in range(given.repeats):
             alone.append(seconds("-c", LOOP, file, str(folder / f"loop{repeat}")))
-            command = ["-m", "flower_apps.cli", "sweep", file]
+            command = ["-m", "thornbed.experiments.cli", "sweep", file]
             swept.append(seconds(*command, "--output", str(folder / f"sweep{repeat}")))
             both.append(seconds(*command, "--jobs", "2", "--output", str(folder / f"jobs{repeat}")))
     print(f"12 cells of {given.rounds} rounds, {os.cpu_count()} cores, {given.repeats} repeats")

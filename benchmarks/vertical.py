@@ -19,14 +19,14 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from flower_apps import launch
-from flower_apps.build import load_task
-from flower_apps.config import Resolved, Settings
-from flower_apps.resolving import resolve
-from flower_apps.schemes.vertical_parties import bottom_model, part, strategy
-from protocol.threads import one_thread
-from tasks.split.order import batches
-from tasks.split.top_model import two_layers
+from thornbed.experiments.runs import launch
+from thornbed.flower_apps.resolving import resolve
+from thornbed.flower_apps.run.build import load_task
+from thornbed.flower_apps.schemes.vertical.parties import bottom_model, part, strategy
+from thornbed.flower_apps.settings import Resolved, Settings
+from thornbed.protocol.threads import one_thread
+from thornbed.tasks.split.order import batches
+from thornbed.tasks.split.top_model import two_layers
 
 
 def settings(data_dir: str, clients: int, batch_size: int, rows: int, engine: str, output: Path) -> Resolved:

@@ -5,8 +5,8 @@ Paper: Bagdasaryan, Veit, Hua, Estrin, Shmatikov, "How To Backdoor Federated Lea
 
 from __future__ import annotations
 
-from attacks.data import DataAttack
-from clients.poisoning import DataPoisoning
+from thornbed.attacks.data import DataAttack
+from thornbed.clients.poisoning import DataPoisoning
 
 
 class Backdoor(DataPoisoning):

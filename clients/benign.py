@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from attacks.data import Leaking, Member
-from attacks.update import Sight
-from clients.role import Role
-from defenses.hardening import Hardening
-from tasks import Samples
+from thornbed.attacks.data import Leaking, Member
+from thornbed.attacks.update import Sight
+from thornbed.clients.role import Role
+from thornbed.defenses.hardening import Hardening
+from thornbed.tasks import Samples
 
 Perturbation = Callable[[Tensor, torch.Generator], Tensor]
 

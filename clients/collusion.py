@@ -17,11 +17,11 @@ import networkx as nx
 import torch
 from torch import Tensor
 
-from attacks.vertical import Adversary, VerticalAttack, View
-from attacks.vertical.coalition import breadth_first, decided, leader, to_poison
-from clients.mailbox import Mailbox, Moment
-from protocol.randomness import generator
-from tasks.blocks import Block
+from thornbed.attacks.vertical import Adversary, VerticalAttack, View
+from thornbed.attacks.vertical.coalition import breadth_first, decided, leader, to_poison
+from thornbed.clients.mailbox import Mailbox, Moment
+from thornbed.protocol.randomness import generator
+from thornbed.tasks.blocks import Block
 
 DECISION, FEATURES, VOTES = "decision", "features", "votes"
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks import Knowledge
-from attacks.inference import Attack, Network, Sent, Sight, combined
+from thornbed.attacks import Knowledge
+from thornbed.attacks.inference import Attack, Network, Sent, Sight, combined
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from protocol.threads import one_thread as one_thread
-from tasks import Samples
+from thornbed.protocol.threads import one_thread as one_thread
+from thornbed.tasks import Samples
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 """`(cross_entropy, distance) -> loss`, both scalars; the distance is L2, over all parameters, from where they began."""

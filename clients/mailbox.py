@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from protocol.tensor_files import load_tensors, save_tensors
+from thornbed.protocol.tensor_files import load_tensors, save_tensors
 
 Moment = tuple[int, int]
 """A round and a step of it; step -1 is before the first."""

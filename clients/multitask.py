@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tasks.mocha.local_work import LocalWork, local_work
-from tasks.multitask import Array, Loss, Points
+from thornbed.tasks.mocha.local_work import LocalWork, local_work
+from thornbed.tasks.multitask import Array, Loss, Points
 
 Trimming = Callable[[Array, Array, Array, Loss], NDArray[np.bool_]]
 """A defense of `defenses.trimming`: x (n, d), y (n,), w (d,) and the loss to the points that are kept (n,)."""

@@ -11,11 +11,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from attacks.data import DataAttack
-from attacks.training import TrainingAttack
-from attacks.update import Sight, outgoing
-from clients.role import Group, Role
-from tasks import Samples
+from thornbed.attacks.data import DataAttack
+from thornbed.attacks.training import TrainingAttack
+from thornbed.attacks.update import Sight, outgoing
+from thornbed.clients.role import Group, Role
+from thornbed.tasks import Samples
 
 UpdateAttack = Callable[..., Tensor]
 """`(peers (k, d), generator) -> (d,)`, or the same with a `Sight` as third parameter."""

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from attacks.update import Sight
-from tasks import Samples
+from thornbed.attacks.update import Sight
+from thornbed.tasks import Samples
 
 Group = Callable[[Samples, int, torch.Generator], Samples]
 """What members of a group train on: `(pool, num_members, generator) -> samples`."""

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.vertical.party import AttackingParty
-from clients.collusion import Collusion
-from clients.mailbox import Moment
-from protocol.split import EMBEDDINGS, PROBE, REPLACED, TRIGGERED, TRUE
-from tasks.split.parties import HonestParty, Party
-from tasks.split.party_work import PartyWork
-from tasks.split.records import Records
+from thornbed.attacks.vertical.party import AttackingParty
+from thornbed.clients.collusion import Collusion
+from thornbed.clients.mailbox import Moment
+from thornbed.protocol.split import EMBEDDINGS, PROBE, REPLACED, TRIGGERED, TRUE
+from thornbed.tasks.split.parties import HonestParty, Party
+from thornbed.tasks.split.party_work import PartyWork
+from thornbed.tasks.split.records import Records
 
 LAST, AGREED, MEMORY = "last", "agreed", "memory."
 

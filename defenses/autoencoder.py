@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from defenses.layers import leaky_layers
+from thornbed.defenses.layers import leaky_layers
 
 
 class Autoencoder(nn.Module):

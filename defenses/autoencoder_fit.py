@@ -16,7 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from defenses.autoencoder import Autoencoder, explained_variance
+from thornbed.defenses.autoencoder import Autoencoder, explained_variance
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

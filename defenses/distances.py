@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from defenses.update_matrix import Floats, over_columns
+from thornbed.defenses.update_matrix import Floats, over_columns
 
 _BLOCK = 256  # columns compared together, held as float64: n = 200 rows of it are 400 KB
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from defenses.layers import leaky_layers
+from thornbed.defenses.layers import leaky_layers
 
 Change = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """`(head, x (b, M, d), y (b,)) -> (b, M, d)`: what a batch is trained on in place of x."""

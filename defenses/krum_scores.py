@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from defenses.distances import squared_distances
-from defenses.update_matrix import Floats
+from thornbed.defenses.distances import squared_distances
+from thornbed.defenses.update_matrix import Floats
 
 
 def byzantine_number(rule: str, n: int, num_byzantine: int | None) -> int:

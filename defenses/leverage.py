@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from defenses.leverage_bounds import above, above_by_set, below, corners
+from thornbed.defenses.leverage_bounds import above, above_by_set, below, corners
 
 MOST_SETS = 20_000  # sets of liars that are bounded one by one
 MOST_CORNERS = 200_000

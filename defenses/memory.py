@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from defenses.server import Server
-from defenses.update_matrix import Floats
+from thornbed.defenses.server import Server
+from thornbed.defenses.update_matrix import Floats
 
 
 def remembered(rule: str, server: Server, name: str, d: int) -> Floats:

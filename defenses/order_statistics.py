@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from defenses.update_matrix import Floats, over_columns
+from thornbed.defenses.update_matrix import Floats, over_columns
 
 _BLOCK = 512  # columns sorted together; n = 20 rows of it are 40 KB, and up to n = 400 it fits a cache of 1 MB
 

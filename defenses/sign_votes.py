@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from defenses.update_matrix import Floats, over_columns
+from thornbed.defenses.update_matrix import Floats, over_columns
 
 _BLOCK = 1024  # columns counted together: 8 KB of counts, which stay in the first cache
 

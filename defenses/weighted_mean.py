@@ -7,7 +7,7 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
-from defenses.update_matrix import Floats, over_columns
+from thornbed.defenses.update_matrix import Floats, over_columns
 
 _BLOCK = 1024  # columns summed together: 8 KB of float64, which stays in the first cache
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from flower_apps import plugins
-from flower_apps.config import NONE, BadSettings, Resolved
-from flower_apps.loggers import missing_package
-from flower_apps.schemes import scheme_of
-from flower_apps.threat import check_threat
+from thornbed.flower_apps.loggers import missing_package
+from thornbed.flower_apps.run.threat import check_threat
+from thornbed.flower_apps.schemes.scheme import scheme_of
+from thornbed.flower_apps.settings import NONE, BadSettings, Resolved, plugins
 
 
 def check(settings: Resolved, *, data: bool = True) -> None:

@@ -12,25 +12,25 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from torch import Tensor, nn
 
-from attacks.update import Sight
-from clients.channel import Channel
-from clients.local_training import Objective, evaluate, num_steps, one_thread, taken, train
-from clients.role import Role
-from defenses.acted import listening
-from flower_apps import build
-from flower_apps.config import BadSettings, Resolved, settings_from
-from flower_apps.resolving import resolve
-from flower_apps.roles import accomplices, channel_folder, is_attacked
-from flower_apps.roles import role as role_of
-from flower_apps.schemes import scheme_of
-from flower_apps.schemes.inference_replies import answer as answer_query
-from flower_apps.schemes.multitask_nodes import answer
-from flower_apps.schemes.vertical_parties import answer_evaluation, answer_rows, answer_step
-from protocol.actions import EVALUATE_SPLIT, IDENTIFY, QUERY_EMBED, QUERY_ROWS, TRAIN_MOCHA, TRAIN_SPLIT
-from protocol.messages import Identity, evaluate_reply, identify_reply, read_request, train_reply
-from protocol.randomness import generator
-from protocol.vector import Layout, to_arrays, to_tensors
-from tasks import Samples
+from thornbed.attacks.update import Sight
+from thornbed.clients.channel import Channel
+from thornbed.clients.local_training import Objective, evaluate, num_steps, one_thread, taken, train
+from thornbed.clients.role import Role
+from thornbed.defenses.reporting import listening
+from thornbed.flower_apps.resolving import resolve
+from thornbed.flower_apps.run import build
+from thornbed.flower_apps.run.roles import accomplices, channel_folder, is_attacked
+from thornbed.flower_apps.run.roles import role as role_of
+from thornbed.flower_apps.schemes.inference.replies import answer as answer_query
+from thornbed.flower_apps.schemes.multitask.nodes import answer
+from thornbed.flower_apps.schemes.scheme import scheme_of
+from thornbed.flower_apps.schemes.vertical.parties import answer_evaluation, answer_rows, answer_step
+from thornbed.flower_apps.settings import BadSettings, Resolved, settings_from
+from thornbed.protocol.actions import EVALUATE_SPLIT, IDENTIFY, QUERY_EMBED, QUERY_ROWS, TRAIN_MOCHA, TRAIN_SPLIT
+from thornbed.protocol.messages import Identity, evaluate_reply, identify_reply, read_request, train_reply
+from thornbed.protocol.randomness import generator
+from thornbed.protocol.vector import Layout, to_arrays, to_tensors
+from thornbed.tasks import Samples
 
 app = ClientApp()
 

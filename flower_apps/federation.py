@@ -15,18 +15,18 @@ from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from defenses.acted import did_something
-from flower_apps import build
-from flower_apps.config import NONE, BadSettings, Resolved, RunFailed
-from flower_apps.inversion.files import metrics_of, write_inversions
-from flower_apps.inversion.inverting import invert
-from flower_apps.inversion.watching import recordings_folder, recordings_of, watched, watches
-from flower_apps.metrics import named
-from flower_apps.records import Folder
-from flower_apps.schemes import scheme_of
-from flower_apps.threat import threat_model
-from protocol.vector import to_arrays, to_tensors
-from strategies import NumberedClients, Resumed
+from thornbed.defenses.reporting import did_something
+from thornbed.flower_apps.inversion.files import metrics_of, write_inversions
+from thornbed.flower_apps.inversion.inverting import invert
+from thornbed.flower_apps.inversion.watching import recordings_folder, recordings_of, watched, watches
+from thornbed.flower_apps.metrics import named
+from thornbed.flower_apps.records.folder import Folder
+from thornbed.flower_apps.run import build
+from thornbed.flower_apps.run.threat import threat_model
+from thornbed.flower_apps.schemes.scheme import scheme_of
+from thornbed.flower_apps.settings import NONE, BadSettings, Resolved, RunFailed
+from thornbed.protocol.vector import to_arrays, to_tensors
+from thornbed.strategies import NumberedClients, Resumed
 
 START = "start_from_sha256"
 OnRound = Callable[[Mapping[str, Any]], None]

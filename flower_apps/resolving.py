@@ -6,13 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from flower_apps import build, plugins
-from flower_apps.config import AUTO, ENGINES, NONE, BadSettings, Resolved, Settings
-from flower_apps.inversion.choice import clients_read, rounds_read
-from flower_apps.schemes import check_kinds, check_unused, scheme_of
-from strategies import FedAvg, NumberedClients
-
-SPECS = ("task", "model", "strategy", "defense", "partition", "optimizer", "attack", "curious")
+from thornbed.flower_apps.inversion.choice import clients_read, rounds_read
+from thornbed.flower_apps.run import build
+from thornbed.flower_apps.schemes.scheme import check_kinds, check_unused, scheme_of
+from thornbed.flower_apps.settings import AUTO, ENGINES, NONE, SPECS, BadSettings, Resolved, Settings, plugins
+from thornbed.strategies import FedAvg, NumberedClients
 
 
 def resolve(settings: Settings) -> Resolved:

@@ -12,12 +12,14 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid import InMemoryGrid
 
-from flower_apps import checking
-from flower_apps.config import BadSettings, settings_from
-from flower_apps.federation import conduct
-from flower_apps.flower_cli import ROUND, STOPPED, SUMMARY
-from flower_apps.metrics import named
-from flower_apps.resolving import resolve
+from thornbed.flower_apps import checking
+from thornbed.flower_apps.federation import conduct
+from thornbed.flower_apps.metrics import named
+from thornbed.flower_apps.resolving import resolve
+from thornbed.flower_apps.settings import BadSettings, settings_from
+
+# Marks of what is said in Flower's log, each on a line of its own; engines follow a run by them.
+ROUND, SUMMARY, STOPPED = "thornbed round: ", "thornbed summary: ", "thornbed stopped: "
 
 app = ServerApp()
 

@@ -13,9 +13,18 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from torch import Tensor
 
-from protocol.actions import QUERY_EMBED
-from protocol.messages import ARRAYS, CONFIG, METRICS, NUM_EXAMPLES, SERVER_ROUND, RefusedReply, only, refuse_error
-from protocol.vector import to_arrays, to_tensors
+from thornbed.protocol.actions import QUERY_EMBED
+from thornbed.protocol.messages import (
+    ARRAYS,
+    CONFIG,
+    METRICS,
+    NUM_EXAMPLES,
+    SERVER_ROUND,
+    RefusedReply,
+    only,
+    refuse_error,
+)
+from thornbed.protocol.vector import to_arrays, to_tensors
 
 ROWS, SPLIT, MODEL, EMBEDDINGS = "rows", "split", "model", "embeddings"
 

@@ -14,8 +14,8 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from torch import Tensor
 
-from protocol.actions import IDENTIFY, TRAIN
-from protocol.vector import Layout
+from thornbed.protocol.actions import IDENTIFY, TRAIN
+from thornbed.protocol.vector import Layout
 
 Record = TypeVar("Record")
 

@@ -14,8 +14,8 @@ import torch
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from protocol.actions import TRAIN_MOCHA
-from protocol.messages import (
+from thornbed.protocol.actions import TRAIN_MOCHA
+from thornbed.protocol.messages import (
     ARRAYS,
     CONFIG,
     DEFENSE,
@@ -27,7 +27,7 @@ from protocol.messages import (
     only,
     refuse_error,
 )
-from protocol.vector import to_arrays, to_tensors
+from thornbed.protocol.vector import to_arrays, to_tensors
 
 WEIGHTS, SUM, HELD = "weights", "sum", "held"
 CURVATURE, PASSES, HELD_ROUND, CONJUGATE = "curvature", "passes", "held-round", "conjugate"

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
-from protocol.tensor_files import load_tensors, save_tensors
+from thornbed.protocol.tensor_files import load_tensors, save_tensors
 
 FORMAT, VERSION = "thornbed-recording", "1"
 ORIGINALS = ".originals.safetensors"
@@ -110,7 +110,7 @@ def load_update(path: str | Path) -> Recording:
     """Read a recording; raises BadRecording for a file that is none, is damaged, or has another version."""
     tensors, metadata = _load(Path(path))
     if metadata.get("format") != FORMAT:
-        raise BadRecording(f"{path} is no recording; protocol.recordings.save_update makes one")
+        raise BadRecording(f"{path} is no recording; thornbed.protocol.recordings.save_update makes one")
     if metadata.get("version") != VERSION:
         raise BadRecording(f"{path} is a recording of version {metadata.get('version')}; this Thornbed reads {VERSION}")
     try:

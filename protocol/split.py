@@ -19,9 +19,9 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from torch import Tensor
 
-from protocol.actions import EVALUATE_SPLIT, QUERY_ROWS, TRAIN_SPLIT
-from protocol.messages import ARRAYS, CONFIG, SERVER_ROUND, RefusedReply, only, refuse_error
-from protocol.vector import to_arrays, to_tensors
+from thornbed.protocol.actions import EVALUATE_SPLIT, QUERY_ROWS, TRAIN_SPLIT
+from thornbed.protocol.messages import ARRAYS, CONFIG, SERVER_ROUND, RefusedReply, only, refuse_error
+from thornbed.protocol.vector import to_arrays, to_tensors
 
 STEP, GRADIENT, ROWS, ATTACKED, PROBE = "step", "gradient", "rows", "attacked", "probe"
 TRAIN, TEST, NEW = "train", "test", "new"

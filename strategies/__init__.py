@@ -3,15 +3,15 @@
 `from strategies import FedAvg, InvariantAggregation, Curious` works in any Flower app of the message API.
 """
 
-from strategies._cohort import AnyNodes, Cohort, NumberedClients
-from strategies._rounds import RoundAccount, RunStopped
-from strategies.collaborative_inference import CollaborativeInference
-from strategies.fedavg import FedAvg
-from strategies.invariant_aggregation import InvariantAggregation
-from strategies.mocha import Mocha
-from strategies.split_nn import SplitNN
-from strategies.wrappers.curious import Curious, Sighting
-from strategies.wrappers.resumed import Resumed
+from thornbed.strategies._cohort import AnyNodes, Cohort, NumberedClients
+from thornbed.strategies._rounds import RoundAccount, RunStopped
+from thornbed.strategies.collaborative_inference import CollaborativeInference
+from thornbed.strategies.fedavg import FedAvg
+from thornbed.strategies.invariant_aggregation import InvariantAggregation
+from thornbed.strategies.mocha import Mocha
+from thornbed.strategies.split_nn import SplitNN
+from thornbed.strategies.wrappers.curious import Curious, Sighting
+from thornbed.strategies.wrappers.resumed import Resumed
 
 __all__ = [
     "AnyNodes",

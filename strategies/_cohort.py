@@ -12,8 +12,8 @@ import torch
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from protocol.messages import Identity, RefusedReply, identify_message, read_identity
-from protocol.randomness import generator
+from thornbed.protocol.messages import Identity, RefusedReply, identify_message, read_identity
+from thornbed.protocol.randomness import generator
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from defenses.acted import acted
-from defenses.autoencoder import Autoencoder
-from defenses.autoencoder_fit import Fitted, fit_autoencoder
-from defenses.fusion_head import FittedHead, FusionHead, HeadTraining
-from defenses.inference import InferenceDefense, Query
-from defenses.purification import Manifold, Purified, block_norms, received
-from defenses.purification.unsecured import unsecured
-from protocol.randomness import generator
-from protocol.threads import one_thread
+from thornbed.defenses.autoencoder import Autoencoder
+from thornbed.defenses.autoencoder_fit import Fitted, fit_autoencoder
+from thornbed.defenses.fusion_head import FittedHead, FusionHead, HeadTraining
+from thornbed.defenses.inference import InferenceDefense, Query
+from thornbed.defenses.purification import Manifold, Purified, block_norms, received
+from thornbed.defenses.purification.unsecured import unsecured
+from thornbed.defenses.reporting import acted
+from thornbed.protocol.randomness import generator
+from thornbed.protocol.threads import one_thread
 
 Purification = Callable[[Tensor, Tensor, Manifold], Purified]
 

@@ -14,9 +14,9 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from defenses.acted import Figure
-from protocol.messages import DEFENSE, RefusedReply
-from strategies._cohort import Member
+from thornbed.defenses.reporting import Figure
+from thornbed.protocol.messages import DEFENSE, RefusedReply
+from thornbed.strategies._cohort import Member
 
 Reply = TypeVar("Reply")
 

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from protocol.randomness import generator
-from protocol.split import EMBEDDINGS, PROBE, REPLACED, TRIGGERED, TRUE, Held
-from strategies._rounds import RunStopped
-from tasks.metrics.vertical import gradient_perturbation, rows_to_attack, share_taken_for
-from tasks.split.records import Records
-from tasks.split.top_work import TopWork
+from thornbed.protocol.randomness import generator
+from thornbed.protocol.split import EMBEDDINGS, PROBE, REPLACED, TRIGGERED, TRUE, Held
+from thornbed.strategies._rounds import RunStopped
+from thornbed.tasks.metrics.vertical import gradient_perturbation, rows_to_attack, share_taken_for
+from thornbed.tasks.split.records import Records
+from thornbed.tasks.split.top_work import TopWork
 
 PROBED = 32  # batches in which the perturbation is measured after a round: at 1% poisoned, eight are a matter of luck
 

@@ -12,9 +12,9 @@ from flwr.app import Message
 from flwr.common.logger import log
 from torch import Tensor
 
-from strategies._cohort import Member
-from strategies._rounds import RoundAccount, checked
-from tasks.split.top_work import TopStep
+from thornbed.strategies._cohort import Member
+from thornbed.strategies._rounds import RoundAccount, checked
+from thornbed.tasks.split.top_work import TopStep
 
 Reply = TypeVar("Reply")
 

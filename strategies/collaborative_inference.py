@@ -21,13 +21,13 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from defenses.acted import listening
-from protocol.inference import EmbedRequest, embed_message, read_embed_reply
-from protocol.randomness import generator
-from protocol.vector import to_arrays, to_tensors
-from strategies._cohort import Cohort
-from strategies._fusion_centre import FusionCentre
-from strategies._rounds import RoundAccount, RunStopped, Sent, ServerTested
+from thornbed.defenses.reporting import listening
+from thornbed.protocol.inference import EmbedRequest, embed_message, read_embed_reply
+from thornbed.protocol.randomness import generator
+from thornbed.protocol.vector import to_arrays, to_tensors
+from thornbed.strategies._cohort import Cohort
+from thornbed.strategies._fusion_centre import FusionCentre
+from thornbed.strategies._rounds import RoundAccount, RunStopped, Sent, ServerTested
 
 TRAINING, FIRST_ATTACKED = 1, 3  # rounds
 CLEAN, ATTACKED, HONEST, EXPLAINED = "clean", "attacked", "honest", "explained_variance"  # in memory

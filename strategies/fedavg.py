@@ -17,14 +17,14 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from defenses.acted import listening
-from defenses.aggregation.fedavg import fedavg
-from defenses.server import Rule, Server, aggregate
-from protocol.messages import TRAIN_LOSS, read_train_reply, train_message
-from protocol.randomness import generator
-from protocol.vector import Layout
-from strategies._cohort import AnyNodes, Cohort
-from strategies._rounds import RoundAccount, RunStopped, Sent, ServerTested, mean_finite, of_clients
+from thornbed.defenses.aggregation.fedavg import fedavg
+from thornbed.defenses.reporting import listening
+from thornbed.defenses.server import Rule, Server, aggregate
+from thornbed.protocol.messages import TRAIN_LOSS, read_train_reply, train_message
+from thornbed.protocol.randomness import generator
+from thornbed.protocol.vector import Layout
+from thornbed.strategies._cohort import AnyNodes, Cohort
+from thornbed.strategies._rounds import RoundAccount, RunStopped, Sent, ServerTested, mean_finite, of_clients
 
 RootTraining = Callable[[ArrayRecord, int, int], Tensor]
 """What a server's own data make of a model: `(arrays, server_round, num_samples) -> update (d,)`."""

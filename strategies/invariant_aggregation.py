@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from defenses.aggregation.invariant import invariant
-from strategies._cohort import Cohort
-from strategies.fedavg import FedAvg
+from thornbed.defenses.aggregation.invariant import invariant
+from thornbed.strategies._cohort import Cohort
+from thornbed.strategies.fedavg import FedAvg
 
 
 class InvariantAggregation(FedAvg):

@@ -19,14 +19,14 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 from torch import Tensor
 
-from defenses.acted import Figure, listening
-from protocol.multitask import NodeReply, NodeRequest, node_message, read_node_reply
-from protocol.randomness import generator
-from protocol.vector import to_arrays, to_tensors
-from strategies._cohort import Cohort
-from strategies._rounds import RoundAccount, RunStopped, Sent, ServerTested, mean_finite, of_clients
-from tasks.mocha.objective import Coupling, unrelated
-from tasks.mocha.server_work import Server, learnt_omega
+from thornbed.defenses.reporting import Figure, listening
+from thornbed.protocol.multitask import NodeReply, NodeRequest, node_message, read_node_reply
+from thornbed.protocol.randomness import generator
+from thornbed.protocol.vector import to_arrays, to_tensors
+from thornbed.strategies._cohort import Cohort
+from thornbed.strategies._rounds import RoundAccount, RunStopped, Sent, ServerTested, mean_finite, of_clients
+from thornbed.tasks.mocha.objective import Coupling, unrelated
+from thornbed.tasks.mocha.server_work import Server, learnt_omega
 
 Array = NDArray[np.float64]
 Relations = Callable[[Array, Array, tuple[float, float]], Array]

@@ -22,10 +22,10 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor, nn
 
-from defenses.acted import listening
-from protocol.messages import RefusedReply
-from protocol.randomness import derived_seed, generator
-from protocol.split import (
+from thornbed.defenses.reporting import listening
+from thornbed.protocol.messages import RefusedReply
+from thornbed.protocol.randomness import derived_seed, generator
+from thornbed.protocol.split import (
     EMBEDDINGS,
     PROBE,
     REPLACED,
@@ -39,17 +39,17 @@ from protocol.split import (
     rows_message,
     step_message,
 )
-from protocol.threads import one_thread
-from protocol.vector import to_arrays, to_tensors
-from strategies._cohort import Cohort
-from strategies._rounds import RoundAccount, RunStopped, checked
-from strategies._split_course import Course, Figures, measured
-from strategies._split_round import SplitRound
-from tasks.split.kept_state import MODEL, OPTIMIZER
-from tasks.split.order import batches
-from tasks.split.parties import gathered
-from tasks.split.top_model import two_layers
-from tasks.split.top_work import Guard, TopStep, TopWork
+from thornbed.protocol.threads import one_thread
+from thornbed.protocol.vector import to_arrays, to_tensors
+from thornbed.strategies._cohort import Cohort
+from thornbed.strategies._rounds import RoundAccount, RunStopped, checked
+from thornbed.strategies._split_course import Course, Figures, measured
+from thornbed.strategies._split_round import SplitRound
+from thornbed.tasks.split.kept_state import MODEL, OPTIMIZER
+from thornbed.tasks.split.order import batches
+from thornbed.tasks.split.parties import gathered
+from thornbed.tasks.split.top_model import two_layers
+from thornbed.tasks.split.top_work import Guard, TopStep, TopWork
 
 __all__ = ["Course", "SplitNN"]
 ADVERSARIES = frozenset({TRIGGERED, REPLACED, TRUE})  # what they alone answer, all of it

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks import Defaults, Samples, Task
-from tasks.blocks.contiguous import contiguous
-from tasks.sources.columns import filled, statistics
-from tasks.sources.files import existing
-from tasks.sources.subset import rows_to_test
-from tasks.sources.table import NOTHING, check_columns, numbers, read_table
+from thornbed.tasks import Defaults, Samples, Task
+from thornbed.tasks.blocks.contiguous import contiguous
+from thornbed.tasks.sources.columns import filled, statistics
+from thornbed.tasks.sources.files import existing
+from thornbed.tasks.sources.subset import rows_to_test
+from thornbed.tasks.sources.table import NOTHING, check_columns, numbers, read_table
 
 # Nothing is known of the table: few clients, so that each has rows of every class.
 DEFAULTS = Defaults(model="mlp(hidden=(32,))", num_clients=10, clients_per_round=10, partition="iid")

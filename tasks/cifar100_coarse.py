@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
-from tasks import Samples, Task, cifar10
-from tasks.sources.images import ImageSource
-from tasks.sources.torchvision_files import read_cifar
+from thornbed.tasks import Samples, Task, cifar10
+from thornbed.tasks.sources.images import ImageSource
+from thornbed.tasks.sources.torchvision_files import read_cifar
 
 DEFAULTS = cifar10.DEFAULTS
 

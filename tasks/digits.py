@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from tasks import Defaults, Samples, Task
-from tasks.sources.subset import stratified_rows, take
+from thornbed.tasks import Defaults, Samples, Task
+from thornbed.tasks.sources.subset import stratified_rows, take
 
 # Plain FedAvg with these very numbers: test accuracy 0.91-0.97 after 10 rounds and 0.96-0.98 after 30, over four seeds.
 DEFAULTS = Defaults(model="cnn", batch_size=16, num_clients=20, clients_per_round=20)

@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tasks import Defaults, Samples, Task
-from tasks.blocks.contiguous import contiguous
-from tasks.sources.columns import filled, statistics
-from tasks.sources.files import existing
+from thornbed.tasks import Defaults, Samples, Task
+from thornbed.tasks.blocks.contiguous import contiguous
+from thornbed.tasks.sources.columns import filled, statistics
+from thornbed.tasks.sources.files import existing
 
 # Ten agents, one party each; a hundred clients would have 17 rows.
 DEFAULTS = Defaults(model="mlp(hidden=(32,))", num_clients=10, clients_per_round=10, partition="iid")

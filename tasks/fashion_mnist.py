@@ -10,9 +10,9 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from tasks import Defaults, Task
-from tasks.sources.images import ImageSource
-from tasks.sources.torchvision_files import read_idx_archives
+from thornbed.tasks import Defaults, Task
+from thornbed.tasks.sources.images import ImageSource
+from thornbed.tasks.sources.torchvision_files import read_idx_archives
 
 DEFAULTS = Defaults(model="cnn")
 

@@ -17,11 +17,11 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from tasks import Defaults, Samples, Split, Task
-from tasks.blocks.contiguous import contiguous
-from tasks.sources import MissingData
-from tasks.sources.columns import statistics
-from tasks.sources.subset import take
+from thornbed.tasks import Defaults, Samples, Split, Task
+from thornbed.tasks.blocks.contiguous import contiguous
+from thornbed.tasks.sources import MissingData
+from thornbed.tasks.sources.columns import statistics
+from thornbed.tasks.sources.subset import take
 
 # Few clients, because the classes are of very different sizes.
 DEFAULTS = Defaults(model="mlp(hidden=(128,))", num_clients=20, clients_per_round=20)

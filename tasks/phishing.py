@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tasks import Defaults, Samples, Task
-from tasks.sources.subset import take
+from thornbed.tasks import Defaults, Samples, Task
+from thornbed.tasks.sources.subset import take
 
 DEFAULTS = Defaults(
     model="mlp(hidden=(128, 256))",

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tasks import Defaults, Samples, Task
-from tasks.sources.files import existing
-from tasks.sources.subset import rows_to_test, take
+from thornbed.tasks import Defaults, Samples, Task
+from thornbed.tasks.sources.files import existing
+from thornbed.tasks.sources.subset import rows_to_test, take
 
 # Plain FedAvg with these very numbers: test accuracy 0.92-0.93 after 30 rounds, over three seeds.
 # A hundred clients would be 88 rows each, and Dirichlet shares of two classes then often leave one of them without.

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasks import Defaults, Samples, Task
-from tasks.sources.subset import take
+from thornbed.tasks import Defaults, Samples, Task
+from thornbed.tasks.sources.subset import take
 
 DEFAULTS = Defaults(model="cnn", batch_size=8, num_clients=10, clients_per_round=10, rounds=10, partition="iid")
 

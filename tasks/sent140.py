@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tasks import Defaults, Samples, Task
-from tasks.sources import MissingData
-from tasks.sources.glove import read_vectors
-from tasks.sources.subset import take
-from tasks.sources.tweets import URL, USER, Tweet, read_tweets, tokens
+from thornbed.tasks import Defaults, Samples, Task
+from thornbed.tasks.sources import MissingData
+from thornbed.tasks.sources.glove import read_vectors
+from thornbed.tasks.sources.subset import take
+from thornbed.tasks.sources.tweets import URL, USER, Tweet, read_tweets, tokens
 
 DEFAULTS = Defaults(
     model="lstm",

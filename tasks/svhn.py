@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks import Task, cifar10
-from tasks.sources.images import ImageSource
-from tasks.sources.torchvision_files import read_svhn
+from thornbed.tasks import Task, cifar10
+from thornbed.tasks.sources.images import ImageSource
+from thornbed.tasks.sources.torchvision_files import read_svhn
 
 DEFAULTS = cifar10.DEFAULTS
 

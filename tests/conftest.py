@@ -32,7 +32,7 @@ class Typed:
 @pytest.fixture
 def thornbed(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Typed]:
     """Return a function that runs the command line as a user types it, without the cost of a new process."""
-    from flower_apps.cli import main
+    from thornbed.experiments.cli import main
 
     def type_in(*words: object) -> Typed:
         monkeypatch.setattr(sys, "argv", ["thornbed", *map(str, words)])

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tasks.extrasensory import AGENTS, USER
+from thornbed.tasks.extrasensory import AGENTS, USER
 
 # The second of two beginnings has the smaller part of its agent's columns, as published.
 SECOND = {"location_quick_features:": 6, "audio_properties:": 2}

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from flower_apps.cli import _run
-from flower_apps.config import Settings
+from thornbed.experiments.cli import _run
+from thornbed.flower_apps.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -56,7 +56,7 @@ def test_the_attack_that_the_page_adds_passes_the_contract_of_its_kind(tmp_path)
 
 
 def test_the_figure_that_the_page_adds_passes_the_contract_of_its_kind(tmp_path):
-    where = "flower_apps/figures", "tests/contracts/test_figure_contract.py"
+    where = "experiments/figures", "tests/contracts/test_figure_contract.py"
     in_a_copy(tmp_path, "docs/extending.md", "accuracy_by_run", *where, least=3)
 
 
@@ -65,7 +65,18 @@ def in_a_copy(tmp_path, page, name, folder, contract, least=10):
     starts = f"def {name}(", f"class {name.title().replace('_', '')}:"
     [block] = [block for block in blocks(ROOT / page, "python") if any(start in block for start in starts)]
     skip = shutil.ignore_patterns("__pycache__")
-    for part in ("attacks", "clients", "defenses", "flower_apps", "protocol", "strategies", "tasks", "tests"):
+    for part in (
+        "attacks",
+        "clients",
+        "defenses",
+        "experiments",
+        "flower_apps",
+        "protocol",
+        "strategies",
+        "tasks",
+        "tests",
+        "thornbed",
+    ):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=skip)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / folder / f"{name}.py").write_text(block)
@@ -74,15 +85,15 @@ def in_a_copy(tmp_path, page, name, folder, contract, least=10):
     done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= least
-    command = [sys.executable, "-m", "flower_apps.cli", "list", "--format", "json"]
+    command = [sys.executable, "-m", "thornbed.experiments.cli", "list", "--format", "json"]
     listed = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
     [plugin] = [plugin for plugin in json.loads(listed.stdout) if plugin["name"] == name]
     assert plugin["source"]
 
 
 def test_the_imports_for_other_flower_apps_work():
-    from defenses.aggregation.krum import krum
-    from strategies import Curious, FedAvg, InvariantAggregation
+    from thornbed.defenses.aggregation.krum import krum
+    from thornbed.strategies import Curious, FedAvg, InvariantAggregation
 
     assert Curious(FedAvg(rule=krum), print).inner.rule is krum
     assert InvariantAggregation(tau=0.5).rule.keywords["tau"] == 0.5
@@ -91,8 +102,8 @@ def test_the_imports_for_other_flower_apps_work():
 def test_the_recorder_that_the_page_adds_records(tmp_path, monkeypatch):
     import torch
 
-    from protocol.recordings import load_update
-    from strategies import FedAvg, Sighting
+    from thornbed.protocol.recordings import load_update
+    from thornbed.strategies import FedAvg, Sighting
 
     monkeypatch.chdir(tmp_path)
     [block] = blocks(ROOT / "docs" / "inversion.md", "python")

@@ -4,7 +4,7 @@ The class has the name of its file without underscores (`PixelTrigger` in pixel_
 example without any engine; `model` is then trained on `local`, and accuracy on `attacked` is the attack success rate:
 
     >>> import torch
-    >>> from attacks.data.pixel_trigger import PixelTrigger
+    >>> from thornbed.attacks.data.pixel_trigger import PixelTrigger
     >>> from tasks import Samples
     >>> samples = Samples(torch.zeros(8, 1, 4, 4), torch.tensor([0, 1, 2, 3, 0, 1, 2, 3]))
     >>> attack = PixelTrigger(size=2, target=3, fraction=0.25)
@@ -24,7 +24,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 
-from tasks import Samples
+from thornbed.tasks import Samples
 
 
 class DataAttack(Protocol):

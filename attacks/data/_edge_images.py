@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasks.sources.archive import read_archive
+from thornbed.tasks.sources.archive import read_archive
 
 EXPECTED = (
     "it is to hold x_train and x_test, uint8 (N, H, W, C), the Southwest airplanes of Wang et al. (NeurIPS 2020), "

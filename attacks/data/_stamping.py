@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from tasks import Samples
+from thornbed.tasks import Samples
 
 Stamp = Callable[[Tensor], Tensor]
 

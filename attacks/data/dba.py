@@ -19,10 +19,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks import Knowledge
-from attacks.data import Member, check_label, check_share
-from attacks.data._stamping import Stamp, attacked, check_features, poisoned, set_features
-from tasks import Samples
+from thornbed.attacks import Knowledge
+from thornbed.attacks.data import Member, check_label, check_share
+from thornbed.attacks.data._stamping import Stamp, attacked, check_features, poisoned, set_features
+from thornbed.tasks import Samples
 
 NEEDS = frozenset({Knowledge.OWN_DATA})
 

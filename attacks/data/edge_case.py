@@ -21,12 +21,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks import Knowledge
-from attacks.data import Member, check_label
-from attacks.data._edge_images import edge_images
-from attacks.data.text_trigger import TextTrigger
-from attacks.data.value_trigger import ValueTrigger
-from tasks import Samples
+from thornbed.attacks import Knowledge
+from thornbed.attacks.data import Member, check_label
+from thornbed.attacks.data._edge_images import edge_images
+from thornbed.attacks.data.text_trigger import TextTrigger
+from thornbed.attacks.data.value_trigger import ValueTrigger
+from thornbed.tasks import Samples
 
 NEEDS = frozenset({Knowledge.OWN_DATA, Knowledge.TARGET_DATA})
 

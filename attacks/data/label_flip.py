@@ -12,9 +12,9 @@ from typing import ClassVar
 
 import torch
 
-from attacks import Knowledge
-from attacks.data import check_label
-from tasks import Samples
+from thornbed.attacks import Knowledge
+from thornbed.attacks.data import check_label
+from thornbed.tasks import Samples
 
 NEEDS = frozenset({Knowledge.OWN_DATA})
 

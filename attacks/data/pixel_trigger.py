@@ -17,10 +17,10 @@ from typing import ClassVar, Literal, get_args, get_type_hints
 import torch
 from torch import Tensor
 
-from attacks import Knowledge
-from attacks.data import check_label, check_share
-from attacks.data._stamping import attacked, poisoned
-from tasks import Samples
+from thornbed.attacks import Knowledge
+from thornbed.attacks.data import check_label, check_share
+from thornbed.attacks.data._stamping import attacked, poisoned
+from thornbed.tasks import Samples
 
 NEEDS = frozenset({Knowledge.OWN_DATA})
 

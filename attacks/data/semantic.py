@@ -20,9 +20,9 @@ from typing import ClassVar, Literal, get_args, get_type_hints
 import torch
 from torch import Tensor
 
-from attacks import Knowledge
-from attacks.data import check_label, check_share
-from tasks import Samples
+from thornbed.attacks import Knowledge
+from thornbed.attacks.data import check_label, check_share
+from thornbed.tasks import Samples
 
 NEEDS = frozenset({Knowledge.OWN_DATA})
 

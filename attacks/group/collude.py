@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import torch
 
-from attacks import Knowledge
-from tasks import Samples
+from thornbed.attacks import Knowledge
+from thornbed.tasks import Samples
 
 NEEDS = frozenset({Knowledge.OWN_DATA, Knowledge.OTHER_ATTACKERS})
 

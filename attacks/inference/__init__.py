@@ -6,9 +6,9 @@ module says what its attacker must know; what is not honest embeddings of its ow
 setting does not give it.
 
 >>> import torch
->>> from attacks.inference import Sent, Sight, combined
->>> from attacks.inference.feature_flip import feature_flip
->>> from attacks.inference.missing import missing
+>>> from thornbed.attacks.inference import Sent, Sight, combined
+>>> from thornbed.attacks.inference.feature_flip import feature_flip
+>>> from thornbed.attacks.inference.missing import missing
 >>> honest = Sent(embeddings=torch.ones(1, 3, 2), observed=torch.ones(3, dtype=torch.bool))
 >>> sent = combined(honest, [(missing, [0]), (feature_flip, [2])], Sight())  # threat model C of the CoPur paper
 >>> sent.observed.tolist(), sent.embeddings[0, 1:].tolist()

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attacks.inference import Sent, Sight, corrupted
+from thornbed.attacks.inference import Sent, Sight, corrupted
 
 
 def pgd(

@@ -15,9 +15,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from attacks import Knowledge
-from attacks.inference import Sent, Sight, corrupted
-from attacks.inference._pgd import away, check_steps, known_labels, pgd, targets_of, toward, with_own
+from thornbed.attacks import Knowledge
+from thornbed.attacks.inference import Sent, Sight, corrupted
+from thornbed.attacks.inference._pgd import away, check_steps, known_labels, pgd, targets_of, toward, with_own
 
 NEEDS = frozenset(
     {

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import torch
 
-from attacks import Knowledge
-from attacks.inference import Sent, Sight, corrupted
+from thornbed.attacks import Knowledge
+from thornbed.attacks.inference import Sent, Sight, corrupted
 
 NEEDS = frozenset({Knowledge.OWN_DATA})
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import torch
 
-from attacks import Knowledge
-from attacks.inference import Sent, Sight, corrupted
+from thornbed.attacks import Knowledge
+from thornbed.attacks.inference import Sent, Sight, corrupted
 
 NEEDS: frozenset[Knowledge] = frozenset()
 

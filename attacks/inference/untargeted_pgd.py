@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attacks import Knowledge
-from attacks.inference import Sent, Sight
-from attacks.inference._pgd import away, pgd
+from thornbed.attacks import Knowledge
+from thornbed.attacks.inference import Sent, Sight
+from thornbed.attacks.inference._pgd import away, pgd
 
 NEEDS = frozenset({Knowledge.OWN_DATA, Knowledge.FUSION_MODEL, Knowledge.OTHER_EMBEDDINGS, Knowledge.TRUE_LABELS})
 

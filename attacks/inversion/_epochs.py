@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from attacks.inversion import Observation, Reconstruction
-from attacks.inversion._matching import Place
-from attacks.inversion._problem import Problem, View
+from thornbed.attacks.inversion import Observation, Reconstruction
+from thornbed.attacks.inversion._matching import Place
+from thornbed.attacks.inversion._problem import Problem, View
 
 LayerWeights = Callable[[Observation], Mapping[str, float]]
 

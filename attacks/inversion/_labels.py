@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from attacks.inversion import Observation
+from thornbed.attacks.inversion import Observation
 
 NOISE = 64
 Labels = Literal["known", "idlg", "gradinversion", "counts"]

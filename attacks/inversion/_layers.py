@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd as Convolution
 
-from attacks.inversion import Observation
+from thornbed.attacks.inversion import Observation
 
 Shape = Literal["linear", "exponential", "logarithmic"]
 NormWeight = Literal["mean", "preceding", "none"]

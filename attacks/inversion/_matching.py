@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attacks.inversion import Reconstruction
+from thornbed.attacks.inversion import Reconstruction
 
 Place = tuple[int, int]
 """An image of an epoch: which update, and which of its images."""

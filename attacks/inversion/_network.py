@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, replace_all_batch_norm_modules_
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from attacks.inversion import Observation
+from thornbed.attacks.inversion import Observation
 
 Tensors = Mapping[str, Tensor]
 

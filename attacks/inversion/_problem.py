@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from attacks.inversion import InversionWarning, LocalSteps, Observation
-from attacks.inversion._network import Network, Tensors, structure
+from thornbed.attacks.inversion import InversionWarning, LocalSteps, Observation
+from thornbed.attacks.inversion._network import Network, Tensors, structure
 
 LARGE_LEARNING_RATE = 0.01
 

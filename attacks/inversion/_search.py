@@ -17,8 +17,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from attacks.inversion import Reconstruction
-from attacks.inversion._problem import Objective, Problem, coordinates
+from thornbed.attacks.inversion import Reconstruction
+from thornbed.attacks.inversion._problem import Objective, Problem, coordinates
 
 Decay = Literal["none", "step", "cosine"]
 Start = Literal["normal", "uniform", "zero"]

@@ -15,14 +15,14 @@ from typing import Literal, get_args
 
 import torch
 
-from attacks import Knowledge
-from attacks.inversion import LocalSteps, Observation, Reconstruction
-from attacks.inversion._epochs import by_client, in_order, joint_problems, per_observation, with_samples
-from attacks.inversion._labels import Labels, infer_labels
-from attacks.inversion._layers import NormWeight, Shape, layer_weights
-from attacks.inversion._matching import Place, chains
-from attacks.inversion._problem import Objective, alone
-from attacks.inversion._search import Decay, Search, Start, search
+from thornbed.attacks import Knowledge
+from thornbed.attacks.inversion import LocalSteps, Observation, Reconstruction
+from thornbed.attacks.inversion._epochs import by_client, in_order, joint_problems, per_observation, with_samples
+from thornbed.attacks.inversion._labels import Labels, infer_labels
+from thornbed.attacks.inversion._layers import NormWeight, Shape, layer_weights
+from thornbed.attacks.inversion._matching import Place, chains
+from thornbed.attacks.inversion._problem import Objective, alone
+from thornbed.attacks.inversion._search import Decay, Search, Start, search
 
 NEEDS = frozenset({Knowledge.SERVER_MODEL, Knowledge.HONEST_UPDATES})
 

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 import torch
 
-from attacks import Knowledge
-from attacks.inversion import LocalSteps, Observation, Reconstruction
-from attacks.inversion._labels import Labels, infer_labels
-from attacks.inversion._problem import Objective, alone, weigh_all
-from attacks.inversion._search import Decay, Search, Start, search
+from thornbed.attacks import Knowledge
+from thornbed.attacks.inversion import LocalSteps, Observation, Reconstruction
+from thornbed.attacks.inversion._labels import Labels, infer_labels
+from thornbed.attacks.inversion._problem import Objective, alone, weigh_all
+from thornbed.attacks.inversion._search import Decay, Search, Start, search
 
 NEEDS = frozenset({Knowledge.SERVER_MODEL, Knowledge.HONEST_UPDATES})
 

@@ -4,10 +4,10 @@
 are never modified; randomness comes from the generator alone. An example without any engine:
 
     >>> import torch
-    >>> from attacks.multitask import View
-    >>> from attacks.multitask.at2fl import at2fl
-    >>> from tasks.mocha.objective import Coupling, unrelated
-    >>> from tasks.multitask.digit_nodes import digit_nodes
+    >>> from thornbed.attacks.multitask import View
+    >>> from thornbed.attacks.multitask.at2fl import at2fl
+    >>> from thornbed.tasks.mocha.objective import Coupling, unrelated
+    >>> from thornbed.tasks.multitask.digit_nodes import digit_nodes
     >>> train = digit_nodes(None).train[:4]
     >>> related = Coupling(unrelated(4), 0.01, 0.01)
     >>> view = View(points=train, targets=(0, 1), loss="hinge", coupling=related, intercept=True)
@@ -25,8 +25,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from tasks.mocha.objective import Coupling
-from tasks.multitask import Array, Loss, Points
+from thornbed.tasks.mocha.objective import Coupling
+from thornbed.tasks.multitask import Array, Loss, Points
 
 Mode = Literal["direct", "indirect", "hybrid"]
 """Where points are injected: into the targets; into as many others; into as many of all nodes."""

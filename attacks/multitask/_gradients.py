@@ -19,10 +19,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from attacks.multitask import View
-from tasks.mocha.objective import Coupling, losses
-from tasks.mocha.solving import Solution, curvature_factors
-from tasks.multitask import Array, Loss, Points
+from thornbed.attacks.multitask import View
+from thornbed.tasks.mocha.objective import Coupling, losses
+from thornbed.tasks.mocha.solving import Solution, curvature_factors
+from thornbed.tasks.multitask import Array, Loss, Points
 
 FREE = 1e-6
 """A hinge dual is on the margin when y a is farther than this from 0 and from 1."""

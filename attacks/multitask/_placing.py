@@ -9,8 +9,8 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-from attacks.multitask import Injection, Mode, View, turned
-from tasks.multitask import Array, Points
+from thornbed.attacks.multitask import Injection, Mode, View, turned
+from thornbed.tasks.multitask import Array, Points
 
 Labels = Literal["flipped", "copied", "random"]
 Start = Literal["clean", "surface"]

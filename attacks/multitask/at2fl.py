@@ -16,14 +16,14 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-from attacks import Knowledge
-from attacks.multitask import Injection, Mode, View, random_twin
-from attacks.multitask._gradients import as_printed, by_duals, implicit, of_targets, upper
-from attacks.multitask._placing import Labels, Placing, Start, injected_at_random, into_ball
-from tasks.mocha.objective import Coupling
-from tasks.mocha.server_work import learnt_omega
-from tasks.mocha.solving import Solution, solve, solve_squared
-from tasks.multitask import Array, Points
+from thornbed.attacks import Knowledge
+from thornbed.attacks.multitask import Injection, Mode, View, random_twin
+from thornbed.attacks.multitask._gradients import as_printed, by_duals, implicit, of_targets, upper
+from thornbed.attacks.multitask._placing import Labels, Placing, Start, injected_at_random, into_ball
+from thornbed.tasks.mocha.objective import Coupling
+from thornbed.tasks.mocha.server_work import learnt_omega
+from thornbed.tasks.mocha.solving import Solution, solve, solve_squared
+from thornbed.tasks.multitask import Array, Points
 
 NEEDS = frozenset({Knowledge.OWN_DATA, Knowledge.TARGET_DATA, Knowledge.NODES_DATA, Knowledge.RELATIONS})
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import torch
 
-from attacks import Knowledge
-from attacks.multitask import Injection, View
-from attacks.multitask._placing import Labels, on_the_surface
+from thornbed.attacks import Knowledge
+from thornbed.attacks.multitask import Injection, View
+from thornbed.attacks.multitask._placing import Labels, on_the_surface
 
 NEEDS = frozenset({Knowledge.OWN_DATA})
 

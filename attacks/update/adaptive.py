@@ -13,8 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attacks import Knowledge
-from attacks.update import Sight, own_update
+from thornbed.attacks import Knowledge
+from thornbed.attacks.update import Sight, own_update
 
 NEEDS = frozenset({Knowledge.OWN_DATA, Knowledge.SERVER_MODEL, Knowledge.OTHER_ATTACKERS})
 

@@ -15,8 +15,8 @@ import math
 import torch
 from torch import Tensor
 
-from attacks import Knowledge
-from attacks.update import own_update
+from thornbed.attacks import Knowledge
+from thornbed.attacks.update import own_update
 
 NEEDS = frozenset({Knowledge.OWN_DATA, Knowledge.SERVER_MODEL})
 

@@ -10,10 +10,10 @@ does not watch has no place to read them.
 `attacks.vertical.in_process` runs one against a whole SplitNN in a few lines:
 
     >>> import torch
-    >>> from attacks.vertical.cooperative_backdoor import CooperativeBackdoor
-    >>> from attacks.vertical.in_process import Training, attack_in_process
-    >>> from tasks.blocks.grid import grid
-    >>> from tasks.digits import digits
+    >>> from thornbed.attacks.vertical.cooperative_backdoor import CooperativeBackdoor
+    >>> from thornbed.attacks.vertical.in_process import Training, attack_in_process
+    >>> from thornbed.tasks.blocks.grid import grid
+    >>> from thornbed.tasks.digits import digits
     >>> task = digits(None, num_train=300)
     >>> attack = CooperativeBackdoor(size=(3, 3), num_known=60, epochs=20, steps=50)
     >>> outcome = attack_in_process(
@@ -34,7 +34,7 @@ import networkx as nx
 import torch
 from torch import Tensor
 
-from tasks.blocks import Block
+from thornbed.tasks.blocks import Block
 
 Vote = Literal["printed", "simple", "none"]
 """How many of A adversaries must name a row: more than ceil(A/2), as the paper prints it; more than A/2; or nobody is

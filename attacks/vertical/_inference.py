@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks.vertical._triplets import batch_hard
-from attacks.vertical._vae import Layers, Vae
+from thornbed.attacks.vertical._triplets import batch_hard
+from thornbed.attacks.vertical._vae import Layers, Vae
 
 
 @dataclass(frozen=True, kw_only=True)

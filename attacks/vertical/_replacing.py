@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attacks.vertical import Adversary
-from attacks.vertical.triggers import Trigger
+from thornbed.attacks.vertical import Adversary
+from thornbed.attacks.vertical.triggers import Trigger
 
 
 class ReplacingAdversary(Adversary):

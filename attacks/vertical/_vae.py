@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from tasks.bottoms.patch_encoder import channels_of, patch_encoder, sides
+from thornbed.tasks.bottoms.patch_encoder import channels_of, patch_encoder, sides
 
 Layers = Literal["linear", "convolutions"]
 

@@ -22,12 +22,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attacks import Knowledge
-from attacks.vertical import VerticalAttack, View
-from attacks.vertical._replacing import ReplacingAdversary
-from attacks.vertical.coalition import known_targets
-from attacks.vertical.triggers import Size, Trigger, check_area, one_trigger
-from tasks.blocks import Block
+from thornbed.attacks import Knowledge
+from thornbed.attacks.vertical import VerticalAttack, View
+from thornbed.attacks.vertical._replacing import ReplacingAdversary
+from thornbed.attacks.vertical.coalition import known_targets
+from thornbed.attacks.vertical.triggers import Size, Trigger, check_area, one_trigger
+from thornbed.tasks.blocks import Block
 
 NEEDS = frozenset({Knowledge.OWN_DATA, Knowledge.OTHER_ATTACKERS, Knowledge.FEW_LABELS, Knowledge.OWN_GRADIENTS})
 POOL = 512

@@ -13,8 +13,8 @@ import networkx as nx
 import torch
 from torch import Tensor
 
-from attacks.vertical import Vote
-from attacks.vertical.graphs import check_connected
+from thornbed.attacks.vertical import Vote
+from thornbed.attacks.vertical.graphs import check_connected
 
 
 def known_targets(count: int, target_share: float) -> int:

@@ -19,14 +19,14 @@ import networkx as nx
 import torch
 from torch import Tensor
 
-from attacks import Knowledge
-from attacks.vertical import VerticalAttack, View
-from attacks.vertical._inference import Inference
-from attacks.vertical._replacing import ReplacingAdversary
-from attacks.vertical._vae import Layers
-from attacks.vertical.graphs import Topology, adversary_graph
-from attacks.vertical.triggers import Size, Trigger, check_area, crossed, one_trigger, subtriggers
-from tasks.blocks import Block, block_shapes
+from thornbed.attacks import Knowledge
+from thornbed.attacks.vertical import VerticalAttack, View
+from thornbed.attacks.vertical._inference import Inference
+from thornbed.attacks.vertical._replacing import ReplacingAdversary
+from thornbed.attacks.vertical._vae import Layers
+from thornbed.attacks.vertical.graphs import Topology, adversary_graph
+from thornbed.attacks.vertical.triggers import Size, Trigger, check_area, crossed, one_trigger, subtriggers
+from thornbed.tasks.blocks import Block, block_shapes
 
 NEEDS = frozenset({Knowledge.OWN_DATA, Knowledge.OTHER_ATTACKERS, Knowledge.FEW_LABELS})
 POOL = 512

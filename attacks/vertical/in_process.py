@@ -13,22 +13,22 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from attacks.vertical import Adversary, VerticalAttack, View
-from attacks.vertical.coalition import decided, known_rows, shared, to_poison
-from attacks.vertical.graphs import algebraic_connectivity
-from attacks.vertical.party import AttackingParty
-from tasks import Task
-from tasks.blocks import Blocks, block_shapes, split
-from tasks.bottoms import Bottom, bottom
-from tasks.bottoms.column_layers import column_layers
-from tasks.bottoms.patch_cnn import patch_cnn
-from tasks.metrics.vertical import gradient_perturbation, inferred_rightly, rows_to_attack, share_taken_for
-from tasks.split import MakeOptimizer
-from tasks.split.parties import HonestParty, Party, TopStep, train_parties
-from tasks.split.party_work import PartyWork
-from tasks.split.records import Records
-from tasks.split.top_model import two_layers
-from tasks.split.top_work import Guard, TopWork
+from thornbed.attacks.vertical import Adversary, VerticalAttack, View
+from thornbed.attacks.vertical.coalition import decided, known_rows, shared, to_poison
+from thornbed.attacks.vertical.graphs import algebraic_connectivity
+from thornbed.attacks.vertical.party import AttackingParty
+from thornbed.tasks import Task
+from thornbed.tasks.blocks import Blocks, block_shapes, split
+from thornbed.tasks.bottoms import Bottom, bottom
+from thornbed.tasks.bottoms.column_layers import column_layers
+from thornbed.tasks.bottoms.patch_cnn import patch_cnn
+from thornbed.tasks.metrics.vertical import gradient_perturbation, inferred_rightly, rows_to_attack, share_taken_for
+from thornbed.tasks.split import MakeOptimizer
+from thornbed.tasks.split.parties import HonestParty, Party, TopStep, train_parties
+from thornbed.tasks.split.party_work import PartyWork
+from thornbed.tasks.split.records import Records
+from thornbed.tasks.split.top_model import two_layers
+from thornbed.tasks.split.top_work import Guard, TopWork
 
 
 def _adam(parameters: object) -> torch.optim.Optimizer:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.vertical import Adversary
-from tasks.split.party_work import PartyWork
-from tasks.split.records import Records
+from thornbed.attacks.vertical import Adversary
+from thornbed.tasks.split.party_work import PartyWork
+from thornbed.tasks.split.records import Records
 
 
 @dataclass

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tasks.blocks import Block
+from thornbed.tasks.blocks import Block
 
 Size = tuple[int, int]
 

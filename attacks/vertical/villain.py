@@ -22,8 +22,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks import Knowledge
-from attacks.vertical import Adversary, VerticalAttack, View
+from thornbed.attacks import Knowledge
+from thornbed.attacks.vertical import Adversary, VerticalAttack, View
 
 NEEDS = frozenset({Knowledge.OWN_DATA, Knowledge.OTHER_ATTACKERS, Knowledge.FEW_LABELS, Knowledge.OWN_GRADIENTS})
 EXAMPLES = 1024

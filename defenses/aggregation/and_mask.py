@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from defenses.acted import acted
-from defenses.order_statistics import kept_mean, least_agreement
-from defenses.update_matrix import like, update_matrix
+from thornbed.defenses.order_statistics import kept_mean, least_agreement
+from thornbed.defenses.reporting import acted
+from thornbed.defenses.update_matrix import like, update_matrix
 
 
 def and_mask(updates: Tensor, weights: Tensor, *, tau: float = 0.2) -> Tensor:

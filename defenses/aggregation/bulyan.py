@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from defenses.acted import acted
-from defenses.distances import squared_distances
-from defenses.krum_scores import neighbour_scores
-from defenses.order_statistics import closest_mean
-from defenses.update_matrix import like, update_matrix
+from thornbed.defenses.distances import squared_distances
+from thornbed.defenses.krum_scores import neighbour_scores
+from thornbed.defenses.order_statistics import closest_mean
+from thornbed.defenses.reporting import acted
+from thornbed.defenses.update_matrix import like, update_matrix
 
 
 def bulyan(updates: Tensor, weights: Tensor, *, num_byzantine: int | None = None) -> Tensor:

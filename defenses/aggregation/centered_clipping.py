@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from defenses.acted import acted
-from defenses.clipping import clip_bound, clip_factors
-from defenses.distances import row_lengths
-from defenses.memory import remembered
-from defenses.server import Server
-from defenses.update_matrix import Floats, like, update_matrix
-from defenses.weighted_mean import weighted_mean
+from thornbed.defenses.clipping import clip_bound, clip_factors
+from thornbed.defenses.distances import row_lengths
+from thornbed.defenses.memory import remembered
+from thornbed.defenses.reporting import acted
+from thornbed.defenses.server import Server
+from thornbed.defenses.update_matrix import Floats, like, update_matrix
+from thornbed.defenses.weighted_mean import weighted_mean
 
 
 def centered_clipping(

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from defenses.update_matrix import like, update_matrix
-from defenses.weighted_mean import claimed_shares, weighted_mean
+from thornbed.defenses.update_matrix import like, update_matrix
+from thornbed.defenses.weighted_mean import claimed_shares, weighted_mean
 
 
 def fedavg(updates: Tensor, weights: Tensor) -> Tensor:
@@ -18,7 +18,7 @@ def fedavg(updates: Tensor, weights: Tensor) -> Tensor:
 
     updates: (n, d) float32, finite. weights: (n,), shares of the samples, which sum to 1 up to rounding. The sum runs
     in float64 and is divided by the sum of the weights, so equal updates give exactly that update. One client can
-    move the result anywhere, so nothing is reported to `defenses.acted`. A tensor on a GPU is copied to the CPU and
+    move the result anywhere, so nothing is reported to `defenses.reporting`. A tensor on a GPU is copied to the CPU and
     the result back.
 
     Raises ValueError when a weight is negative or the sum is more than 0.001 away from 1.

@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from sklearn.cluster import HDBSCAN
 from torch import Tensor
 
-from defenses.acted import acted
-from defenses.clipping import clip_factors
-from defenses.distances import cosine_distances, row_lengths
-from defenses.server import Server
-from defenses.update_matrix import like, update_matrix
-from defenses.weighted_mean import weighted_mean
+from thornbed.defenses.clipping import clip_factors
+from thornbed.defenses.distances import cosine_distances, row_lengths
+from thornbed.defenses.reporting import acted
+from thornbed.defenses.server import Server
+from thornbed.defenses.update_matrix import like, update_matrix
+from thornbed.defenses.weighted_mean import weighted_mean
 
 
 def flame(updates: Tensor, weights: Tensor, server: Server, *, noise: float = 0.001) -> Tensor:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from defenses.acted import acted
-from defenses.distances import cosines_with, row_lengths
-from defenses.server import Server
-from defenses.update_matrix import Floats, like, update_matrix
-from defenses.weighted_mean import weighted_mean
+from thornbed.defenses.distances import cosines_with, row_lengths
+from thornbed.defenses.reporting import acted
+from thornbed.defenses.server import Server
+from thornbed.defenses.update_matrix import Floats, like, update_matrix
+from thornbed.defenses.weighted_mean import weighted_mean
 
 
 def fltrust(updates: Tensor, weights: Tensor, server: Server, *, num_root: int = 100) -> Tensor:

@@ -17,12 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from defenses.acted import acted
-from defenses.distances import cosine_distances
-from defenses.memory import remembered
-from defenses.server import Server
-from defenses.update_matrix import like, update_matrix
-from defenses.weighted_mean import weighted_mean
+from thornbed.defenses.distances import cosine_distances
+from thornbed.defenses.memory import remembered
+from thornbed.defenses.reporting import acted
+from thornbed.defenses.server import Server
+from thornbed.defenses.update_matrix import like, update_matrix
+from thornbed.defenses.weighted_mean import weighted_mean
 
 _ROUNDING = 1e-12  # dissimilarity below this is rounding of a cosine of 1, and must not be divided by
 

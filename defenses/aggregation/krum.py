@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from defenses.acted import acted
-from defenses.krum_scores import krum_scores
-from defenses.update_matrix import like, update_matrix
+from thornbed.defenses.krum_scores import krum_scores
+from thornbed.defenses.reporting import acted
+from thornbed.defenses.update_matrix import like, update_matrix
 
 
 def krum(updates: Tensor, weights: Tensor, *, num_byzantine: int | None = None) -> Tensor:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from defenses.acted import acted
-from defenses.krum_scores import best_rows, krum_scores
-from defenses.order_statistics import kept_mean, tail_size
-from defenses.update_matrix import like, update_matrix
+from thornbed.defenses.krum_scores import best_rows, krum_scores
+from thornbed.defenses.order_statistics import kept_mean, tail_size
+from thornbed.defenses.reporting import acted
+from thornbed.defenses.update_matrix import like, update_matrix
 
 
 def krum_trimmed_mean(

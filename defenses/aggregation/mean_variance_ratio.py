@@ -15,9 +15,9 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
-from defenses.acted import acted
-from defenses.order_statistics import kept_mean, tail_size
-from defenses.update_matrix import Floats, like, over_columns, update_matrix
+from thornbed.defenses.order_statistics import kept_mean, tail_size
+from thornbed.defenses.reporting import acted
+from thornbed.defenses.update_matrix import Floats, like, over_columns, update_matrix
 
 _BLOCK = 1024  # columns read together: 8 KB of float64, which stays in the first cache
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from defenses.acted import acted
-from defenses.order_statistics import kept_mean
-from defenses.update_matrix import like, update_matrix
+from thornbed.defenses.order_statistics import kept_mean
+from thornbed.defenses.reporting import acted
+from thornbed.defenses.update_matrix import like, update_matrix
 
 
 def median(updates: Tensor, weights: Tensor) -> Tensor:

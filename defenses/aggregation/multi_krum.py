@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from defenses.acted import acted
-from defenses.krum_scores import best_rows, krum_scores
-from defenses.update_matrix import like, update_matrix
-from defenses.weighted_mean import weighted_mean
+from thornbed.defenses.krum_scores import best_rows, krum_scores
+from thornbed.defenses.reporting import acted
+from thornbed.defenses.update_matrix import like, update_matrix
+from thornbed.defenses.weighted_mean import weighted_mean
 
 
 def multi_krum(

@@ -12,11 +12,11 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from defenses.acted import acted
-from defenses.distances import cosine_distances
-from defenses.krum_scores import best_rows, byzantine_number, neighbour_scores
-from defenses.update_matrix import like, update_matrix
-from defenses.weighted_mean import weighted_mean
+from thornbed.defenses.distances import cosine_distances
+from thornbed.defenses.krum_scores import best_rows, byzantine_number, neighbour_scores
+from thornbed.defenses.reporting import acted
+from thornbed.defenses.update_matrix import like, update_matrix
+from thornbed.defenses.weighted_mean import weighted_mean
 
 
 def multi_krum_cosine(

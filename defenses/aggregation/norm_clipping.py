@@ -11,11 +11,11 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from defenses.acted import acted
-from defenses.clipping import clip_bound, clip_factors
-from defenses.distances import row_lengths
-from defenses.update_matrix import like, update_matrix
-from defenses.weighted_mean import weighted_mean
+from thornbed.defenses.clipping import clip_bound, clip_factors
+from thornbed.defenses.distances import row_lengths
+from thornbed.defenses.reporting import acted
+from thornbed.defenses.update_matrix import like, update_matrix
+from thornbed.defenses.weighted_mean import weighted_mean
 
 
 def norm_clipping(updates: Tensor, weights: Tensor, *, norm: float | None = None) -> Tensor:

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from defenses.acted import acted
-from defenses.inner_products import inner_products
-from defenses.order_statistics import kept_mean
-from defenses.update_matrix import like, update_matrix
-from defenses.weighted_mean import weighted_mean
+from thornbed.defenses.inner_products import inner_products
+from thornbed.defenses.order_statistics import kept_mean
+from thornbed.defenses.reporting import acted
+from thornbed.defenses.update_matrix import like, update_matrix
+from thornbed.defenses.weighted_mean import weighted_mean
 
 _SETTLED = 1e-10  # relative change of every weight; the result is rounded to 6e-8
 _SMALLEST = 1e-60  # far below any difference of two float32, and its inverse is far from the largest float64

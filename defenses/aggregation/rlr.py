@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from defenses.acted import acted
-from defenses.order_statistics import quorum
-from defenses.sign_votes import mean_flipped_below
-from defenses.update_matrix import like, update_matrix
-from defenses.weighted_mean import claimed_shares
+from thornbed.defenses.order_statistics import quorum
+from thornbed.defenses.reporting import acted
+from thornbed.defenses.sign_votes import mean_flipped_below
+from thornbed.defenses.update_matrix import like, update_matrix
+from thornbed.defenses.weighted_mean import claimed_shares
 
 
 def rlr(updates: Tensor, weights: Tensor, *, threshold: float = 0.4) -> Tensor:

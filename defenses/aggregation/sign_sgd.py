@@ -12,9 +12,9 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from defenses.acted import acted
-from defenses.sign_votes import majority_signs
-from defenses.update_matrix import like, update_matrix
+from thornbed.defenses.reporting import acted
+from thornbed.defenses.sign_votes import majority_signs
+from thornbed.defenses.update_matrix import like, update_matrix
 
 
 def sign_sgd(updates: Tensor, weights: Tensor, *, step_size: float | None = None) -> Tensor:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from defenses.acted import acted
-from defenses.order_statistics import kept_mean, tail_size
-from defenses.update_matrix import like, update_matrix
+from thornbed.defenses.order_statistics import kept_mean, tail_size
+from thornbed.defenses.reporting import acted
+from thornbed.defenses.update_matrix import like, update_matrix
 
 
 def trimmed_mean(updates: Tensor, weights: Tensor, *, alpha: float = 0.25) -> Tensor:

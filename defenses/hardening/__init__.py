@@ -4,7 +4,7 @@ The class has the name of its file without underscores (`Flip` in flip.py) and i
 engine; the client then trains the model on `x` and `y`, in place of its own samples:
 
     >>> import torch
-    >>> from defenses.hardening.flip import Flip
+    >>> from thornbed.defenses.hardening.flip import Flip
     >>> own = torch.rand(8, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     >>> labels = torch.tensor([0, 1, 0, 1, 0, 1, 0, 1])
     >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2, bias=False))
@@ -42,5 +42,5 @@ class Hardening(Protocol):
         their labels. The network takes decoded samples and gives logits; it may lie on another device than the samples,
         and what comes back lies where the samples did. Nothing that was given is modified: not the samples, and of the
         network neither parameters nor buffers, modes or gradients. Randomness comes from the generator (of the CPU)
-        alone. What was done is reported through `defenses.acted.acted`, as numbers that can be averaged over clients.
+        alone. What was done is told to `defenses.reporting.acted`, as numbers that can be averaged over clients.
         """

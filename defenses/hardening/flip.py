@@ -24,8 +24,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from defenses.acted import acted
-from defenses.trigger_inversion import Triggers, invert
+from thornbed.defenses.reporting import acted
+from thornbed.defenses.trigger_inversion import Triggers, invert
 
 MIN_SAMPLES = 2  # of a class that triggers are to lead away from: what flips a single sample is an adversarial example
 

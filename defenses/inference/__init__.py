@@ -14,7 +14,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from defenses.fusion_head import FittedHead, HeadTraining
+from thornbed.defenses.fusion_head import FittedHead, HeadTraining
 
 ABSTAINS = -1
 

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from defenses.fusion_head import FittedHead, HeadTraining, fit_head
-from defenses.inference.plain import Plain
+from thornbed.defenses.fusion_head import FittedHead, HeadTraining, fit_head
+from thornbed.defenses.inference.plain import Plain
 
 
 @dataclass(frozen=True, kw_only=True)

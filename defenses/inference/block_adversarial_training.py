@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from defenses.inference.adversarial_training import AdversarialTraining
+from thornbed.defenses.inference.adversarial_training import AdversarialTraining
 
 
 @dataclass(frozen=True, kw_only=True)

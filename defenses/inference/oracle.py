@@ -11,8 +11,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from defenses.inference import Prediction, Query
-from defenses.inference.plain import Plain
+from thornbed.defenses.inference import Prediction, Query
+from thornbed.defenses.inference.plain import Plain
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from defenses.fusion_head import FittedHead, HeadTraining, fit_head
-from defenses.inference import Prediction, Query, decided, finite_features
+from thornbed.defenses.fusion_head import FittedHead, HeadTraining, fit_head
+from thornbed.defenses.inference import Prediction, Query, decided, finite_features
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,9 +16,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from defenses.fusion_head import FittedHead, HeadTraining, fit_head
-from defenses.inference import Prediction, Query, decided, finite_features
-from defenses.inference._votes import check_votes, chunks, count_votes, lower_bounds
+from thornbed.defenses.fusion_head import FittedHead, HeadTraining, fit_head
+from thornbed.defenses.inference import Prediction, Query, decided, finite_features
+from thornbed.defenses.inference._votes import check_votes, chunks, count_votes, lower_bounds
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from defenses.fusion_head import FittedHead, HeadTraining, fit_head
-from defenses.inference import Prediction, Query, decided, finite_features
-from defenses.inference._votes import check_votes, chunks, count_votes, lower_bounds
-from defenses.inference.plain import Plain
+from thornbed.defenses.fusion_head import FittedHead, HeadTraining, fit_head
+from thornbed.defenses.inference import Prediction, Query, decided, finite_features
+from thornbed.defenses.inference._votes import check_votes, chunks, count_votes, lower_bounds
+from thornbed.defenses.inference.plain import Plain
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from defenses.inference import Prediction, Query, decided, finite_features
-from defenses.inference.randomized_smoothing import RandomizedSmoothing
+from thornbed.defenses.inference import Prediction, Query, decided, finite_features
+from thornbed.defenses.inference.randomized_smoothing import RandomizedSmoothing
 
 
 @dataclass(frozen=True, kw_only=True)

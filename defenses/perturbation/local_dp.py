@@ -19,7 +19,7 @@ import math
 import torch
 from torch import Tensor
 
-from defenses.acted import acted
+from thornbed.defenses.reporting import acted
 
 
 def local_dp(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from defenses.acted import acted
+from thornbed.defenses.reporting import acted
 
 
 def top_k(update: Tensor, generator: torch.Generator, *, share: float = 0.1) -> Tensor:

@@ -12,8 +12,8 @@ A constant `ON_MANIFOLD` of each module says whether features are points of the 
 trained on AE(h) of clean embeddings h, as in Section 2.1 of the CoPur paper, and otherwise on h itself.
 
 >>> import torch
->>> from defenses.autoencoder_fit import fit_autoencoder
->>> from defenses.purification.copur import copur
+>>> from thornbed.defenses.autoencoder_fit import fit_autoencoder
+>>> from thornbed.defenses.purification.copur import copur
 >>> rows = torch.randn(64, 1, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).repeat(1, 5, 1)
 >>> manifold = fit_autoencoder(rows, torch.Generator().manual_seed(0), bottleneck=2).autoencoder
 >>> sent = rows[:3].clone()
@@ -30,7 +30,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from defenses.acted import Figure, acted
+from thornbed.defenses.reporting import Figure, acted
 
 STILL = 1e-3
 """A block that moves by less of its size counts as left where it was."""

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from defenses.purification import Stage
+from thornbed.defenses.purification import Stage
 
 PATIENCE = 4  # steps without a better value before the rate is halved
 BETTER = 1e-3  # by which part of what a step of this rate could gain at most

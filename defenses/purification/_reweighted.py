@@ -20,8 +20,8 @@ import math
 import torch
 from torch import Tensor
 
-from defenses.autoencoder import Autoencoder
-from defenses.purification import Manifold, Stage, block_norms
+from thornbed.defenses.autoencoder import Autoencoder
+from thornbed.defenses.purification import Manifold, Stage, block_norms
 
 SEEN = 1e-6
 EPSILON = 1e-6  # relative to the sample's size: a block that is exactly on the manifold keeps a finite weight

@@ -25,10 +25,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from defenses.autoencoder import Autoencoder
-from defenses.purification import Manifold, Purified, Stage, block_norms, purified, received
-from defenses.purification._descent import descend
-from defenses.purification._reweighted import reweighted
+from thornbed.defenses.autoencoder import Autoencoder
+from thornbed.defenses.purification import Manifold, Purified, Stage, block_norms, purified, received
+from thornbed.defenses.purification._descent import descend
+from thornbed.defenses.purification._reweighted import reweighted
 
 ON_MANIFOLD = True
 Solver = Literal["auto", "gradient", "reweighted"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from defenses.purification import Manifold, Purified, purified, received
+from thornbed.defenses.purification import Manifold, Purified, purified, received
 
 ON_MANIFOLD = False
 

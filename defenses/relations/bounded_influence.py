@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from defenses.acted import acted
-from defenses.relations import Floats, checked
+from thornbed.defenses.relations import Floats, checked
+from thornbed.defenses.reporting import acted
 
 
 def bounded_influence(weights: Floats, omega: Floats, lambdas: tuple[float, float], *, bound: float = 0.1) -> Floats:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import rankdata
 
-from defenses.acted import acted
-from defenses.relations import Floats, checked
+from thornbed.defenses.relations import Floats, checked
+from thornbed.defenses.reporting import acted
 
 
 def rank_relations(weights: Floats, omega: Floats, lambdas: tuple[float, float], *, floor: float = 0.1) -> Floats:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from defenses.acted import acted
-from defenses.trimming import Floats, Loss, all_but_largest, checked
+from thornbed.defenses.reporting import acted
+from thornbed.defenses.trimming import Floats, Loss, all_but_largest, checked
 
 
 def distance_trimming(

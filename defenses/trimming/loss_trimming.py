@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from defenses.acted import acted
-from defenses.trimming import Floats, Loss, all_but_largest, checked
+from thornbed.defenses.reporting import acted
+from thornbed.defenses.trimming import Floats, Loss, all_but_largest, checked
 
 
 def loss_trimming(x: Floats, y: Floats, w: Floats, loss: Loss, *, share: float = 0.2) -> NDArray[np.bool_]:

@@ -6,7 +6,7 @@ knows what it is sent and what it sends, and not who attacks. Inputs are never m
 generator alone.
 
 >>> import torch
->>> from defenses.vertical.embedding_clipping import EmbeddingClipping
+>>> from thornbed.defenses.vertical.embedding_clipping import EmbeddingClipping
 >>> sent, used = torch.tensor([[[3.0, 4.0], [0.0, 1.0]]]), torch.ones(1, 2, dtype=torch.bool)
 >>> EmbeddingClipping(max_norm=1.0).admit(sent, used, torch.Generator(), training=True)[0].norm(dim=2).tolist()
 [[1.0, 1.0]]
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from defenses.acted import acted
+from thornbed.defenses.reporting import acted
 
 
 class VerticalDefense:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from defenses.vertical import VerticalDefense, check_above_zero, clipped
+from thornbed.defenses.vertical import VerticalDefense, check_above_zero, clipped
 
 
 @dataclass(frozen=True, kw_only=True)

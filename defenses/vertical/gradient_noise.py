@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from defenses.acted import acted
-from defenses.vertical import VerticalDefense
+from thornbed.defenses.reporting import acted
+from thornbed.defenses.vertical import VerticalDefense
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from defenses.acted import acted
-from defenses.vertical import VerticalDefense, check_above_zero
+from thornbed.defenses.reporting import acted
+from thornbed.defenses.vertical import VerticalDefense, check_above_zero
 
 # Equal samples of a batch come out of a network as equal as float32 has it.
 ROUNDING = 1e-5

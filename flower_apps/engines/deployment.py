@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from flower_apps.config import BadSettings, Interrupted, Resolved, RunFailed
-from flower_apps.federation import OnRound
-from flower_apps.flower_cli import ROUND, STOPPED, SUMMARY, flower_home, flwr_run, run_id, status, stop, told
+from thornbed.flower_apps.engines.flower_command import flower_home, flwr_run, run_id, status, stop, told
+from thornbed.flower_apps.federation import OnRound
+from thornbed.flower_apps.server_app import ROUND, STOPPED, SUMMARY
+from thornbed.flower_apps.settings import BadSettings, Interrupted, Resolved, RunFailed
 
 
 def deployment(settings: Resolved, on_round: OnRound) -> dict[str, Any] | None:

@@ -18,9 +18,9 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from flower_apps.client_app import app
-from flower_apps.config import Resolved
-from flower_apps.federation import OnRound, conduct
+from thornbed.flower_apps.client_app import app
+from thornbed.flower_apps.federation import OnRound, conduct
+from thornbed.flower_apps.settings import Resolved
 
 RunConfig = Mapping[str, bool | int | float | str]
 SERVER_NODE = 1

@@ -14,11 +14,11 @@ from typing import Any
 import psutil
 import torch
 
-from flower_apps.config import Resolved, RunFailed
-from flower_apps.federation import OnRound
-from flower_apps.flower_cli import environment, flower_home, flwr_run
-from flower_apps.guarded import guarded
-from flower_apps.records import Folder, alone
+from thornbed.flower_apps.engines.flower_command import environment, flower_home, flwr_run
+from thornbed.flower_apps.engines.subprocess_guard import guarded
+from thornbed.flower_apps.federation import OnRound
+from thornbed.flower_apps.records.folder import Folder, alone
+from thornbed.flower_apps.settings import Resolved, RunFailed
 
 START_SECONDS = 60.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from flower_apps.config import AUTO, Resolved
+from thornbed.flower_apps.settings import AUTO, Resolved
 
 
 def rounds_read(settings: Resolved) -> range:

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flower_apps.inversion.inverting import Inversions, Inverted
-from flower_apps.inversion.pictures import write_inversion_pictures
-from flower_apps.inversion.records import GRID, INVERSIONS, STEPS, TENSORS, read_inversions
-from protocol.tensor_files import save_tensors
-from tasks.metrics.images import lpips_missing
+from thornbed.flower_apps.inversion.inverting import Inversions, Inverted
+from thornbed.flower_apps.inversion.pictures import write_inversion_pictures
+from thornbed.flower_apps.inversion.records import GRID, INVERSIONS, STEPS, TENSORS, read_inversions
+from thornbed.protocol.tensor_files import save_tensors
+from thornbed.tasks.metrics.images import lpips_missing
 
 
 def write_inversions(folder: Path, inversions: Inversions) -> dict[str, Any]:

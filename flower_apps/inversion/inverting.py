@@ -18,15 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attacks.inversion import InversionWarning, Reconstruction
-from flower_apps import plugins
-from flower_apps.config import BadSettings
-from flower_apps.inversion.observing import observations
-from flower_apps.inversion.peak_memory import peak_memory
-from protocol.randomness import generator
-from protocol.recordings import BadRecording, Recording, load_originals, load_update
-from tasks.metrics.assignment import assign, matching_success_rate
-from tasks.metrics.images import SSIM_WINDOW, lpips, lpips_missing, psnr, ssim
+from thornbed.attacks.inversion import InversionWarning, Reconstruction
+from thornbed.flower_apps.inversion.observing import observations
+from thornbed.flower_apps.inversion.peak_memory import peak_memory
+from thornbed.flower_apps.settings import BadSettings, plugins
+from thornbed.protocol.randomness import generator
+from thornbed.protocol.recordings import BadRecording, Recording, load_originals, load_update
+from thornbed.tasks.metrics.assignment import assign, matching_success_rate
+from thornbed.tasks.metrics.images import SSIM_WINDOW, lpips, lpips_missing, psnr, ssim
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -8,12 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from attacks.inversion import Observation, gradient_of_update
-from flower_apps import plugins
-from flower_apps.config import BadSettings
-from protocol.recordings import Facts, Recording
-from protocol.tensor_files import misfit
-from tasks.models import normalised
+from thornbed.attacks.inversion import Observation, gradient_of_update
+from thornbed.flower_apps.settings import BadSettings, plugins
+from thornbed.protocol.recordings import Facts, Recording
+from thornbed.protocol.tensor_files import misfit
+from thornbed.tasks.models import normalised
 
 Kept = tuple[Path, Recording, Tensor | None]
 """A recording, where it lies, and the labels (n,) that the attack may be told; None where they are not known."""

@@ -15,9 +15,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from flower_apps.inversion.records import GRID, STEPS, TENSORS, Inversion, read_inversions
-from flower_apps.plots import save
-from flower_apps.sheet import DPI, GAP, HEADING, LINE, MARGIN, SIDE, Sheet, scale_of, wrapped
+from thornbed.flower_apps.inversion.records import GRID, STEPS, TENSORS, Inversion, read_inversions
+from thornbed.flower_apps.records.image_sheet import DPI, GAP, HEADING, LINE, MARGIN, SIDE, Sheet, scale_of, wrapped
+from thornbed.flower_apps.records.plots import save
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

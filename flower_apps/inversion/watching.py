@@ -15,13 +15,13 @@ from typing import cast
 from flwr.common.logger import log
 from flwr.serverapp.strategy import Strategy
 
-from clients.local_training import num_steps, step_sizes, uses_running_statistics
-from flower_apps import build, plugins
-from flower_apps.client_app import used_samples
-from flower_apps.config import NONE, BadSettings, Resolved
-from flower_apps.inversion.choice import clients_read, rounds_read
-from protocol.recordings import LARGEST, Facts, recordings_in, save_originals, save_update
-from strategies import Curious, NumberedClients, Sighting
+from thornbed.clients.local_training import num_steps, step_sizes, uses_running_statistics
+from thornbed.flower_apps.client_app import used_samples
+from thornbed.flower_apps.inversion.choice import clients_read, rounds_read
+from thornbed.flower_apps.run import build
+from thornbed.flower_apps.settings import NONE, BadSettings, Resolved, plugins
+from thornbed.protocol.recordings import LARGEST, Facts, recordings_in, save_originals, save_update
+from thornbed.strategies import Curious, NumberedClients, Sighting
 
 FOLDER = "recordings"  # below a run's output, while nobody names another
 NAME = re.compile(r"round-\d+-client-\d+\.safetensors")

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flower_apps.config import Settings
-from flower_apps.loggers import Logger, figures
+from thornbed.flower_apps.loggers import Logger, figures
+from thornbed.flower_apps.settings import Settings
 
 PACKAGE = "tensorboard"
 

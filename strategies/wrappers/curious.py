@@ -14,8 +14,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from protocol.vector import Layout, to_tensors
-from strategies.wrappers.wrapper import Wrapper
+from thornbed.protocol.vector import Layout, to_tensors
+from thornbed.strategies.wrappers.wrapper import Wrapper
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from strategies.wrappers.wrapper import Wrapper
+from thornbed.strategies.wrappers.wrapper import Wrapper
 
 
 class Resumed(Wrapper):

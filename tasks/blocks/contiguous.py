@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from tasks.blocks import Blocks
+from thornbed.tasks.blocks import Blocks
 
 
 def contiguous(sample_shape: tuple[int, ...], num_agents: int, *, sizes: tuple[int, ...] = ()) -> Blocks:

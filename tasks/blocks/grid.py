@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks.blocks import Blocks
+from thornbed.tasks.blocks import Blocks
 
 
 def grid(sample_shape: tuple[int, ...], num_agents: int, *, rows: int = 2) -> Blocks:

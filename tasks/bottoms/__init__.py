@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from tasks.models import normalised
+from thornbed.tasks.models import normalised
 
 Bottom = Callable[[tuple[int, ...], int], nn.Module]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from tasks.models.mlp import mlp
+from thornbed.tasks.models.mlp import mlp
 
 
 def column_layers(block_shape: tuple[int, ...], embedding_size: int, *, hidden: tuple[int, ...] = (64,)) -> nn.Module:

@@ -19,7 +19,7 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
-from tasks.sources.torchvision_shim import declare_missing_operators
+from thornbed.tasks.sources.torchvision_shim import declare_missing_operators
 
 SSIM_WINDOW = 7
 """Pixels a side of the windows that SSIM compares, scikit-image's default; smaller images have none."""

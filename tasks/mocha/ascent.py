@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from tasks.multitask import Array
+from thornbed.tasks.multitask import Array
 
 
 # "reassoc" allows vector sums in the inner products.

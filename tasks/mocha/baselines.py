@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from tasks.mocha.objective import Coupling
-from tasks.mocha.solving import solve
-from tasks.multitask import Array, Loss, Node, Points
+from thornbed.tasks.mocha.objective import Coupling
+from thornbed.tasks.mocha.solving import solve
+from thornbed.tasks.multitask import Array, Loss, Node, Points
 
 
 def local_only(

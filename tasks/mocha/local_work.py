@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tasks.mocha.ascent import ascend
-from tasks.mocha.objective import conjugates, losses
-from tasks.multitask import Array, Loss, Points
+from thornbed.tasks.mocha.ascent import ascend
+from thornbed.tasks.mocha.objective import conjugates, losses
+from thornbed.tasks.multitask import Array, Loss, Points
 
 
 @dataclass(frozen=True, eq=False)

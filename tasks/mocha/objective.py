@@ -30,7 +30,7 @@ from functools import cached_property
 
 import numpy as np
 
-from tasks.multitask import Array, Loss, Points
+from thornbed.tasks.multitask import Array, Loss, Points
 
 
 @dataclass(frozen=True, eq=False)

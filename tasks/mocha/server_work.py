@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tasks.mocha.objective import Coupling
-from tasks.multitask import Array
+from thornbed.tasks.mocha.objective import Coupling
+from thornbed.tasks.multitask import Array
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from tasks.mocha.ascent import sweep
-from tasks.mocha.local_work import local_work
-from tasks.mocha.objective import Coupling, dual, primal, summed_duals
-from tasks.mocha.server_work import Server
-from tasks.multitask import Array, Loss, Points
+from thornbed.tasks.mocha.ascent import sweep
+from thornbed.tasks.mocha.local_work import local_work
+from thornbed.tasks.mocha.objective import Coupling, dual, primal, summed_duals
+from thornbed.tasks.mocha.server_work import Server
+from thornbed.tasks.multitask import Array, Loss, Points
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from tasks.models._normalisation import normalisation
+from thornbed.tasks.models._normalisation import normalisation
 
 Initial = Literal["he", "torch"]
 """How convolutions start: normal by their fan as He et al. have it, or uniform as torch's layers have it."""

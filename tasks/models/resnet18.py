@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from tasks.models._normalisation import Norm
-from tasks.models._preconditions import check_norm, check_width, image_shape
-from tasks.models._residual import ResidualNetwork
+from thornbed.tasks.models._normalisation import Norm
+from thornbed.tasks.models._preconditions import check_norm, check_width, image_shape
+from thornbed.tasks.models._residual import ResidualNetwork
 
 LARGEST_SMALL_SIDE = 64
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from tasks.models._normalisation import Norm
-from tasks.models._preconditions import check_initial, check_norm, check_width, image_shape
-from tasks.models._residual import Initial, ResidualNetwork
+from thornbed.tasks.models._normalisation import Norm
+from thornbed.tasks.models._preconditions import check_initial, check_norm, check_width, image_shape
+from thornbed.tasks.models._residual import Initial, ResidualNetwork
 
 
 def resnet20(

@@ -10,8 +10,8 @@ from typing import Literal
 
 from torch import nn
 
-from tasks.models._preconditions import check_width, image_shape
-from tasks.sources.torchvision_shim import declare_missing_operators
+from thornbed.tasks.models._preconditions import check_width, image_shape
+from thornbed.tasks.sources.torchvision_shim import declare_missing_operators
 
 
 def resnet50(

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.multitask import Array, Loss, Multitask, Node, Points
+from thornbed.tasks.multitask import Array, Loss, Multitask, Node, Points
 
 Scaling = Literal["zscore", "minmax", "none"]
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from tasks.multitask import Multitask
-from tasks.multitask._nodes import Preparation, prepared
-from tasks.multitask._table import read_nodes
-from tasks.sources.files import existing
+from thornbed.tasks.multitask import Multitask
+from thornbed.tasks.multitask._nodes import Preparation, prepared
+from thornbed.tasks.multitask._table import read_nodes
+from thornbed.tasks.sources.files import existing
 
 FILES = ("parkinsons_updrs.csv", "parkinsons_updrs.data")
 FEATURES = (

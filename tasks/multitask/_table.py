@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.multitask._nodes import RawNode, grouped
-from tasks.sources.table import check_columns, numbers, read_table
+from thornbed.tasks.multitask._nodes import RawNode, grouped
+from thornbed.tasks.sources.table import check_columns, numbers, read_table
 
 
 def read_nodes(

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tasks.multitask import Array, Multitask
-from tasks.multitask._nodes import Preparation, Scaling, grouped, prepared
-from tasks.sources.archive import read_archive
-from tasks.sources.files import existing
+from thornbed.tasks.multitask import Array, Multitask
+from thornbed.tasks.multitask._nodes import Preparation, Scaling, grouped, prepared
+from thornbed.tasks.sources.archive import read_archive
+from thornbed.tasks.sources.files import existing
 
 NUM_NODES = 30
 TABLE, REBUILT = "UCI HAR Dataset", "uci_har_561_rebuilt.npz"

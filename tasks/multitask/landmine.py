@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
-from tasks.multitask import Multitask
-from tasks.multitask._nodes import Preparation, RawNode, Scaling, prepared, signs
-from tasks.sources.files import existing
+from thornbed.tasks.multitask import Multitask
+from thornbed.tasks.multitask._nodes import Preparation, RawNode, Scaling, prepared, signs
+from thornbed.tasks.sources.files import existing
 
 NUM_NODES = 29
 FILES = ("landmine.mat", "LandmineData.mat")

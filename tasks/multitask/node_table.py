@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.multitask import Loss, Multitask
-from tasks.multitask._nodes import Preparation, Scaling, prepared
-from tasks.multitask._table import read_nodes
-from tasks.sources.files import existing
+from thornbed.tasks.multitask import Loss, Multitask
+from thornbed.tasks.multitask._nodes import Preparation, Scaling, prepared
+from thornbed.tasks.multitask._table import read_nodes
+from thornbed.tasks.sources.files import existing
 
 
 def node_table(

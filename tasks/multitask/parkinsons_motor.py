@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.multitask import Multitask
-from tasks.multitask._nodes import Preparation, Scaling
-from tasks.multitask._parkinsons import parkinsons
+from thornbed.tasks.multitask import Multitask
+from thornbed.tasks.multitask._nodes import Preparation, Scaling
+from thornbed.tasks.multitask._parkinsons import parkinsons
 
 NUM_NODES = 42
 

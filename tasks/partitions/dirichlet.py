@@ -13,7 +13,7 @@ import numpy as np
 from flwr_datasets.partitioner import DirichletPartitioner
 from torch import Tensor
 
-from tasks.partitions._flwr_datasets import LABEL, check_labels, divided
+from thornbed.tasks.partitions._flwr_datasets import LABEL, check_labels, divided
 
 DRAWS = 11
 """How often the partitioner draws before it gives up: its first try and ten more."""

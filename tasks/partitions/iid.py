@@ -10,7 +10,7 @@ import numpy as np
 from flwr_datasets.partitioner import IidPartitioner
 from torch import Tensor
 
-from tasks.partitions._flwr_datasets import check_labels, divided
+from thornbed.tasks.partitions._flwr_datasets import check_labels, divided
 
 
 def iid(labels: np.ndarray | Tensor, num_partitions: int, seed: int) -> list[np.ndarray]:

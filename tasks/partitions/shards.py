@@ -10,7 +10,7 @@ import numpy as np
 from flwr_datasets.partitioner import ShardPartitioner
 from torch import Tensor
 
-from tasks.partitions._flwr_datasets import LABEL, check_labels, divided
+from thornbed.tasks.partitions._flwr_datasets import LABEL, check_labels, divided
 
 
 def shards(

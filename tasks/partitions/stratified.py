@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from tasks.partitions._flwr_datasets import check_labels
+from thornbed.tasks.partitions._flwr_datasets import check_labels
 
 
 def stratified(labels: np.ndarray | Tensor, num_partitions: int, seed: int) -> list[np.ndarray]:

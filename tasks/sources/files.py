@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.sources import MissingData
+from thornbed.tasks.sources import MissingData
 
 
 def existing(task: str, data_dir: Path | None, files: tuple[str, ...], how: str) -> Path:

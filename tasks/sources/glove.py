@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.sources.archive import read_archive
+from thornbed.tasks.sources.archive import read_archive
 
 KEYS = ("words", "vectors")
 

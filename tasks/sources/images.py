@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks import Samples, Task
-from tasks.sources import MissingData
-from tasks.sources.npz import expected_images, read_npz
-from tasks.sources.subset import take
-from tasks.sources.torchvision_files import DOWNLOAD_ERRORS
+from thornbed.tasks.samples import Samples, Task
+from thornbed.tasks.sources import MissingData
+from thornbed.tasks.sources.npz import expected_images, read_npz
+from thornbed.tasks.sources.subset import take
+from thornbed.tasks.sources.torchvision_files import DOWNLOAD_ERRORS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,9 @@ class ImageSource:
         calls = (
             f"torchvision_datasets().{self.torchvision_class}({folder!r}, {split}download=True)" for split in splits
         )
-        command = f'python -c "from tasks.sources.torchvision_files import torchvision_datasets; {"; ".join(calls)}"'
+        command = (
+            f'python -c "from thornbed.tasks.sources.torchvision_files import torchvision_datasets; {"; ".join(calls)}"'
+        )
         return MissingData(
             f"{self.name} needs its data, but {why}: put {self.name}.npz ({arrays}) into {folder}, "
             f"or let torchvision fetch {fetched} into that folder on a machine with network: {command}"

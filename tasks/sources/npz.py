@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tasks import Samples
-from tasks.sources.archive import read_archive
+from thornbed.tasks.samples import Samples
+from thornbed.tasks.sources.archive import read_archive
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 

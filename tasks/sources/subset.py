@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasks import Samples
+from thornbed.tasks.samples import Samples
 
 
 def stratified_rows(labels: Tensor, count: int) -> Tensor:

@@ -19,8 +19,8 @@ import scipy.io
 import torch
 from filelock import FileLock
 
-from tasks import Samples
-from tasks.sources.torchvision_shim import declare_missing_operators
+from thornbed.tasks.samples import Samples
+from thornbed.tasks.sources.torchvision_shim import declare_missing_operators
 
 DOWNLOAD_ERRORS = (OSError, RuntimeError, HTTPException)
 """What a download can end with: no network, a folder that cannot be written, a wrong checksum."""

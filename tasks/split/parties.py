@@ -12,9 +12,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from tasks.split.party_work import PartyWork
-from tasks.split.records import Records
-from tasks.split.top_work import TopStep, TopWork
+from thornbed.tasks.split.party_work import PartyWork
+from thornbed.tasks.split.records import Records
+from thornbed.tasks.split.top_work import TopStep, TopWork
 
 
 class Party(Protocol):

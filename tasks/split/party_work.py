@@ -13,8 +13,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from tasks.split import MakeOptimizer
-from tasks.split.kept_state import kept, restore
+from thornbed.tasks.split import MakeOptimizer
+from thornbed.tasks.split.kept_state import kept, restore
 
 PENDING = "pending"
 

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tasks.split import MakeOptimizer
-from tasks.split.kept_state import kept, restore
+from thornbed.tasks.split import MakeOptimizer
+from thornbed.tasks.split.kept_state import kept, restore
 
 
 class Guard(Protocol):

@@ -7,11 +7,11 @@ import doctest
 import torch
 from torch import nn
 
-import attacks.data
-from attacks.data.pixel_trigger import PixelTrigger
-from clients.local_training import evaluate, one_thread, train
-from clients.optimizers.sgd import sgd
-from tasks import Samples
+import thornbed.attacks.data
+from thornbed.attacks.data.pixel_trigger import PixelTrigger
+from thornbed.clients.local_training import evaluate, one_thread, train
+from thornbed.clients.optimizers.sgd import sgd
+from thornbed.tasks import Samples
 
 
 def success_rate(fraction: float) -> tuple[float, float]:
@@ -51,6 +51,6 @@ def test_the_backdoor_is_planted_and_the_control_has_none() -> None:
 
 
 def test_the_example_in_the_documentation_runs() -> None:
-    result = doctest.testmod(attacks.data)
+    result = doctest.testmod(thornbed.attacks.data)
     assert result.attempted >= 9
     assert result.failed == 0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import networkx as nx
 import torch
 
-from attacks.vertical.cooperative_backdoor import CooperativeBackdoor
-from clients.collusion import Collusion
-from clients.mailbox import Mailbox
-from tasks.blocks.grid import grid
+from thornbed.attacks.vertical.cooperative_backdoor import CooperativeBackdoor
+from thornbed.clients.collusion import Collusion
+from thornbed.clients.mailbox import Mailbox
+from thornbed.tasks.blocks.grid import grid
 
 SHAPE = (1, 6, 8)
 BLOCKS = {party: block for party, block in enumerate(grid(SHAPE, 4)) if party > 0}

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import clients.local_training
-import protocol.threads
-from clients.local_training import batches, evaluate, one_thread, taken, train
-from clients.optimizers.sgd import sgd
-from tasks import Samples
+import thornbed.clients.local_training
+import thornbed.protocol.threads
+from thornbed.clients.local_training import batches, evaluate, one_thread, taken, train
+from thornbed.clients.optimizers.sgd import sgd
+from thornbed.tasks import Samples
 
 
 @pytest.fixture(autouse=True)
@@ -278,14 +278,14 @@ def test_refused_evaluation() -> None:
         evaluate(network(), local(3), batch_size=0)
 
 
-@pytest.mark.parametrize("module", [clients.local_training, protocol.threads])
+@pytest.mark.parametrize("module", [thornbed.clients.local_training, thornbed.protocol.threads])
 def test_it_knows_nothing_of_flower(module) -> None:
     tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
     imported = [name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names]
     imported += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     assert imported
     others = [name for name in imported if name.split(".")[0] in ("flwr", "protocol", "flower_apps", "strategies")]
-    assert set(others) <= {"protocol.threads"}
+    assert set(others) <= {"thornbed.protocol.threads"}
 
 
 class Says(nn.Module):

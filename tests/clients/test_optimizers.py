@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import Parameter
 
-from clients.optimizers.adam import adam
-from clients.optimizers.sgd import sgd
+from thornbed.clients.optimizers.adam import adam
+from thornbed.clients.optimizers.sgd import sgd
 
 
 def path(make: Callable[[list[Parameter]], torch.optim.Optimizer], steps: int = 2) -> list[float]:

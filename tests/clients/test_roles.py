@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from attacks.data.label_flip import LabelFlip
-from attacks.data.pixel_trigger import PixelTrigger
-from attacks.update import Sight
-from attacks.update.scaling import scaling
-from clients.backdoor import Backdoor
-from clients.benign import Benign
-from clients.poisoning import DataPoisoning, UpdatePoisoning
-from clients.role import Role, Roles
-from tasks import Samples
+from thornbed.attacks.data.label_flip import LabelFlip
+from thornbed.attacks.data.pixel_trigger import PixelTrigger
+from thornbed.attacks.update import Sight
+from thornbed.attacks.update.scaling import scaling
+from thornbed.clients.backdoor import Backdoor
+from thornbed.clients.benign import Benign
+from thornbed.clients.poisoning import DataPoisoning, UpdatePoisoning
+from thornbed.clients.role import Role, Roles
+from thornbed.tasks import Samples
 
 
 @pytest.fixture

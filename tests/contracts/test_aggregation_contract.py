@@ -16,9 +16,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import defenses.aggregation
-from defenses.acted import listening
-from defenses.server import Server, aggregate
+import thornbed.defenses.aggregation
+from thornbed.defenses.reporting import listening
+from thornbed.defenses.server import Server, aggregate
 
 Rule = Callable[[Tensor, Tensor], Tensor]
 
@@ -29,8 +29,8 @@ class Claims:
 
     translation: rule(u + v) = rule(u) + v. scale: rule(c u) = c rule(u) for c > 0. withstands: of 20 clients so many
     may send anything and each coordinate stays between the honest extremes, or is 0. ignores_weights: whatever is
-    claimed. reports: the names told to `defenses.acted`. A string in place of True is the reason why the rule has not
-    the property. waived: general checks that the rule cannot hold, each with its reason.
+    claimed. reports: the names told to `defenses.reporting`. A string in place of True is the reason why the rule has
+    not the property. waived: general checks that the rule cannot hold, each with its reason.
     """
 
     translation: bool | str | None = None
@@ -164,11 +164,13 @@ CLAIMS = {
         waived={"unanimity": "noise is added"},
     ),
 }
-NAMES = sorted(module.name for module in pkgutil.iter_modules(defenses.aggregation.__path__) if module.name[0] != "_")
+NAMES = sorted(
+    module.name for module in pkgutil.iter_modules(thornbed.defenses.aggregation.__path__) if module.name[0] != "_"
+)
 
 
 def module_called(name: str) -> object:
-    return importlib.import_module(f"defenses.aggregation.{name}")
+    return importlib.import_module(f"thornbed.defenses.aggregation.{name}")
 
 
 def rule_called(name: str) -> Rule:

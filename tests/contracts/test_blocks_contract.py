@@ -9,14 +9,14 @@ from collections.abc import Callable
 
 import pytest
 
-import tasks.blocks
-from tasks.blocks import Blocks, check_blocks
+import thornbed.tasks.blocks
+from thornbed.tasks.blocks import Blocks, check_blocks
 
-NAMES = sorted(module.name for module in pkgutil.iter_modules(tasks.blocks.__path__) if module.name[0] != "_")
+NAMES = sorted(module.name for module in pkgutil.iter_modules(thornbed.tasks.blocks.__path__) if module.name[0] != "_")
 
 
 def division(name: str) -> Callable[..., Blocks]:
-    return getattr(importlib.import_module(f"tasks.blocks.{name}"), name)
+    return getattr(importlib.import_module(f"thornbed.tasks.blocks.{name}"), name)
 
 
 def test_the_folder_is_not_empty() -> None:

@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import nn
 
-import tasks.bottoms
-from tasks.bottoms import bottom
+import thornbed.tasks.bottoms
+from thornbed.tasks.bottoms import bottom
 
-NAMES = sorted(module.name for module in pkgutil.iter_modules(tasks.bottoms.__path__) if module.name[0] != "_")
+NAMES = sorted(module.name for module in pkgutil.iter_modules(thornbed.tasks.bottoms.__path__) if module.name[0] != "_")
 SHAPES: list[tuple[int, ...]] = [(1, 4, 2), (1, 14, 6), (3, 16, 7), (3, 1, 1)]
 
 
 def function(name: str) -> Callable[..., nn.Module]:
-    return getattr(importlib.import_module(f"tasks.bottoms.{name}"), name)
+    return getattr(importlib.import_module(f"thornbed.tasks.bottoms.{name}"), name)
 
 
 def made(name: str, shape: tuple[int, ...], size: int, seed: int = 0) -> nn.Module:
@@ -37,7 +37,9 @@ def test_the_signature_and_the_documentation_are_those_of_the_folder(name: str) 
     first, second, *options = inspect.signature(function(name)).parameters.values()
     assert (first.name, second.name) == ("block_shape", "embedding_size")
     assert all(option.kind is option.KEYWORD_ONLY and option.default is not option.empty for option in options)
-    sentence, blank, rest = (inspect.getdoc(importlib.import_module(f"tasks.bottoms.{name}")) or "").split("\n", 2)
+    sentence, blank, rest = (inspect.getdoc(importlib.import_module(f"thornbed.tasks.bottoms.{name}")) or "").split(
+        "\n", 2
+    )
     assert sentence.endswith(".")
     assert blank == ""
     assert rest.startswith(("Paper: ", "Source: "))

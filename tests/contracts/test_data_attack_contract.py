@@ -16,17 +16,19 @@ import pytest
 import torch
 from torch import Tensor
 
-import attacks.data
-from attacks.data import DataAttack, Divided, Leaking, Member
-from tasks import Samples
+import thornbed.attacks.data
+from thornbed.attacks.data import DataAttack, Divided, Leaking, Member
+from thornbed.tasks import Samples
 
-NAMES = sorted(module.name for module in pkgutil.iter_modules(attacks.data.__path__) if not module.name.startswith("_"))
+NAMES = sorted(
+    module.name for module in pkgutil.iter_modules(thornbed.attacks.data.__path__) if not module.name.startswith("_")
+)
 NUM_CLASSES, SIZE, ROWS = 10, 16, 40
 VOCABULARY = {"greek": 1, "director": 2} | {f"word{i}": i for i in range(3, 100)}
 
 
 def attack_class(name: str) -> type:
-    module = importlib.import_module(f"attacks.data.{name}")
+    module = importlib.import_module(f"thornbed.attacks.data.{name}")
     return next(value for key, value in vars(module).items() if key.lower() == name.replace("_", ""))
 
 
@@ -109,7 +111,7 @@ def test_it_is_a_frozen_dataclass_of_keyword_options_with_defaults(name: str) ->
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_first_line_is_a_sentence_and_the_paper_is_named(name: str) -> None:
-    text = inspect.getdoc(importlib.import_module(f"attacks.data.{name}")) or ""
+    text = inspect.getdoc(importlib.import_module(f"thornbed.attacks.data.{name}")) or ""
     first, blank, rest = text.split("\n", 2)
     assert first.endswith(".")
     assert blank == ""

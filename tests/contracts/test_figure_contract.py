@@ -1,4 +1,4 @@
-"""What every figure of a sweep keeps to; a new file of flower_apps/figures is covered without a word here."""
+"""What every figure of a sweep keeps to; a new file of experiments/figures is covered without a word here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import inspect
 
 import pytest
 
-from flower_apps import plugins
+from thornbed.flower_apps.settings import plugins
 
 NAMES = sorted(plugins.available("figure"))
 

@@ -17,11 +17,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import defenses.hardening
-from clients.local_training import one_thread
-from defenses.acted import listening
+import thornbed.defenses.hardening
+from thornbed.clients.local_training import one_thread
+from thornbed.defenses.reporting import listening
 
-NAMES = sorted(module.name for module in pkgutil.iter_modules(defenses.hardening.__path__) if module.name[0] != "_")
+NAMES = sorted(
+    module.name for module in pkgutil.iter_modules(thornbed.defenses.hardening.__path__) if module.name[0] != "_"
+)
 NUM_CLASSES, ROWS = 3, 30
 
 
@@ -32,7 +34,7 @@ def single_thread() -> Iterator[None]:
 
 
 def hardening_class(name: str) -> type:
-    module = importlib.import_module(f"defenses.hardening.{name}")
+    module = importlib.import_module(f"thornbed.defenses.hardening.{name}")
     return next(value for key, value in vars(module).items() if key.lower() == name.replace("_", ""))
 
 
@@ -98,7 +100,7 @@ def test_it_is_a_frozen_dataclass_of_keyword_options_with_defaults(name: str) ->
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_first_line_is_a_sentence_and_the_paper_is_named(name: str) -> None:
-    text = inspect.getdoc(importlib.import_module(f"defenses.hardening.{name}")) or ""
+    text = inspect.getdoc(importlib.import_module(f"thornbed.defenses.hardening.{name}")) or ""
     first, blank, rest = text.split("\n", 2)
     assert first.endswith(".")
     assert blank == ""

@@ -11,17 +11,19 @@ import pytest
 import torch
 from torch import Tensor
 
-import attacks.inference
-from attacks import Knowledge
-from attacks.inference import Sent, Sight
+import thornbed.attacks.inference
+from thornbed.attacks import Knowledge
+from thornbed.attacks.inference import Sent, Sight
 
-NAMES = sorted(module.name for module in pkgutil.iter_modules(attacks.inference.__path__) if module.name[0] != "_")
+NAMES = sorted(
+    module.name for module in pkgutil.iter_modules(thornbed.attacks.inference.__path__) if module.name[0] != "_"
+)
 every_attack = pytest.mark.parametrize("name", NAMES)
 WEIGHT = torch.randn(12, 3, generator=torch.Generator().manual_seed(1))
 
 
 def attack(name: str) -> Callable[..., Sent]:
-    return getattr(importlib.import_module(f"attacks.inference.{name}"), name)
+    return getattr(importlib.import_module(f"thornbed.attacks.inference.{name}"), name)
 
 
 def network(embeddings: Tensor, observed: Tensor) -> Tensor:
@@ -48,7 +50,7 @@ def test_the_signature_is_that_of_the_folder_and_the_module_says_what_its_attack
         assert option.kind is option.KEYWORD_ONLY
         assert option.default is not option.empty
         assert option.annotation is not option.empty
-    module = importlib.import_module(f"attacks.inference.{name}")
+    module = importlib.import_module(f"thornbed.attacks.inference.{name}")
     assert isinstance(module.NEEDS, frozenset)
     assert all(isinstance(each, Knowledge) for each in module.NEEDS)
 
@@ -101,7 +103,7 @@ def test_agents_that_cannot_attack_are_refused(name: str, agents: list[int], sen
 
 @every_attack
 def test_what_it_does_not_need_it_does_not_look_at(name: str) -> None:
-    needs = importlib.import_module(f"attacks.inference.{name}").NEEDS
+    needs = importlib.import_module(f"thornbed.attacks.inference.{name}").NEEDS
     sight = Sight(
         labels=SIGHT.labels if Knowledge.TRUE_LABELS in needs else None,
         network=network if Knowledge.FUSION_MODEL in needs else None,

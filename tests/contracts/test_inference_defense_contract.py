@@ -12,12 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-import defenses.inference
-from clients.local_training import one_thread
-from defenses.fusion_head import HeadTraining
-from defenses.inference import ABSTAINS, InferenceDefense, Query
+import thornbed.defenses.inference
+from thornbed.clients.local_training import one_thread
+from thornbed.defenses.fusion_head import HeadTraining
+from thornbed.defenses.inference import ABSTAINS, InferenceDefense, Query
 
-NAMES = sorted(module.name for module in pkgutil.iter_modules(defenses.inference.__path__) if module.name[0] != "_")
+NAMES = sorted(
+    module.name for module in pkgutil.iter_modules(thornbed.defenses.inference.__path__) if module.name[0] != "_"
+)
 every_defense = pytest.mark.parametrize("name", NAMES)
 TRAINING = HeadTraining(hidden=(8,), epochs=8, learning_rate=1e-2)
 ALL = torch.ones(4, dtype=torch.bool)
@@ -31,7 +33,7 @@ def single_thread() -> Iterator[None]:
 
 def defense(name: str) -> InferenceDefense:
     """Make the defense with its defaults, but for few trials and mild training attacks, which cost time."""
-    module = importlib.import_module(f"defenses.inference.{name}")
+    module = importlib.import_module(f"thornbed.defenses.inference.{name}")
     kind = next(value for key, value in vars(module).items() if key.lower() == name.replace("_", ""))
     assert is_dataclass(kind)
     small = {"trials": 40, "steps": 2, "step_size": 0.1}

@@ -16,12 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import attacks.inversion
-from attacks import Knowledge
-from attacks.inversion import Observation, Reconstruction
-from clients.local_training import one_thread
+import thornbed.attacks.inversion
+from thornbed.attacks import Knowledge
+from thornbed.attacks.inversion import Observation, Reconstruction
+from thornbed.clients.local_training import one_thread
 
-NAMES = sorted(module.name for module in pkgutil.iter_modules(attacks.inversion.__path__) if module.name[0] != "_")
+NAMES = sorted(
+    module.name for module in pkgutil.iter_modules(thornbed.attacks.inversion.__path__) if module.name[0] != "_"
+)
 Inversion = Callable[..., list[Reconstruction]]
 every_inversion = pytest.mark.parametrize("name", NAMES)
 
@@ -33,7 +35,7 @@ def single_thread() -> Iterator[None]:
 
 
 def inversion(name: str) -> Inversion:
-    return getattr(importlib.import_module(f"attacks.inversion.{name}"), name)
+    return getattr(importlib.import_module(f"thornbed.attacks.inversion.{name}"), name)
 
 
 def generator(seed: int = 3) -> torch.Generator:
@@ -87,7 +89,7 @@ def test_observations_and_generator_come_first_and_options_are_keywords_with_typ
 
 @every_inversion
 def test_the_first_line_is_a_sentence_and_the_paper_is_named_and_so_is_what_the_attacker_knows(name: str) -> None:
-    module = importlib.import_module(f"attacks.inversion.{name}")
+    module = importlib.import_module(f"thornbed.attacks.inversion.{name}")
     first, blank, rest = (inspect.getdoc(module) or "").split("\n", 2)
     assert first.endswith(".")
     assert blank == ""

@@ -10,17 +10,19 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-import defenses.aggregation
-from defenses.acted import listening
-from defenses.server import Rule, Server, aggregate
+import thornbed.defenses.aggregation
+from thornbed.defenses.reporting import listening
+from thornbed.defenses.server import Rule, Server, aggregate
 
-NAMES = sorted(module.name for module in pkgutil.iter_modules(defenses.aggregation.__path__) if module.name[0] != "_")
+NAMES = sorted(
+    module.name for module in pkgutil.iter_modules(thornbed.defenses.aggregation.__path__) if module.name[0] != "_"
+)
 REMEMBERING = {"sparse_fed", "centered_clipping", "foolsgold"}
 ROUNDS, CLIENTS, PER_ROUND, D = 5, 12, 9, 400
 
 
 def rule_called(name: str) -> Rule:
-    rule: Rule = getattr(importlib.import_module(f"defenses.aggregation.{name}"), name)
+    rule: Rule = getattr(importlib.import_module(f"thornbed.defenses.aggregation.{name}"), name)
     return rule
 
 

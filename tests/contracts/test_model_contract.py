@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import nn
 
-import tasks.models
-from tasks.digits import digits
-from tasks.models import embedded, normalised
+import thornbed.tasks.models
+from thornbed.tasks.digits import digits
+from thornbed.tasks.models import embedded, normalised
 
-NAMES = sorted(module.name for module in pkgutil.iter_modules(tasks.models.__path__) if module.name[0] != "_")
+NAMES = sorted(module.name for module in pkgutil.iter_modules(thornbed.tasks.models.__path__) if module.name[0] != "_")
 IMAGES: list[tuple[int, ...]] = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
 # A network of something else than images: the shapes it is tried with. One of (8, 8) can read digits line by line.
 SHAPES: dict[str, list[tuple[int, ...]]] = {"lstm": [(8, 8), (5, 3), (30, 25)]}
@@ -41,7 +41,7 @@ def shapes(name: str) -> list[tuple[int, ...]]:
 
 
 def function(name: str) -> Callable[..., nn.Module]:
-    return getattr(importlib.import_module(f"tasks.models.{name}"), name)
+    return getattr(importlib.import_module(f"thornbed.tasks.models.{name}"), name)
 
 
 def norms(name: str) -> list[str]:
@@ -84,7 +84,7 @@ def test_the_folder_is_not_empty() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_first_line_is_a_sentence_and_the_paper_is_named(name: str) -> None:
-    first, blank, rest = (inspect.getdoc(importlib.import_module(f"tasks.models.{name}")) or "").split("\n", 2)
+    first, blank, rest = (inspect.getdoc(importlib.import_module(f"thornbed.tasks.models.{name}")) or "").split("\n", 2)
     assert first.endswith(".")
     assert blank == ""
     assert rest.startswith(("Paper: ", "Source: "))
@@ -208,5 +208,5 @@ def test_an_unknown_norm_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_importing_draws_nothing(name: str) -> None:
     before = torch.get_rng_state()
-    importlib.reload(importlib.import_module(f"tasks.models.{name}"))
+    importlib.reload(importlib.import_module(f"thornbed.tasks.models.{name}"))
     assert torch.equal(torch.get_rng_state(), before)

@@ -12,18 +12,20 @@ import numpy as np
 import pytest
 import torch
 
-import attacks.multitask
-from attacks import Knowledge
-from attacks.multitask import Injection, View
-from tasks.mocha.objective import Coupling, unrelated
-from tasks.multitask import Points
+import thornbed.attacks.multitask
+from thornbed.attacks import Knowledge
+from thornbed.attacks.multitask import Injection, View
+from thornbed.tasks.mocha.objective import Coupling, unrelated
+from thornbed.tasks.multitask import Points
 
-NAMES = sorted(module.name for module in pkgutil.iter_modules(attacks.multitask.__path__) if module.name[0] != "_")
+NAMES = sorted(
+    module.name for module in pkgutil.iter_modules(thornbed.attacks.multitask.__path__) if module.name[0] != "_"
+)
 LOSSES = ("hinge", "squared")
 
 
 def function(name: str) -> Callable[..., Injection]:
-    return getattr(importlib.import_module(f"attacks.multitask.{name}"), name)
+    return getattr(importlib.import_module(f"thornbed.attacks.multitask.{name}"), name)
 
 
 def quick(name: str) -> dict[str, object]:
@@ -50,7 +52,7 @@ def test_the_folder_is_not_empty() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_says_what_it_is_where_it_is_from_and_what_it_must_know(name: str) -> None:
-    module = importlib.import_module(f"attacks.multitask.{name}")
+    module = importlib.import_module(f"thornbed.attacks.multitask.{name}")
     first, blank, rest = (inspect.getdoc(module) or "").split("\n", 2)
     assert first.endswith(".")
     assert blank == ""

@@ -17,13 +17,15 @@ import pytest
 import scipy.io
 import torch
 
-import tasks.multitask
-from tasks.mocha.baselines import errors_by_node
-from tasks.multitask import Multitask
-from tasks.multitask._parkinsons import FEATURES
-from tasks.sources import MissingData
+import thornbed.tasks.multitask
+from thornbed.tasks.mocha.baselines import errors_by_node
+from thornbed.tasks.multitask import Multitask
+from thornbed.tasks.multitask._parkinsons import FEATURES
+from thornbed.tasks.sources import MissingData
 
-NAMES = sorted(module.name for module in pkgutil.iter_modules(tasks.multitask.__path__) if module.name[0] != "_")
+NAMES = sorted(
+    module.name for module in pkgutil.iter_modules(thornbed.tasks.multitask.__path__) if module.name[0] != "_"
+)
 
 
 def fields(folder: Path) -> None:
@@ -75,7 +77,7 @@ NODES = {"landmine": 3, "parkinsons_total": 4, "parkinsons_motor": 4, "har": 3, 
 
 
 def function(name: str) -> Callable[..., Multitask]:
-    return getattr(importlib.import_module(f"tasks.multitask.{name}"), name)
+    return getattr(importlib.import_module(f"thornbed.tasks.multitask.{name}"), name)
 
 
 @pytest.fixture
@@ -93,7 +95,9 @@ def test_the_folder_is_not_empty() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_first_line_is_a_sentence_and_the_source_is_named(name: str) -> None:
-    first, blank, rest = (inspect.getdoc(importlib.import_module(f"tasks.multitask.{name}")) or "").split("\n", 2)
+    first, blank, rest = (inspect.getdoc(importlib.import_module(f"thornbed.tasks.multitask.{name}")) or "").split(
+        "\n", 2
+    )
     assert first.endswith(".")
     assert blank == ""
     assert rest.startswith(("Paper: ", "Source: "))

@@ -12,13 +12,15 @@ import pytest
 import torch
 from torch.nn import Parameter
 
-import clients.optimizers
+import thornbed.clients.optimizers
 
-NAMES = sorted(module.name for module in pkgutil.iter_modules(clients.optimizers.__path__) if module.name[0] != "_")
+NAMES = sorted(
+    module.name for module in pkgutil.iter_modules(thornbed.clients.optimizers.__path__) if module.name[0] != "_"
+)
 
 
 def optimizer_called(name: str) -> Callable[..., torch.optim.Optimizer]:
-    return getattr(importlib.import_module(f"clients.optimizers.{name}"), name)
+    return getattr(importlib.import_module(f"thornbed.clients.optimizers.{name}"), name)
 
 
 def descend(name: str, steps: int, learning_rate: float) -> list[float]:
@@ -48,7 +50,9 @@ def test_parameters_and_learning_rate_come_first_and_options_are_keywords_with_d
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_first_line_is_a_sentence_and_the_paper_is_named(name: str) -> None:
-    first, blank, rest = (inspect.getdoc(importlib.import_module(f"clients.optimizers.{name}")) or "").split("\n", 2)
+    first, blank, rest = (inspect.getdoc(importlib.import_module(f"thornbed.clients.optimizers.{name}")) or "").split(
+        "\n", 2
+    )
     assert first.endswith(".")
     assert blank == ""
     assert rest.startswith("Paper: ")

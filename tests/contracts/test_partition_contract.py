@@ -19,14 +19,16 @@ import numpy as np
 import pytest
 import torch
 
-import tasks.partitions
+import thornbed.tasks.partitions
 
-NAMES = sorted(module.name for module in pkgutil.iter_modules(tasks.partitions.__path__) if module.name[0] != "_")
-ROOT = Path(tasks.__file__).parent.parent
+NAMES = sorted(
+    module.name for module in pkgutil.iter_modules(thornbed.tasks.partitions.__path__) if module.name[0] != "_"
+)
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def function(name: str) -> Callable[..., list[np.ndarray]]:
-    return getattr(importlib.import_module(f"tasks.partitions.{name}"), name)
+    return getattr(importlib.import_module(f"thornbed.tasks.partitions.{name}"), name)
 
 
 def labels_of(num_rows: int) -> np.ndarray:
@@ -43,7 +45,9 @@ def test_the_folder_is_not_empty() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_first_line_is_a_sentence_and_the_paper_is_named(name: str) -> None:
-    first, blank, rest = (inspect.getdoc(importlib.import_module(f"tasks.partitions.{name}")) or "").split("\n", 2)
+    first, blank, rest = (inspect.getdoc(importlib.import_module(f"thornbed.tasks.partitions.{name}")) or "").split(
+        "\n", 2
+    )
     assert first.endswith(".")
     assert blank == ""
     assert rest.startswith(("Paper: ", "Source: "))
@@ -98,7 +102,7 @@ def test_another_process_draws_the_same_and_leaves_nothing_in_the_home_folder(tm
         "labels = np.random.default_rng(0).integers(0, 10, size=600)\n"
         "found = {}\n"
         f"for name in {NAMES!r}:\n"
-        "    divide = getattr(importlib.import_module('tasks.partitions.' + name), name)\n"
+        "    divide = getattr(importlib.import_module('thornbed.tasks.partitions.' + name), name)\n"
         "    parts = divide(labels, 6, 2**32 - 1)\n"
         "    found[name] = hashlib.sha256(b'|'.join(part.tobytes() for part in parts)).hexdigest()\n"
         "print(json.dumps(found))\n"

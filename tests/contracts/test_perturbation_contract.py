@@ -14,14 +14,16 @@ import pytest
 import torch
 from torch import Tensor
 
-import defenses.perturbation
-from defenses.acted import listening
+import thornbed.defenses.perturbation
+from thornbed.defenses.reporting import listening
 
-NAMES = sorted(module.name for module in pkgutil.iter_modules(defenses.perturbation.__path__) if module.name[0] != "_")
+NAMES = sorted(
+    module.name for module in pkgutil.iter_modules(thornbed.defenses.perturbation.__path__) if module.name[0] != "_"
+)
 
 
 def defense_called(name: str) -> Callable[..., Tensor]:
-    return getattr(importlib.import_module(f"defenses.perturbation.{name}"), name)
+    return getattr(importlib.import_module(f"thornbed.defenses.perturbation.{name}"), name)
 
 
 def generator(seed: int = 3) -> torch.Generator:
@@ -45,7 +47,7 @@ def test_update_and_generator_come_first_and_options_are_keywords_with_defaults(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_first_line_is_a_sentence_and_the_paper_is_named(name: str) -> None:
-    text = inspect.getdoc(importlib.import_module(f"defenses.perturbation.{name}")) or ""
+    text = inspect.getdoc(importlib.import_module(f"thornbed.defenses.perturbation.{name}")) or ""
     first, blank, rest = text.split("\n", 2)
     assert first.endswith(".")
     assert blank == ""

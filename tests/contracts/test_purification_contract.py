@@ -13,14 +13,16 @@ import pytest
 import torch
 from torch import Tensor
 
-import defenses.purification
-from clients.local_training import one_thread
-from defenses.acted import listening
-from defenses.autoencoder import Autoencoder
-from defenses.autoencoder_fit import fit_autoencoder
-from defenses.purification import Purified
+import thornbed.defenses.purification
+from thornbed.clients.local_training import one_thread
+from thornbed.defenses.autoencoder import Autoencoder
+from thornbed.defenses.autoencoder_fit import fit_autoencoder
+from thornbed.defenses.purification import Purified
+from thornbed.defenses.reporting import listening
 
-NAMES = sorted(module.name for module in pkgutil.iter_modules(defenses.purification.__path__) if module.name[0] != "_")
+NAMES = sorted(
+    module.name for module in pkgutil.iter_modules(thornbed.defenses.purification.__path__) if module.name[0] != "_"
+)
 every_purification = pytest.mark.parametrize("name", NAMES)
 ALL = torch.ones(5, dtype=torch.bool)
 
@@ -32,7 +34,7 @@ def single_thread() -> Iterator[None]:
 
 
 def purification(name: str) -> Callable[..., Purified]:
-    return getattr(importlib.import_module(f"defenses.purification.{name}"), name)
+    return getattr(importlib.import_module(f"thornbed.defenses.purification.{name}"), name)
 
 
 def near_a_plane(n: int = 50) -> Tensor:
@@ -64,7 +66,7 @@ def test_it_says_whether_its_features_are_on_the_manifold(name: str) -> None:
     manifold, sent = plane(), near_a_plane()
     features = purification(name)(sent, torch.ones(5, dtype=torch.bool), manifold).features
     on_it = bool(torch.allclose(manifold(features), features, atol=1e-4))
-    assert importlib.import_module(f"defenses.purification.{name}").ON_MANIFOLD is on_it
+    assert importlib.import_module(f"thornbed.defenses.purification.{name}").ON_MANIFOLD is on_it
 
 
 @every_purification
@@ -157,6 +159,6 @@ def test_what_does_not_fit_is_refused(name: str, sent: Tensor, observed: Tensor,
 
 
 def test_the_example_in_the_documentation_runs() -> None:
-    result = doctest.testmod(defenses.purification)
+    result = doctest.testmod(thornbed.defenses.purification)
     assert result.attempted >= 7
     assert result.failed == 0

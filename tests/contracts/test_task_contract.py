@@ -18,17 +18,17 @@ import pandas as pd
 import pytest
 import torch
 
-import clients.optimizers
-import tasks
-import tasks.models
-import tasks.partitions
-from tasks import Defaults, Task
-from tasks.blocks import check_blocks
-from tasks.models import embedded
-from tasks.nus_wide import CLASSES, IMAGE_FEATURES, TAGS
-from tasks.phishing_websites import COLUMNS
-from tasks.sources import MissingData
+import thornbed.clients.optimizers
+import thornbed.tasks as tasks
+import thornbed.tasks.models
+import thornbed.tasks.partitions
 from tests.made_sensors import sensors
+from thornbed.tasks import Defaults, Task
+from thornbed.tasks.blocks import check_blocks
+from thornbed.tasks.models import embedded
+from thornbed.tasks.nus_wide import CLASSES, IMAGE_FEATURES, TAGS
+from thornbed.tasks.phishing_websites import COLUMNS
+from thornbed.tasks.sources import MissingData
 
 NAMES = sorted(module.name for module in pkgutil.iter_modules(tasks.__path__) if not module.ispkg)
 
@@ -163,9 +163,9 @@ def test_defaults_name_things_that_exist_and_numbers_that_fit(name: str) -> None
     given = defaults(name)
     assert isinstance(given, Defaults)
     for spec, package in (
-        (given.model, tasks.models),
-        (given.partition, tasks.partitions),
-        (given.optimizer, clients.optimizers),
+        (given.model, thornbed.tasks.models),
+        (given.partition, thornbed.tasks.partitions),
+        (given.optimizer, thornbed.clients.optimizers),
     ):
         plugin, chosen = called(spec)
         taken = inspect.signature(getattr(importlib.import_module(f"{package.__name__}.{plugin}"), plugin)).parameters
@@ -280,7 +280,7 @@ def test_impossible_numbers_are_refused_with_both_numbers(name: str, split: str,
 def test_the_default_model_and_partition_fit(name: str, folder: Path | None) -> None:
     task = function(name)(folder)
     plugin, chosen = called(defaults(name).model)
-    network = getattr(importlib.import_module(f"tasks.models.{plugin}"), plugin)
+    network = getattr(importlib.import_module(f"thornbed.tasks.models.{plugin}"), plugin)
     with torch.random.fork_rng():
         built = network(task.input_shape, task.num_classes, **chosen).eval()
         if task.vectors is not None:
@@ -288,7 +288,7 @@ def test_the_default_model_and_partition_fit(name: str, folder: Path | None) -> 
         logits = built(task.samples("test", torch.arange(4)).x)
     assert logits.shape == (4, task.num_classes)
     plugin, chosen = called(defaults(name).partition)
-    divide = getattr(importlib.import_module(f"tasks.partitions.{plugin}"), plugin)
+    divide = getattr(importlib.import_module(f"thornbed.tasks.partitions.{plugin}"), plugin)
     assert sum(map(len, divide(task.train.y, 3, 0, **chosen))) == len(task.train)
 
 

@@ -15,17 +15,19 @@ import pytest
 import torch
 from torch import Tensor
 
-import attacks.update
-from attacks.update import Sight, outgoing
+import thornbed.attacks.update
+from thornbed.attacks.update import Sight, outgoing
 
-NAMES = sorted(module.name for module in pkgutil.iter_modules(attacks.update.__path__) if module.name[0] != "_")
+NAMES = sorted(
+    module.name for module in pkgutil.iter_modules(thornbed.attacks.update.__path__) if module.name[0] != "_"
+)
 Attack = Callable[..., Tensor]
 LENGTH = 2000  # more than mimic keeps
 
 
 def attack_called(name: str) -> Attack:
     """Return the attack with a sight of updates that are nothing like its own, where it asks for one."""
-    attack = getattr(importlib.import_module(f"attacks.update.{name}"), name)
+    attack = getattr(importlib.import_module(f"thornbed.attacks.update.{name}"), name)
     seen = torch.randn(LENGTH, generator=generator(12))
     sight = Sight(benign=lambda: seen, last_step=lambda: torch.where(seen > 0, seen, 0.0))
     return functools.partial(_with_sight, attack, sight)
@@ -49,7 +51,7 @@ def test_the_folder_is_not_empty() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_peers_and_generator_come_first_and_options_are_keywords_with_defaults(name: str) -> None:
-    attack = getattr(importlib.import_module(f"attacks.update.{name}"), name)
+    attack = getattr(importlib.import_module(f"thornbed.attacks.update.{name}"), name)
     parameters = inspect.signature(attack).parameters.values()
     given = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
     assert given in (["peers", "generator"], ["peers", "generator", "sight"])
@@ -59,7 +61,9 @@ def test_peers_and_generator_come_first_and_options_are_keywords_with_defaults(n
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_first_line_is_a_sentence_and_the_paper_is_named(name: str) -> None:
-    first, blank, rest = (inspect.getdoc(importlib.import_module(f"attacks.update.{name}")) or "").split("\n", 2)
+    first, blank, rest = (inspect.getdoc(importlib.import_module(f"thornbed.attacks.update.{name}")) or "").split(
+        "\n", 2
+    )
     assert first.endswith(".")
     assert blank == ""
     assert rest.startswith("Paper: ")
@@ -112,7 +116,7 @@ def test_numbers_that_make_no_attack_are_refused(name: str, value: float) -> Non
     options = [
         option.name
         for option in inspect.signature(
-            getattr(importlib.import_module(f"attacks.update.{name}"), name)
+            getattr(importlib.import_module(f"thornbed.attacks.update.{name}"), name)
         ).parameters.values()
         if isinstance(option.default, float)
     ]

@@ -17,10 +17,10 @@ import pytest
 import torch
 from torch import Tensor
 
-import attacks.vertical
-from attacks import Knowledge
-from attacks.vertical import Adversary, VerticalAttack, View
-from tasks.blocks.grid import grid
+import thornbed.attacks.vertical
+from thornbed.attacks import Knowledge
+from thornbed.attacks.vertical import Adversary, VerticalAttack, View
+from thornbed.tasks.blocks.grid import grid
 
 SHAPE = (1, 6, 8)
 BLOCKS = dict(enumerate(grid(SHAPE, 4, rows=2)))
@@ -42,14 +42,14 @@ VARIANTS = {
 
 
 def _defines(name: str) -> bool:
-    path = Path(importlib.import_module(f"attacks.vertical.{name}").__file__ or "")
+    path = Path(importlib.import_module(f"thornbed.attacks.vertical.{name}").__file__ or "")
     classes = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
     return name.replace("_", "") in {each.lower() for each in classes}
 
 
 NAMES = sorted(
     module.name
-    for module in pkgutil.iter_modules(attacks.vertical.__path__)
+    for module in pkgutil.iter_modules(thornbed.attacks.vertical.__path__)
     if module.name[0] != "_" and _defines(module.name)
 )
 every_attack = pytest.mark.parametrize("name", NAMES)
@@ -69,7 +69,7 @@ def source(seed: int = 0) -> torch.Generator:
 
 
 def attack_called(name: str) -> type[VerticalAttack]:
-    module = importlib.import_module(f"attacks.vertical.{name}")
+    module = importlib.import_module(f"thornbed.attacks.vertical.{name}")
     return next(
         each for key, each in vars(module).items() if isinstance(each, type) and key.lower() == name.replace("_", "")
     )
@@ -129,7 +129,7 @@ def test_it_is_a_frozen_dataclass_that_says_where_it_is_from_and_what_it_must_kn
     assert attack.name == name
     with pytest.raises(dataclasses.FrozenInstanceError):
         attack().target = 1  # type: ignore[misc]
-    module = importlib.import_module(f"attacks.vertical.{name}")
+    module = importlib.import_module(f"thornbed.attacks.vertical.{name}")
     first, blank, rest = (inspect.getdoc(module) or "").split("\n", 2)
     assert first.endswith(".")
     assert blank == ""
@@ -142,7 +142,7 @@ def test_it_is_a_frozen_dataclass_that_says_where_it_is_from_and_what_it_must_kn
 @every_attack
 def test_it_hears_gradients_where_it_says_so_and_nowhere_else(name: str) -> None:
     adversary = member(name)
-    needs = importlib.import_module(f"attacks.vertical.{name}").NEEDS
+    needs = importlib.import_module(f"thornbed.attacks.vertical.{name}").NEEDS
     assert adversary.watches == (Knowledge.OWN_GRADIENTS in needs)
     if not adversary.watches:
         assert type(adversary).hears is Adversary.hears

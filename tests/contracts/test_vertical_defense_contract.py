@@ -12,13 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
-import defenses.vertical
-from defenses.acted import listening
-from defenses.vertical import VerticalDefense
-from tasks.split.top_model import two_layers
-from tasks.split.top_work import TopWork
+import thornbed.defenses.vertical
+from thornbed.defenses.reporting import listening
+from thornbed.defenses.vertical import VerticalDefense
+from thornbed.tasks.split.top_model import two_layers
+from thornbed.tasks.split.top_work import TopWork
 
-NAMES = sorted(module.name for module in pkgutil.iter_modules(defenses.vertical.__path__) if module.name[0] != "_")
+NAMES = sorted(
+    module.name for module in pkgutil.iter_modules(thornbed.defenses.vertical.__path__) if module.name[0] != "_"
+)
 every_defense = pytest.mark.parametrize("name", NAMES)
 
 
@@ -27,7 +29,7 @@ def source(seed: int = 0) -> torch.Generator:
 
 
 def defense_called(name: str) -> type[VerticalDefense]:
-    module = importlib.import_module(f"defenses.vertical.{name}")
+    module = importlib.import_module(f"thornbed.defenses.vertical.{name}")
     return next(
         each for key, each in vars(module).items() if isinstance(each, type) and key.lower() == name.replace("_", "")
     )

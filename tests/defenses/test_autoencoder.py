@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from clients.local_training import one_thread
-from defenses.autoencoder import Autoencoder, explained_variance
-from defenses.autoencoder_fit import fit_autoencoder
+from thornbed.clients.local_training import one_thread
+from thornbed.defenses.autoencoder import Autoencoder, explained_variance
+from thornbed.defenses.autoencoder_fit import fit_autoencoder
 
 
 def source(seed: int = 0) -> torch.Generator:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from defenses.clipping import clip_bound, clip_factors
+from thornbed.defenses.clipping import clip_bound, clip_factors
 
 
 def test_factors_by_hand():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from defenses.distances import cosine_distances, cosines_with, row_lengths, squared_distances
+from thornbed.defenses.distances import cosine_distances, cosines_with, row_lengths, squared_distances
 
 
 def slow_distances(matrix):

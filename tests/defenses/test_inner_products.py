@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from defenses.distances import squared_distances
-from defenses.inner_products import inner_products
+from thornbed.defenses.distances import squared_distances
+from thornbed.defenses.inner_products import inner_products
 
 
 def slow_products(matrix, centre):

@@ -12,11 +12,11 @@ import torch
 from scipy.optimize import linprog
 from torch import Tensor
 
-from clients.local_training import one_thread
-from defenses.autoencoder import Autoencoder
-from defenses.leverage import Certificate, Leverage, certify
-from defenses.leverage_bounds import above, above_by_set, below, corners, share
-from defenses.purification.copur import copur
+from thornbed.clients.local_training import one_thread
+from thornbed.defenses.autoencoder import Autoencoder
+from thornbed.defenses.leverage import Certificate, Leverage, certify
+from thornbed.defenses.leverage_bounds import above, above_by_set, below, corners, share
+from thornbed.defenses.purification.copur import copur
 
 W1 = torch.ones(1, 1, dtype=torch.float64)
 

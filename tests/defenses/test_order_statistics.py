@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from defenses.order_statistics import _network, closest_mean, kept_mean, least_agreement, quorum, tail_size
+from thornbed.defenses.order_statistics import _network, closest_mean, kept_mean, least_agreement, quorum, tail_size
 
 
 def sort_by_network(rows, n, tail):

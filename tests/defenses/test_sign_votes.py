@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from defenses.sign_votes import majority_signs, mean_flipped_below
+from thornbed.defenses.sign_votes import majority_signs, mean_flipped_below
 
 
 def test_by_hand():

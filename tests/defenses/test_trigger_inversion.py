@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clients.local_training import one_thread
-from defenses.trigger_inversion import SUCCESS, Triggers, evaluating, invert
+from thornbed.clients.local_training import one_thread
+from thornbed.defenses.trigger_inversion import SUCCESS, Triggers, evaluating, invert
 
 LOW, HIGH = torch.zeros(()), torch.ones(())
 

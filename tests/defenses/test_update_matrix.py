@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from defenses.update_matrix import like, over_columns, update_matrix
+from thornbed.defenses.update_matrix import like, over_columns, update_matrix
 
 
 def test_a_cpu_tensor_is_not_copied_and_cannot_be_written():

@@ -6,12 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from flower_apps.client_app import app
-from flower_apps.config import settings_from
-from flower_apps.engines.inline import InlineGrid, inline
-from flower_apps.launch import prepare
-from protocol.messages import train_message
-from protocol.vector import Layout, to_arrays
+from thornbed.experiments.runs.launch import prepare
+from thornbed.flower_apps.client_app import app
+from thornbed.flower_apps.engines.inline import InlineGrid, inline
+from thornbed.flower_apps.settings import settings_from
+from thornbed.protocol.messages import train_message
+from thornbed.protocol.vector import Layout, to_arrays
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def settings(tmp_path):
 
 
 def first_model(settings):
-    from flower_apps import build
+    from thornbed.flower_apps.run import build
 
     return build.model(settings, build.load_task(settings.task, "")).state_dict()
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from protocol.recordings import load_update, recordings_in, save_update
+from thornbed.protocol.recordings import load_update, recordings_in, save_update
 
 RUN = ["run", "--task", "digits", "--num-clients", 4, "--partition", "stratified", "--rounds", 2, "--batch-size", 1]
 SMALL = [*RUN, "--model", "cnn(width=2)", "--local-epochs", 0.001, "--learning-rate", 0.001]
@@ -42,11 +42,11 @@ def test_a_curious_server_changes_nothing_and_leaves_what_it_found(thornbed, tmp
 
 def test_originals_are_what_the_client_trained_on(thornbed, tmp_path):
     """The update of one plain step is the gradient at the recorded originals, to rounding."""
-    from attacks.inversion import gradient_of_update
-    from protocol.recordings import load_originals
-    from tasks.digits import digits
-    from tasks.models import normalised
-    from tasks.models.cnn import cnn
+    from thornbed.attacks.inversion import gradient_of_update
+    from thornbed.protocol.recordings import load_originals
+    from thornbed.tasks.digits import digits
+    from thornbed.tasks.models import normalised
+    from thornbed.tasks.models.cnn import cnn
 
     flags = [*RUN, "--model", "cnn(width=2)", "--batch-size", 3, "--local-epochs", 0.001, "--learning-rate", 0.01]
     order = ["--continue-epochs", "--curious-every", 1, "--curious-clients", "1,3"]
@@ -125,7 +125,7 @@ def test_one_sample_through_one_layer_is_found_exactly(thornbed, tmp_path):
         "layers.0.weight": sent["layers.0.weight"] - 0.5 * weight,
         "layers.0.bias": sent["layers.0.bias"] - 0.5 * bias,
     }
-    from tasks.models.mlp import mlp
+    from thornbed.tasks.models.mlp import mlp
 
     names = list(mlp((1, 8, 8), 10, hidden=()).state_dict())
     sent, received = (dict(zip(names, each.values(), strict=True)) for each in (sent, received))
@@ -141,7 +141,7 @@ def test_one_sample_through_one_layer_is_found_exactly(thornbed, tmp_path):
 
 def test_an_inversion_that_fails_keeps_the_training_and_can_be_repeated(thornbed, tmp_path, monkeypatch):
     """What was recorded is damaged before the last round is over: nothing can foresee that."""
-    from flower_apps import federation
+    from thornbed.flower_apps import federation
 
     def damaged(paths, *words, **more):
         content = paths[0].read_bytes()
@@ -213,7 +213,7 @@ def test_an_update_that_is_not_finite_ends_its_own_inversion(thornbed, tmp_path)
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory, request):
     """A recording of a small network, with no run behind it."""
-    from tasks.models.cnn import cnn
+    from thornbed.tasks.models.cnn import cnn
 
     folder = tmp_path_factory.mktemp("recorded")
     state = cnn((1, 8, 8), 10, width=2).state_dict()

@@ -8,11 +8,11 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from flwr.cli.utils import SUPERLINK_UNAVAILABLE_MESSAGE
 
-from flower_apps.config import RunFailed
-from flower_apps.engines.simulation import free_port, wait_until_healthy
-from flower_apps.flower_cli import environment
-from flower_apps.guarded import guarded
 from tests.conftest import assert_equal, read_lines
+from thornbed.flower_apps.engines.flower_command import environment
+from thornbed.flower_apps.engines.simulation import free_port, wait_until_healthy
+from thornbed.flower_apps.engines.subprocess_guard import guarded
+from thornbed.flower_apps.settings import RunFailed
 
 
 @contextmanager
@@ -134,7 +134,7 @@ def test_certificates_that_do_not_fit_are_thought_of(thornbed, tmp_path, monkeyp
     def unreachable(*given, **named):
         raise RunFailed(f"flwr run ended with code 1: {SUPERLINK_UNAVAILABLE_MESSAGE} (it.log)")
 
-    monkeypatch.setattr("flower_apps.engines.deployment.flwr_run", unreachable)
+    monkeypatch.setattr("thornbed.flower_apps.engines.deployment.flwr_run", unreachable)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ca.crt").touch()
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from flower_apps.sweeps.plan import read_plan
+from thornbed.experiments.sweeps.plan import read_plan
 
 COUNTED = '[about]\ntitle = "Counted"\nfigure = "theorem10(trials=20, num_points=2)"\n'
 RUNS = """
@@ -131,8 +131,8 @@ def test_a_bad_figure_is_one_sentence_and_code_2(thornbed, tmp_path, sweep_file,
 
 
 def test_what_was_run_and_cannot_be_drawn_is_said(thornbed, tmp_path, sweep_file, monkeypatch):
-    from flower_apps.config import RunFailed
-    from flower_apps.figures.theorem10 import Theorem10
+    from thornbed.experiments.figures.theorem10 import Theorem10
+    from thornbed.flower_apps.settings import RunFailed
 
     def fail(self, runs):
         raise RunFailed("there is no paper")

@@ -14,10 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flower_apps.engines.simulation import superlink_for_simulation
-from flower_apps.flower_cli import environment
-from flower_apps.records import Folder
 from tests.conftest import assert_equal, read_lines
+from thornbed.flower_apps.engines.flower_command import environment
+from thornbed.flower_apps.engines.simulation import superlink_for_simulation
+from thornbed.flower_apps.records.folder import Folder
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = [
@@ -91,7 +91,7 @@ def test_a_simulation_that_is_ended_leaves_no_process_and_goes_on(thornbed, tmp_
     output = tmp_path / "run"
     words = [*RUN[:-4], "--rounds", "40", "--model", "mlp(hidden=(16,))", "--output", str(output)]
     mark = f"THORNBED_TEST={output}"
-    command = [sys.executable, "-m", "flower_apps.cli", *words, "--engine", "simulation"]
+    command = [sys.executable, "-m", "thornbed.experiments.cli", *words, "--engine", "simulation"]
     env = {**os.environ, "THORNBED_TEST": mark}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env)
     while process.poll() is None and not (output.is_dir() and (Folder(output).rounds_done() or 0) >= 2):
@@ -118,7 +118,7 @@ def test_a_simulation_that_is_ended_leaves_no_process_and_goes_on(thornbed, tmp_
 def test_two_simulations_do_not_share_a_folder(tmp_path):
     """The second is refused at once, and the first ends as if it were alone."""
     words = [*RUN[:-4], "--model", "mlp(hidden=(16,))", "--engine", "simulation", "--output", str(tmp_path / "run")]
-    command = [sys.executable, "-m", "flower_apps.cli", *words]
+    command = [sys.executable, "-m", "thornbed.experiments.cli", *words]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while first.poll() is None and not (tmp_path / "run" / ".simulation.lock").exists():
         time.sleep(0.05)
@@ -160,7 +160,7 @@ def test_the_bundle_runs_where_nothing_else_is(bundle, tmp_path):
     with zipfile.ZipFile(bundle) as files:
         files.extractall(tmp_path)
     code = (
-        "import flower_apps.server_app, flower_apps.client_app, flower_apps.plugins as p, sys;"
+        "import thornbed.server_app, thornbed.client_app, thornbed.flower_apps.settings.plugins as p, sys;"
         f"assert p.ROOT == __import__('pathlib').Path({str(tmp_path)!r}).resolve(), p.ROOT;"
         "[p.describe(k, n) for k in p.FOLDERS for n in p.available(k)]"
     )

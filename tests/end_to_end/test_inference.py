@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from protocol.tensor_files import load_tensors, save_tensors
+from thornbed.protocol.tensor_files import load_tensors, save_tensors
 
 FLAGS = (
     "run", "--task", "digits(num_train=400, num_test=100)", "--strategy",

@@ -12,8 +12,8 @@ import torch
 from flwr.app import ConfigRecord
 from safetensors.torch import load_file
 
-from flower_apps.records import Folder
 from tests.conftest import read_lines
+from thornbed.flower_apps.records.folder import Folder
 
 SMALL = ["--task", "digits", "--model", "mlp(hidden=(16,))", "--num-clients", "6", "--partition", "iid"]
 TIMES = ("seconds", "seconds_training", "seconds_aggregation", "seconds_evaluation")
@@ -73,7 +73,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(thornbed, tmp_path):
     arguments = [*SMALL, "--rounds", rounds, "--strategy", "median", "--attack", "sign_flip", "--clients-per-round", 4]
     assert thornbed("run", *arguments, "--output", tmp_path / "whole").code == 0
     killed = tmp_path / "killed"
-    command = [sys.executable, "-m", "flower_apps.cli", "run", *map(str, arguments), "--output", str(killed)]
+    command = [sys.executable, "-m", "thornbed.experiments.cli", "run", *map(str, arguments), "--output", str(killed)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not (killed.is_dir() and (Folder(killed).rounds_done() or 0) >= 3):
         time.sleep(0.01)
@@ -103,7 +103,17 @@ def test_a_line_without_its_checkpoint_is_made_again(thornbed, tmp_path):
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda sign: sign.name)
 def test_what_was_done_is_kept_and_how_to_go_on_is_said(tmp_path, sign):
     output = tmp_path / "run"
-    command = [sys.executable, "-m", "flower_apps.cli", "run", *SMALL, "--rounds", "500", "--output", str(output)]
+    command = [
+        sys.executable,
+        "-m",
+        "thornbed.experiments.cli",
+        "run",
+        *SMALL,
+        "--rounds",
+        "500",
+        "--output",
+        str(output),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not (output.is_dir() and (Folder(output).rounds_done() or 0) >= 2):
         time.sleep(0.01)
@@ -197,12 +207,13 @@ def test_fewer_rounds_than_are_done_are_refused(thornbed, tmp_path):
 
 def test_poisoned_data_stay_the_same_all_run_long(monkeypatch):
     """What a malicious client trains on is drawn once for it, not anew in every round."""
-    from flower_apps import build, client_app
-    from flower_apps.config import settings_from
-    from flower_apps.engines.inline import InlineGrid
-    from flower_apps.resolving import resolve
-    from protocol.messages import train_message
-    from protocol.vector import to_arrays
+    from thornbed.flower_apps import client_app
+    from thornbed.flower_apps.engines.inline import InlineGrid
+    from thornbed.flower_apps.resolving import resolve
+    from thornbed.flower_apps.run import build
+    from thornbed.flower_apps.settings import settings_from
+    from thornbed.protocol.messages import train_message
+    from thornbed.protocol.vector import to_arrays
 
     settings = resolve(settings_from({"num-clients": 4, "attack": "pixel_trigger(fraction=0.5)", "num-malicious": 2}))
     seen, threads = [], []
@@ -287,5 +298,5 @@ def test_a_backdoor_works_on_the_mean_and_not_on_a_robust_rule(thornbed, tmp_pat
 
 def test_the_command_line_starts_without_torch():
     """Help and listings of a tool that takes seconds to start are not read."""
-    code = "import sys, flower_apps.cli; sys.exit('torch' in sys.modules or 'flwr' in sys.modules)"
+    code = "import sys, thornbed.experiments.cli; sys.exit('torch' in sys.modules or 'flwr' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, env={**os.environ}).returncode == 0

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.mocha.objective import Coupling, primal, unrelated
-from tasks.mocha.solving import solve
+from thornbed.tasks.mocha.objective import Coupling, primal, unrelated
+from thornbed.tasks.mocha.solving import solve
 
 FLAGS = ("run", "--task", "digit_nodes(split=0)", "--strategy", "mocha(lambda1=0.01, lambda2=0.01)")
 AT2FL = "at2fl(mode='direct', iterations=10, balls=1)"
@@ -29,7 +29,7 @@ def model(folder):
 
 
 def test_it_learns_to_a_small_gap_and_leaves_the_models_of_all_nodes(thornbed, tmp_path):
-    from tasks.multitask.digit_nodes import digit_nodes
+    from thornbed.tasks.multitask.digit_nodes import digit_nodes
 
     folder = tmp_path / "run"
     said = thornbed(*FLAGS, "--rounds", "60", "--output", folder)

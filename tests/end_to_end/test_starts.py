@@ -17,8 +17,8 @@ def first(tmp_path_factory):
     """The folder of a finished run of two rounds, made once for all; the fixture that types is of one test only."""
     from rich.console import Console
 
-    from flower_apps import launch
-    from flower_apps.config import settings_from
+    from thornbed.experiments.runs import launch
+    from thornbed.flower_apps.settings import settings_from
 
     folder = tmp_path_factory.mktemp("first") / "run"
     flags = {"task": "digits", "model": "cnn(width=2)", "num_clients": 4, "rounds": 2, "output": str(folder)}
@@ -47,7 +47,7 @@ def test_a_run_begins_where_an_earlier_one_ended(first, thornbed, tmp_path, monk
 
 
 def test_a_curious_server_reads_a_trained_model(first, thornbed, tmp_path):
-    from protocol.recordings import load_update, recordings_in
+    from thornbed.protocol.recordings import load_update, recordings_in
 
     start = ["--start-from", first / "model.safetensors", "--rounds", 1]
     assert thornbed(*SMALL, *start, "--record", tmp_path / "rec", "--output", tmp_path / "run").code == 0

@@ -10,8 +10,8 @@ import time
 import psutil
 import pytest
 
-from flower_apps.records import Folder
 from tests.conftest import read_lines
+from thornbed.flower_apps.records.folder import Folder
 
 FILE = """
 task = "digits"
@@ -89,7 +89,7 @@ def test_what_was_finished_is_kept_when_a_sweep_ends_early(thornbed, tmp_path, s
     sweep_file.write_text(FILE.format(rounds=40))
     output = tmp_path / "out"
     words = ["sweep", str(sweep_file), "--output", str(output), "--jobs", "2"]
-    command = [sys.executable, "-m", "flower_apps.cli", *words]
+    command = [sys.executable, "-m", "thornbed.experiments.cli", *words]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not list(output.glob("cells/*/summary.json")):
         time.sleep(0.02)
@@ -132,7 +132,7 @@ def test_a_broken_cell_stops_nobody_and_is_tried_again(thornbed, tmp_path, sweep
 
 def test_a_worker_that_dies_breaks_its_cell_only(thornbed, tmp_path, sweep_file, monkeypatch):
     """What a kernel does that runs out of memory: the process is gone, and the sweep goes on with another."""
-    from flower_apps.sweeps import workers
+    from thornbed.experiments.sweeps import workers
 
     start = workers.Worker.start
     killed = []
@@ -190,7 +190,7 @@ def test_a_run_that_is_spelled_anew_is_the_same_cell(thornbed, tmp_path, sweep_f
 
 
 def test_a_preset_runs_its_table(thornbed, tmp_path, monkeypatch):
-    from flower_apps.sweeps import presets
+    from thornbed.experiments.sweeps import presets
 
     (tmp_path / "presets" / "paper").mkdir(parents=True)
     (tmp_path / "presets" / "paper" / "table1.toml").write_text(
@@ -245,9 +245,9 @@ def test_bad_input_gets_one_sentence_and_code_2(thornbed, tmp_path, sweep_file, 
 
 
 def test_a_busy_folder_is_left_as_it_is(thornbed, tmp_path, sweep_file, monkeypatch):
-    from flower_apps.records import alone
+    from thornbed.flower_apps.records.folder import alone
 
-    monkeypatch.setattr("flower_apps.records.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("thornbed.flower_apps.records.folder.LOCK_SECONDS", 0.1)
     with alone(tmp_path / "out"):
         typed = thornbed("sweep", sweep_file, "--output", tmp_path / "out")
     assert typed.code == 2
@@ -256,9 +256,9 @@ def test_a_busy_folder_is_left_as_it_is(thornbed, tmp_path, sweep_file, monkeypa
 
 
 def test_a_cell_that_another_process_writes_is_not_set_aside(thornbed, tmp_path, monkeypatch):
-    from flower_apps.records import alone
+    from thornbed.flower_apps.records.folder import alone
 
-    monkeypatch.setattr("flower_apps.records.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("thornbed.flower_apps.records.folder.LOCK_SECONDS", 0.1)
     file = tmp_path / "mine.toml"
     file.write_text('model = "mlp(hidden=(8,))"\nnum-clients = 3\nrounds = 1\n')
     assert thornbed("sweep", file, "--output", tmp_path / "out").code == 0

@@ -1,6 +1,6 @@
 """The tour, made short: every stop, its report, and what it refuses."""
 
-from flower_apps import tour
+from thornbed.experiments import tour
 
 
 def test_the_tour_runs_and_reports(thornbed, tmp_path, monkeypatch):
@@ -45,7 +45,7 @@ def test_the_tour_runs_and_reports(thornbed, tmp_path, monkeypatch):
 
 
 def test_a_difference_between_the_engines_is_found(tmp_path):
-    from flower_apps.records import Folder
+    from thornbed.flower_apps.records.folder import Folder
 
     lines = [{"round": 0, "accuracy": 0.5, "loss": 1.0}, {"round": 1, "accuracy": 0.75, "loss": 1.0}]
     for name, change in (("one", 0.0), ("same", 1e-7), ("other", 1e-3)):

@@ -11,25 +11,25 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from attacks.vertical.cooperative_backdoor import CooperativeAdversary
-from clients.vfl import EmbeddingClient
-from flower_apps.client_app import app
-from flower_apps.config import settings_from
-from flower_apps.engines.inline import InlineGrid
-from flower_apps.resolving import resolve
-from flower_apps.schemes import vertical_parties
-from flower_apps.schemes.division import blocks
-from flower_apps.schemes.kept_networks import kept_folder, kept_state
-from flower_apps.schemes.vertical import course
-from flower_apps.schemes.vertical_parties import bottom_model, strategy
-from protocol.actions import EVALUATE_SPLIT, IDENTIFY, QUERY_ROWS, TRAIN_SPLIT
-from protocol.randomness import generator
-from protocol.split import read_evaluation, read_rows_request
-from protocol.threads import one_thread
-from tasks.blocks import Blocks, split
-from tasks.digits import digits
-from tasks.split.order import batches
 from tests.conftest import read_lines
+from thornbed.attacks.vertical.cooperative_backdoor import CooperativeAdversary
+from thornbed.clients.vfl import EmbeddingClient
+from thornbed.flower_apps.client_app import app
+from thornbed.flower_apps.engines.inline import InlineGrid
+from thornbed.flower_apps.resolving import resolve
+from thornbed.flower_apps.run.feature_split import blocks
+from thornbed.flower_apps.run.kept_networks import kept_folder, kept_state
+from thornbed.flower_apps.schemes.vertical import parties as vertical_parties
+from thornbed.flower_apps.schemes.vertical.parties import bottom_model, strategy
+from thornbed.flower_apps.schemes.vertical.scheme import course
+from thornbed.flower_apps.settings import settings_from
+from thornbed.protocol.actions import EVALUATE_SPLIT, IDENTIFY, QUERY_ROWS, TRAIN_SPLIT
+from thornbed.protocol.randomness import generator
+from thornbed.protocol.split import read_evaluation, read_rows_request
+from thornbed.protocol.threads import one_thread
+from thornbed.tasks.blocks import Blocks, split
+from thornbed.tasks.digits import digits
+from thornbed.tasks.split.order import batches
 
 STRATEGY, MODEL = "split_nn(embedding_size=8, hidden=16, top_learning_rate=0.01)", "patch_cnn(width=4)"
 FLAGS = ("run", "--strategy", STRATEGY, "--model", MODEL, "--learning-rate", "0.01")
@@ -237,8 +237,8 @@ def test_defenses_run_with_any_attack_and_say_what_they_did(thornbed, tmp_path, 
 
 
 def test_a_party_with_other_rows_is_refused_before_training(tmp_path, monkeypatch):
-    from strategies import RunStopped
-    from tasks.split.records import Records
+    from thornbed.strategies import RunStopped
+    from thornbed.tasks.split.records import Records
 
     whole = vertical_parties.part
 
@@ -259,7 +259,7 @@ def test_a_party_with_other_rows_is_refused_before_training(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("engine", ["inline", "simulation"])
 def test_a_party_that_cannot_say_what_it_holds_learns_from_the_round_on_in_which_it_can(tmp_path, monkeypatch, engine):
-    from flower_apps import client_app
+    from thornbed.flower_apps import client_app
 
     answers = client_app.answer_rows
 
@@ -285,7 +285,7 @@ def test_a_party_that_cannot_say_what_it_holds_learns_from_the_round_on_in_which
 
 def test_a_party_that_missed_the_end_of_a_round_and_is_restarted_goes_on_from_the_one_before(tmp_path, monkeypatch):
     """What it kept last is older than the server's checkpoint, and better than nothing."""
-    from flower_apps import client_app
+    from thornbed.flower_apps import client_app
 
     answers = client_app.answer_evaluation
 
@@ -416,7 +416,7 @@ def test_a_division_of_ones_own_that_is_none_is_refused(thornbed, tmp_path, monk
     def contiguous(sample_shape: tuple[int, ...], num_agents: int) -> Blocks:
         return tuple(map(tuple, blocks_made))
 
-    monkeypatch.setattr(importlib.import_module("tasks.blocks.contiguous"), "contiguous", contiguous)
+    monkeypatch.setattr(importlib.import_module("thornbed.tasks.blocks.contiguous"), "contiguous", contiguous)
     said = thornbed(*SMALL, "--partition", "contiguous", "--model", "column_layers", "--output", tmp_path / "run")
     assert said.code == 2
     assert sentence in said.sentence

@@ -6,13 +6,13 @@ import pytest
 import torch
 from flwr.serverapp.strategy import FedAvg as FlowersFedAvg
 
-from flower_apps import build
-from flower_apps.client_app import app
-from flower_apps.config import settings_from
-from flower_apps.engines.inline import InlineGrid
-from flower_apps.resolving import resolve
-from protocol.vector import to_arrays, to_tensors
-from strategies import FedAvg, NumberedClients
+from thornbed.flower_apps.client_app import app
+from thornbed.flower_apps.engines.inline import InlineGrid
+from thornbed.flower_apps.resolving import resolve
+from thornbed.flower_apps.run import build
+from thornbed.flower_apps.settings import settings_from
+from thornbed.protocol.vector import to_arrays, to_tensors
+from thornbed.strategies import FedAvg, NumberedClients
 
 
 @pytest.fixture

@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from attacks.update import Sight
-from clients.benign import Benign
-from flower_apps import build, checking
-from flower_apps.config import BadSettings, settings_from
-from flower_apps.resolving import resolve
-from flower_apps.roles import channel_folder
-from flower_apps.roles import role as role_of
+from thornbed.attacks.update import Sight
+from thornbed.clients.benign import Benign
+from thornbed.flower_apps import checking
+from thornbed.flower_apps.resolving import resolve
+from thornbed.flower_apps.run import build
+from thornbed.flower_apps.run.roles import channel_folder
+from thornbed.flower_apps.run.roles import role as role_of
+from thornbed.flower_apps.settings import BadSettings, settings_from
 
 SIGHT = Sight(benign=lambda: torch.zeros(4), last_step=lambda: None)
 
@@ -109,7 +110,7 @@ def test_attackers_that_remember_need_a_folder_before_the_run_starts(tmp_path):
 def test_a_node_says_where_its_own_data_and_device_are():
     from flwr.app import Context, RecordDict
 
-    from flower_apps import client_app
+    from thornbed.flower_apps import client_app
 
     run_config = {**settings_from({"data-dir": "/of/the/run"}).to_run_config()}
     node_config = {"partition-id": 1, "data-dir": "/of/the/node", "device": "cpu"}

@@ -5,15 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from attacks.update import Sight
-from clients.benign import Benign
-from flower_apps import build, checking
-from flower_apps.config import BadSettings, settings_from
-from flower_apps.resolving import resolve
-from flower_apps.roles import defense
-from flower_apps.roles import role as role_of
-from tasks import Samples
 from tests.conftest import read_lines
+from thornbed.attacks.update import Sight
+from thornbed.clients.benign import Benign
+from thornbed.flower_apps import checking
+from thornbed.flower_apps.resolving import resolve
+from thornbed.flower_apps.run import build
+from thornbed.flower_apps.run.roles import defense
+from thornbed.flower_apps.run.roles import role as role_of
+from thornbed.flower_apps.settings import BadSettings, settings_from
+from thornbed.tasks import Samples
 
 SIGHT = Sight(benign=lambda: torch.zeros(2), last_step=lambda: None)
 SMALL = ["--task", "digits", "--model", "mlp(hidden=(16,))", "--num-clients", "6", "--partition", "iid", "--rounds", 2]

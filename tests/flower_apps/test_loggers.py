@@ -56,7 +56,7 @@ def test_loggers_change_nothing(thornbed, tmp_path):
 
 def test_a_package_that_is_missing_is_named(thornbed, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    monkeypatch.setattr("flower_apps.loggers.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("thornbed.flower_apps.loggers.importlib.util.find_spec", lambda name: None)
     typed = thornbed(*RUN, "--logger", "wandb", "--output", tmp_path / "run")
     assert typed.code == 2
     assert "--logger wandb needs the package wandb: pip install 'thornbed[wandb]'" in typed.sentence

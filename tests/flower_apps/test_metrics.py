@@ -7,15 +7,15 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from flower_apps import launch
-from flower_apps.config import BadSettings, settings_from
-from flower_apps.metrics import METRICS, columns, named, rates_first
-from flower_apps.records import SUMMARIZED, Folder
-from flower_apps.report import write_report
-from flower_apps.resolving import resolve
-from flower_apps.sweeps.command import _rich
-from flower_apps.sweeps.plan import Published
-from flower_apps.sweeps.results import as_texts, beside_published, compared, runs_frame, write_tables
+from thornbed.experiments.report import write_report
+from thornbed.experiments.runs import launch
+from thornbed.experiments.sweeps.command import _rich
+from thornbed.experiments.sweeps.plan import Published
+from thornbed.experiments.sweeps.results import as_texts, beside_published, compared, runs_frame, write_tables
+from thornbed.flower_apps.metrics import METRICS, columns, named, rates_first
+from thornbed.flower_apps.records.folder import SUMMARIZED, Folder
+from thornbed.flower_apps.resolving import resolve
+from thornbed.flower_apps.settings import BadSettings, settings_from
 
 LEARNED = {"accuracy": 0.5, "loss": 1.25, "attack_success_rate": None}
 SEEN = {"psnr": 21.5, "ssim": 0.75, "lpips": None, "label_accuracy": 1.0, "seconds_per_step": 0.02125}

@@ -16,14 +16,14 @@ import pytest
 import torch
 from PIL import Image
 
-from attacks.data.label_flip import LabelFlip
-from attacks.data.pixel_trigger import PixelTrigger
-from flower_apps import curves
-from flower_apps.curves import ACCURACY, ATTACK, LOSS, Drawn, apart, panel
-from flower_apps.plots import attacked_pairs, write_pictures
-from flower_apps.records import Folder
-from flower_apps.sheet import GAP, MARGIN, SIDE
-from tasks import Samples, Task
+from thornbed.attacks.data.label_flip import LabelFlip
+from thornbed.attacks.data.pixel_trigger import PixelTrigger
+from thornbed.flower_apps.records import curves
+from thornbed.flower_apps.records.curves import ACCURACY, ATTACK, LOSS, Drawn, apart, panel
+from thornbed.flower_apps.records.folder import Folder
+from thornbed.flower_apps.records.image_sheet import GAP, MARGIN, SIDE
+from thornbed.flower_apps.records.plots import attacked_pairs, write_pictures
+from thornbed.tasks import Samples, Task
 
 COLORS = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0), (0, 200, 200), (200, 0, 200), (90, 30, 0), (0, 90, 30)]
 
@@ -185,17 +185,17 @@ def test_drawing_is_deterministic_and_leaves_no_traces(tmp_path: Path) -> None:
     program = """
 import sys
 from pathlib import Path
-import flower_apps.plots, flower_apps.report
+import thornbed.flower_apps.records.plots, thornbed.experiments.report
 assert "matplotlib" not in sys.modules and "jinja2.environment" not in sys.modules, "imported before it is needed"
 import matplotlib
 matplotlib.rcParams.update({"backend": "svg", "font.size": 30, "text.usetex": True, "figure.facecolor": "red"})
 before = dict(matplotlib.rcParams)
-from attacks.data.pixel_trigger import PixelTrigger
+from thornbed.attacks.data.pixel_trigger import PixelTrigger
 from tasks import Samples, Task
 import torch
 samples = Samples(torch.arange(128.0).reshape(2, 1, 8, 8) / 128, torch.tensor([1, 2]))
 task = Task(name="made", modality="image", num_classes=3, train=samples, test=samples)
-flower_apps.plots.write_pictures(Path(sys.argv[1]), task, PixelTrigger())
+thornbed.flower_apps.records.plots.write_pictures(Path(sys.argv[1]), task, PixelTrigger())
 assert dict(matplotlib.rcParams) == before
 assert "matplotlib.pyplot" not in sys.modules
 """

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flower_apps import plugins
-from flower_apps.plugins import BadSpec, Option, load, parse, parse_sum
+from thornbed.flower_apps.settings import plugins
+from thornbed.flower_apps.settings.plugins import BadSpec, Option, load, parse, parse_sum
 
 EVERY = [(kind, name) for kind in plugins.FOLDERS for name in plugins.available(kind)]
 
@@ -82,7 +82,7 @@ def test_paths_are_taken_relative_to_the_data(tmp_path):
 def test_listing_names_imports_nothing():
     code = (
         "import sys; from flower_apps import plugins; [plugins.available(k) for k in plugins.FOLDERS];"
-        "sys.exit(any(m in sys.modules for m in ('torch', 'flwr', 'attacks.data.edge_case')))"
+        "sys.exit(any(m in sys.modules for m in ('torch', 'flwr', 'thornbed.attacks.data.edge_case')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -132,9 +132,9 @@ def test_a_new_rule_is_one_new_file(tmp_path, monkeypatch):
         "    return updates[row]\n"
     )
     monkeypatch.setattr(plugins, "ROOT", tmp_path)
-    import defenses.aggregation
+    import thornbed.defenses.aggregation
 
-    monkeypatch.setattr(defenses.aggregation, "__path__", [str(folder)])
+    monkeypatch.setattr(thornbed.defenses.aggregation, "__path__", [str(folder)])
     assert plugins.available("strategy") == {"first": "defenses/aggregation"}
     assert load("strategy", "first(row=1)")([1, 2, 3], None) == 2
 
@@ -142,11 +142,11 @@ def test_a_new_rule_is_one_new_file(tmp_path, monkeypatch):
 def test_a_plugin_that_leaves_out_a_verb_is_told_which(tmp_path, monkeypatch):
     (tmp_path / "attacks" / "vertical").mkdir(parents=True)
     (tmp_path / "attacks" / "vertical" / "idle.py").write_text(
-        "from attacks.vertical import VerticalAttack\n\n\nclass Idle(VerticalAttack):\n    pass\n"
+        "from thornbed.attacks.vertical import VerticalAttack\n\n\nclass Idle(VerticalAttack):\n    pass\n"
     )
     monkeypatch.setattr(plugins, "ROOT", tmp_path)
-    import attacks.vertical
+    import thornbed.attacks.vertical
 
-    monkeypatch.setattr(attacks.vertical, "__path__", [str(tmp_path / "attacks" / "vertical")])
+    monkeypatch.setattr(thornbed.attacks.vertical, "__path__", [str(tmp_path / "attacks" / "vertical")])
     with pytest.raises(BadSpec, match=r"idle.py lacks what its base class leaves to it: begins, recalled"):
         load("attack", "idle")

@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
-from flower_apps.config import BadSettings, settings_from
-from flower_apps.records import SUMMARIZED, Folder, alone
-from flower_apps.resolving import resolve
+from thornbed.flower_apps.records.folder import SUMMARIZED, Folder, alone
+from thornbed.flower_apps.resolving import resolve
+from thornbed.flower_apps.settings import BadSettings, settings_from
 
 GOOD = {"accuracy": 0.1, "loss": 2.3}
 LINE = {"round": 0, "accuracy": 0.1, "loss": 2.3, "attack_success_rate": None, "seconds": 0.5}
@@ -31,7 +31,7 @@ def folder(tmp_path):
 
 
 def test_two_do_not_write_into_one_folder(tmp_path, monkeypatch, folder):
-    monkeypatch.setattr("flower_apps.records.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("thornbed.flower_apps.records.folder.LOCK_SECONDS", 0.1)
     with (
         folder.opened(settings(resume=True)) as done,
         pytest.raises(BadSettings, match="run is being written by another process"),

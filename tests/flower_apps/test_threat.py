@@ -4,10 +4,11 @@ import sys
 
 import pytest
 
-from attacks import Knowledge
-from flower_apps import checking, plugins, threat
-from flower_apps.config import BadSettings, settings_from
-from flower_apps.resolving import resolve
+from thornbed.attacks import Knowledge
+from thornbed.flower_apps import checking
+from thornbed.flower_apps.resolving import resolve
+from thornbed.flower_apps.run import threat
+from thornbed.flower_apps.settings import BadSettings, plugins, settings_from
 
 
 @pytest.mark.parametrize("name", plugins.available("attack"))

@@ -9,10 +9,10 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 
-from flower_apps.client_app import app
-from flower_apps.engines.inline import InlineGrid
-from protocol.inference import EmbedRequest, embed_message, embed_reply, read_embed_reply, read_embed_request
-from protocol.messages import RefusedReply
+from thornbed.flower_apps.client_app import app
+from thornbed.flower_apps.engines.inline import InlineGrid
+from thornbed.protocol.inference import EmbedRequest, embed_message, embed_reply, read_embed_reply, read_embed_request
+from thornbed.protocol.messages import RefusedReply
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 import torch
 
-from protocol.randomness import derived_seed, generator
+from thornbed.protocol.randomness import derived_seed, generator
 
 
 def test_a_path_is_a_stream():

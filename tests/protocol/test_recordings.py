@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from protocol.recordings import (
+from thornbed.protocol.recordings import (
     BadRecording,
     Facts,
     load_originals,
@@ -106,7 +106,7 @@ def damaged(path, metadata=None, tensors=None):
 @pytest.mark.parametrize(
     ("metadata", "tensors", "sentence"),
     [
-        ({"format": "other"}, None, "is no recording; protocol.recordings.save_update makes one"),
+        ({"format": "other"}, None, "is no recording; thornbed.protocol.recordings.save_update makes one"),
         ({"version": "2"}, None, "is a recording of version 2; this Thornbed reads 1"),
         ({"facts": "{"}, None, "is damaged: its facts cannot be read"),
         ({"facts": "[" * 100_000}, None, "is damaged: its facts cannot be read"),

@@ -2,7 +2,7 @@
 
 import torch
 
-from protocol.tensor_files import load_tensors, save_tensors
+from thornbed.protocol.tensor_files import load_tensors, save_tensors
 
 
 def test_the_same_tensors_and_texts_make_the_same_bytes(tmp_path):

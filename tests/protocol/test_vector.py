@@ -5,7 +5,7 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord
 
-from protocol.vector import Layout, to_arrays, to_tensors
+from thornbed.protocol.vector import Layout, to_arrays, to_tensors
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import pytest
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from flower_apps.engines.inline import InlineGrid
-from protocol.actions import IDENTIFY
-from protocol.messages import Identity, identify_reply
+from thornbed.flower_apps.engines.inline import InlineGrid
+from thornbed.protocol.actions import IDENTIFY
+from thornbed.protocol.messages import Identity, identify_reply
 
 
 @pytest.fixture

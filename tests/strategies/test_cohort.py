@@ -1,6 +1,6 @@
 import pytest
 
-from strategies import AnyNodes, NumberedClients
+from thornbed.strategies import AnyNodes, NumberedClients
 
 
 def nothing(model):

@@ -12,23 +12,23 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
-from defenses.fusion_head import HeadTraining
-from defenses.inference import ABSTAINS
-from defenses.inference.oracle import Oracle
-from defenses.inference.plain import Plain
-from defenses.inference.randomized_ablation import RandomizedAblation
-from defenses.inference.randomized_smoothing import RandomizedSmoothing
-from defenses.purification.copur import ON_MANIFOLD, copur
-from defenses.purification.unsecured import unsecured
-from flower_apps.engines.inline import InlineGrid
-from protocol.actions import IDENTIFY, QUERY_EMBED
-from protocol.inference import embed_reply, read_embed_request
-from protocol.messages import Identity, identify_reply
-from protocol.randomness import generator
-from protocol.vector import to_tensors
-from strategies import CollaborativeInference, NumberedClients, RunStopped
-from strategies._fusion_centre import FusionCentre
-from strategies.collaborative_inference import Asked, accuracies
+from thornbed.defenses.fusion_head import HeadTraining
+from thornbed.defenses.inference import ABSTAINS
+from thornbed.defenses.inference.oracle import Oracle
+from thornbed.defenses.inference.plain import Plain
+from thornbed.defenses.inference.randomized_ablation import RandomizedAblation
+from thornbed.defenses.inference.randomized_smoothing import RandomizedSmoothing
+from thornbed.defenses.purification.copur import ON_MANIFOLD, copur
+from thornbed.defenses.purification.unsecured import unsecured
+from thornbed.flower_apps.engines.inline import InlineGrid
+from thornbed.protocol.actions import IDENTIFY, QUERY_EMBED
+from thornbed.protocol.inference import embed_reply, read_embed_request
+from thornbed.protocol.messages import Identity, identify_reply
+from thornbed.protocol.randomness import generator
+from thornbed.protocol.vector import to_tensors
+from thornbed.strategies import CollaborativeInference, NumberedClients, RunStopped
+from thornbed.strategies._fusion_centre import FusionCentre
+from thornbed.strategies.collaborative_inference import Asked, accuracies
 
 AGENTS, DIM, ROWS = 5, 3, 120
 Spoil = Callable[[int, int, Tensor], Tensor | None]

@@ -5,8 +5,8 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from defenses.aggregation.median import median
-from strategies import FedAvg, InvariantAggregation, NumberedClients, RunStopped
+from thornbed.defenses.aggregation.median import median
+from thornbed.strategies import FedAvg, InvariantAggregation, NumberedClients, RunStopped
 
 START = ArrayRecord({"w": Array(np.array([1.0, 2.0], dtype=np.float32)), "n": Array(np.array(3))})
 
@@ -137,7 +137,7 @@ def test_below_the_minimum_the_run_stops_and_says_why(federation):
 def test_a_rule_that_refuses_what_is_left_stops_the_run(federation):
     from functools import partial
 
-    from defenses.aggregation.krum import krum
+    from thornbed.defenses.aggregation.krum import krum
 
     strategy = FedAvg(NumberedClients(5, 5), rule=partial(krum, num_byzantine=1))
     with pytest.raises(RunStopped, match=r"krum needs n >= 2f \+ 3: n = 4, f = 1"):

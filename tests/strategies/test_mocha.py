@@ -11,17 +11,17 @@ import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients.multitask import node_work
-from flower_apps.engines.inline import InlineGrid
-from protocol.actions import IDENTIFY, TRAIN_MOCHA
-from protocol.messages import Identity, identify_reply
-from protocol.multitask import node_reply, read_node_request
-from protocol.vector import to_tensors
-from strategies import Mocha, NumberedClients, RunStopped
-from strategies.mocha import OMEGA, W
-from tasks.mocha.objective import primal
-from tasks.mocha.solving import solve
-from tasks.multitask import Loss, Points
+from thornbed.clients.multitask import node_work
+from thornbed.flower_apps.engines.inline import InlineGrid
+from thornbed.protocol.actions import IDENTIFY, TRAIN_MOCHA
+from thornbed.protocol.messages import Identity, identify_reply
+from thornbed.protocol.multitask import node_reply, read_node_request
+from thornbed.protocol.vector import to_tensors
+from thornbed.strategies import Mocha, NumberedClients, RunStopped
+from thornbed.strategies.mocha import OMEGA, W
+from thornbed.tasks.mocha.objective import primal
+from thornbed.tasks.mocha.solving import solve
+from thornbed.tasks.multitask import Loss, Points
 
 NODES = 4
 
@@ -184,7 +184,7 @@ def test_the_last_rounds_have_one_objective_where_relations_are_learnt():
 
 
 def of(arrays: dict[str, np.ndarray], metrics: dict[str, float]) -> RecordDict:
-    from protocol.vector import to_arrays
+    from thornbed.protocol.vector import to_arrays
 
     content = {"arrays": to_arrays({name: torch.from_numpy(value) for name, value in arrays.items()})}
     return RecordDict({**content, "metrics": MetricRecord(metrics)})

@@ -12,20 +12,20 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor, nn
 
-from clients.vfl import Asked, EmbeddingClient
-from defenses.vertical.gradient_noise import GradientNoise
-from flower_apps.engines.inline import InlineGrid
-from protocol.actions import EVALUATE_SPLIT, IDENTIFY, QUERY_ROWS, TRAIN_SPLIT
-from protocol.messages import Identity, identify_reply
-from protocol.randomness import generator
-from protocol.split import Held, embeddings_reply, read_evaluation, read_rows_request, read_step, rows_reply
-from protocol.vector import to_arrays, to_tensors
-from strategies import NumberedClients, RunStopped, SplitNN
-from strategies.split_nn import Course
-from tasks.split.order import batches
-from tasks.split.parties import HonestParty, train_parties
-from tasks.split.party_work import PartyWork
-from tasks.split.records import Records
+from thornbed.clients.vfl import Asked, EmbeddingClient
+from thornbed.defenses.vertical.gradient_noise import GradientNoise
+from thornbed.flower_apps.engines.inline import InlineGrid
+from thornbed.protocol.actions import EVALUATE_SPLIT, IDENTIFY, QUERY_ROWS, TRAIN_SPLIT
+from thornbed.protocol.messages import Identity, identify_reply
+from thornbed.protocol.randomness import generator
+from thornbed.protocol.split import Held, embeddings_reply, read_evaluation, read_rows_request, read_step, rows_reply
+from thornbed.protocol.vector import to_arrays, to_tensors
+from thornbed.strategies import NumberedClients, RunStopped, SplitNN
+from thornbed.strategies.split_nn import Course
+from thornbed.tasks.split.order import batches
+from thornbed.tasks.split.parties import HonestParty, train_parties
+from thornbed.tasks.split.party_work import PartyWork
+from thornbed.tasks.split.records import Records
 
 PARTIES, ROWS, TESTS, SIZE = 3, 50, 20, 4
 Spoil = Callable[[int, int, Message], Message]

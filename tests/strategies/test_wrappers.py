@@ -3,7 +3,7 @@ import pytest
 from flwr.app import Array, ArrayRecord
 from flwr.serverapp.strategy import FedAvg as FlowersFedAvg
 
-from strategies import Curious, FedAvg, NumberedClients, Resumed
+from thornbed.strategies import Curious, FedAvg, NumberedClients, Resumed
 
 START = {"w": np.array([1.0, 2.0], dtype=np.float32)}
 

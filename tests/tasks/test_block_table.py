@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from tasks.block_table import block_table
-from tasks.sources import MissingData
+from thornbed.tasks.block_table import block_table
+from thornbed.tasks.sources import MissingData
 
 HEADER = "row,acc_x,gyro_x,acc_y,target,lat,part"
 ROWS = (

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tasks.blocks import Patch, block_shapes, check_blocks, patch_of, split
-from tasks.blocks.contiguous import contiguous
-from tasks.blocks.grid import grid
-from tasks.digits import digits
+from thornbed.tasks.blocks import Patch, block_shapes, check_blocks, patch_of, split
+from thornbed.tasks.blocks.contiguous import contiguous
+from thornbed.tasks.blocks.grid import grid
+from thornbed.tasks.digits import digits
 
 
 def test_a_grid_is_cut_as_one_reads() -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tasks.cifar100_coarse import COARSE_OF_FINE, SUPERCLASSES, cifar100_coarse
+from thornbed.tasks.cifar100_coarse import COARSE_OF_FINE, SUPERCLASSES, cifar100_coarse
 
 
 def test_a_hundred_fine_classes_are_five_in_each_superclass():

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.cifar10 import cifar10
-from tasks.cifar100_coarse import cifar100_coarse
-from tasks.sources import MissingData
-from tasks.sources.torchvision_files import torchvision_datasets
 from tests.tasks.conftest import UNREACHABLE, copy_all, md5
+from thornbed.tasks.cifar10 import cifar10
+from thornbed.tasks.cifar100_coarse import cifar100_coarse
+from thornbed.tasks.sources import MissingData
+from thornbed.tasks.sources.torchvision_files import torchvision_datasets
 
 # Of the fine labels 0 to 9, apple to bottle, written down by hand from the names of the superclasses.
 SUPERCLASS_OF_FINE = (4, 1, 14, 8, 0, 6, 7, 7, 18, 3)

@@ -10,11 +10,11 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from tasks.digits import DEFAULTS, digits
-from tasks.models import normalised
-from tasks.models.cnn import cnn
-from tasks.partitions.dirichlet import dirichlet
-from tasks.sources.subset import stratified_rows
+from thornbed.tasks.digits import DEFAULTS, digits
+from thornbed.tasks.models import normalised
+from thornbed.tasks.models.cnn import cnn
+from thornbed.tasks.partitions.dirichlet import dirichlet
+from thornbed.tasks.sources.subset import stratified_rows
 
 
 def test_the_split_covers_every_image_once_and_every_class_in_its_share():

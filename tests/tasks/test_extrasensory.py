@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 import torch
 
-from tasks.blocks import split
-from tasks.extrasensory import AGENTS, USER, extrasensory
-from tasks.sources import MissingData
 from tests.made_sensors import COLUMNS, write
+from thornbed.tasks.blocks import split
+from thornbed.tasks.extrasensory import AGENTS, USER, extrasensory
+from thornbed.tasks.sources import MissingData
 
 
 def made(rows: int = 2420) -> pd.DataFrame:

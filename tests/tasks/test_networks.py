@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from tasks.models import embedded, normalised
-from tasks.models.cnn import cnn
-from tasks.models.lstm import lstm
-from tasks.models.mlp import mlp
-from tasks.models.resnet18 import resnet18
-from tasks.models.resnet20 import resnet20
-from tasks.models.resnet50 import resnet50
-from tasks.sources.torchvision_shim import declare_missing_operators
+from thornbed.tasks.models import embedded, normalised
+from thornbed.tasks.models.cnn import cnn
+from thornbed.tasks.models.lstm import lstm
+from thornbed.tasks.models.mlp import mlp
+from thornbed.tasks.models.resnet18 import resnet18
+from thornbed.tasks.models.resnet20 import resnet20
+from thornbed.tasks.models.resnet50 import resnet50
+from thornbed.tasks.sources.torchvision_shim import declare_missing_operators
 
 
 def size(network: nn.Module) -> int:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.cifar10 import cifar10
-from tasks.mnist import mnist
-from tasks.sources.npz import read_npz
+from thornbed.tasks.cifar10 import cifar10
+from thornbed.tasks.mnist import mnist
+from thornbed.tasks.sources.npz import read_npz
 
 
 def arrays(*image_shape: int, train: int = 6, test: int = 3) -> dict[str, Any]:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from tasks import nus_wide as module
-from tasks.nus_wide import CLASSES, nus_wide
-from tasks.sources import MissingData
+from thornbed.tasks import nus_wide as module
+from thornbed.tasks.nus_wide import CLASSES, nus_wide
+from thornbed.tasks.sources import MissingData
 
 WIDTHS = {"CH": 64, "CORR": 144, "EDH": 73, "WT": 128, "CM55": 225}
 IMAGES, TAGS, LABELS = "NUS_WID_Low_Level_Features/Low_Level_Features", "NUS_WID_Tags", "Groundtruth/TrainTestLabels"

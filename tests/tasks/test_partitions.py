@@ -9,10 +9,10 @@ import pytest
 from datasets import Dataset
 from flwr_datasets.partitioner import ShardPartitioner
 
-from tasks.partitions.dirichlet import dirichlet
-from tasks.partitions.iid import iid
-from tasks.partitions.shards import shards
-from tasks.partitions.stratified import stratified
+from thornbed.tasks.partitions.dirichlet import dirichlet
+from thornbed.tasks.partitions.iid import iid
+from thornbed.tasks.partitions.shards import shards
+from thornbed.tasks.partitions.stratified import stratified
 
 
 def class_counts(labels: np.ndarray, parts: list[np.ndarray]) -> np.ndarray:

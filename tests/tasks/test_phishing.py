@@ -7,16 +7,16 @@ import importlib
 import pytest
 import torch
 
-from clients.local_training import evaluate, train
-from clients.optimizers.sgd import sgd
-from tasks import Samples
-from tasks.models import normalised
-from tasks.models.mlp import mlp
-from tasks.phishing import DEFAULTS, RARE, phishing
+from thornbed.clients.local_training import evaluate, train
+from thornbed.clients.optimizers.sgd import sgd
+from thornbed.tasks import Samples
+from thornbed.tasks.models import normalised
+from thornbed.tasks.models.mlp import mlp
+from thornbed.tasks.phishing import DEFAULTS, RARE, phishing
 
 
 def test_everybody_is_told_that_it_is_synthetic():
-    text = importlib.import_module("tasks.phishing").__doc__ or ""
+    text = importlib.import_module("thornbed.tasks.phishing").__doc__ or ""
     assert text.startswith("SYNTHETIC")
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.phishing_websites import COLUMNS, phishing_websites
-from tasks.sources import MissingData
+from thornbed.tasks.phishing_websites import COLUMNS, phishing_websites
+from thornbed.tasks.sources import MissingData
 
 
 def rows(count: int = 50) -> list[list[str]]:

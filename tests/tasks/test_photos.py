@@ -4,7 +4,7 @@ import numpy as np
 import skimage.data
 import torch
 
-from tasks.photos import MEAN, STD, photos
+from thornbed.tasks.photos import MEAN, STD, photos
 
 
 def test_counted_by_hand():

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks.cifar10 import cifar10
-from tasks.cifar100_coarse import cifar100_coarse
-from tasks.extrasensory import USER, extrasensory
-from tasks.fashion_mnist import fashion_mnist
-from tasks.mnist import mnist
-from tasks.multitask.har import har
-from tasks.multitask.landmine import landmine
-from tasks.multitask.parkinsons_motor import parkinsons_motor
-from tasks.multitask.parkinsons_total import parkinsons_total
-from tasks.phishing_websites import phishing_websites
-from tasks.sent140 import sent140
-from tasks.svhn import svhn
+from thornbed.tasks.cifar10 import cifar10
+from thornbed.tasks.cifar100_coarse import cifar100_coarse
+from thornbed.tasks.extrasensory import USER, extrasensory
+from thornbed.tasks.fashion_mnist import fashion_mnist
+from thornbed.tasks.mnist import mnist
+from thornbed.tasks.multitask.har import har
+from thornbed.tasks.multitask.landmine import landmine
+from thornbed.tasks.multitask.parkinsons_motor import parkinsons_motor
+from thornbed.tasks.multitask.parkinsons_total import parkinsons_total
+from thornbed.tasks.phishing_websites import phishing_websites
+from thornbed.tasks.sent140 import sent140
+from thornbed.tasks.svhn import svhn
 
 FOLDER = os.environ.get("THORNBED_TEST_DATA", "")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attacks.data.label_flip import LabelFlip
-from tasks import Samples, Task
+from thornbed.attacks.data.label_flip import LabelFlip
+from thornbed.tasks import Samples, Task
 
 VOCABULARY = {"good": 2, "bad": 3}
 

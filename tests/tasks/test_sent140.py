@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from tasks import Task
-from tasks.sent140 import sent140
-from tasks.sources import MissingData
-from tasks.sources.glove import read_vectors
-from tasks.sources.tweets import Tweet, read_tweets, tokens
+from thornbed.tasks import Task
+from thornbed.tasks.sent140 import sent140
+from thornbed.tasks.sources import MissingData
+from thornbed.tasks.sources.glove import read_vectors
+from thornbed.tasks.sources.tweets import Tweet, read_tweets, tokens
 
 GLOVE = "the 1 2 3\nday 0.5 -1 0\n! 0 0 2\ndont 4 4 4\n"
 
@@ -230,10 +230,10 @@ def test_impossible_lengths_are_refused(tmp_path):
 
 
 def test_a_model_learns_which_word_is_sad(tmp_path):
-    from clients.local_training import evaluate, train
-    from clients.optimizers.adam import adam
-    from tasks.models import embedded
-    from tasks.models.lstm import lstm
+    from thornbed.clients.local_training import evaluate, train
+    from thornbed.clients.optimizers.adam import adam
+    from thornbed.tasks.models import embedded
+    from thornbed.tasks.models.lstm import lstm
 
     write(tmp_path, ["the day" if row % 2 else "day the !" for row in range(100)])
     task = sent140(tmp_path, length=6)

@@ -9,10 +9,10 @@ import pytest
 import scipy.io
 import torch
 
-from tasks.sources import MissingData
-from tasks.sources.torchvision_files import torchvision_datasets
-from tasks.svhn import svhn
 from tests.tasks.conftest import UNREACHABLE, copy_all, md5
+from thornbed.tasks.sources import MissingData
+from thornbed.tasks.sources.torchvision_files import torchvision_datasets
+from thornbed.tasks.svhn import svhn
 
 FILES = {"train": "train_32x32.mat", "test": "test_32x32.mat"}
 

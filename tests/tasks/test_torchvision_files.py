@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import tasks
-from tasks.cifar10 import cifar10
-from tasks.cifar100_coarse import cifar100_coarse
-from tasks.fashion_mnist import fashion_mnist
-from tasks.mnist import mnist
-from tasks.sources import MissingData
-from tasks.sources.torchvision_files import torchvision_datasets
-from tasks.svhn import svhn
+import thornbed.tasks as tasks
 from tests.tasks.conftest import UNREACHABLE, copy_all, md5
+from thornbed.tasks.cifar10 import cifar10
+from thornbed.tasks.cifar100_coarse import cifar100_coarse
+from thornbed.tasks.fashion_mnist import fashion_mnist
+from thornbed.tasks.mnist import mnist
+from thornbed.tasks.sources import MissingData
+from thornbed.tasks.sources.torchvision_files import torchvision_datasets
+from thornbed.tasks.svhn import svhn
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -110,7 +110,7 @@ def test_without_data_and_network_one_sentence_names_both_ways(archives):
     assert "\n" not in sentence
     assert f"{task.__name__}.npz (x_train uint8 (N, 28, 28) or (N, 28, 28, 1), y_train integers (N,) " in sentence
     name = source.__name__
-    code = "from tasks.sources.torchvision_files import torchvision_datasets; "
+    code = "from thornbed.tasks.sources.torchvision_files import torchvision_datasets; "
     code += f"torchvision_datasets().{name}({str(data_dir)!r}, download=True)"
     assert f'python -c "{code}"' in sentence
     # Typed as it is printed, it gets as far as the download, whatever torch and torchvision think of each other.
@@ -148,7 +148,7 @@ def test_operators_are_declared_only_where_they_are_missing():
     """In a fresh process: the import works, twice, and nothing was declared over operators that load."""
     program = (
         "import torch\n"
-        "from tasks.sources import torchvision_shim as shim\n"
+        "from thornbed.tasks.sources import torchvision_shim as shim\n"
         "assert not hasattr(torch.ops.torchvision, 'nms')\n"
         "shim.declare_missing_operators()\n"
         "import torchvision.datasets, torchvision.extension\n"

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.data import Member
-from attacks.data.dba import Dba
-from tasks import Samples
+from thornbed.attacks.data import Member
+from thornbed.attacks.data.dba import Dba
+from thornbed.tasks import Samples
 
 SMALL = {"size": 2, "gap": 1}
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-import attacks.data._edge_images
-from attacks.data import Member
-from attacks.data._edge_images import edge_images
-from attacks.data.edge_case import EdgeCase
-from attacks.data.text_trigger import TextTrigger
-from attacks.data.value_trigger import ValueTrigger
-from tasks import Samples
+import thornbed.attacks.data._edge_images
+from thornbed.attacks.data import Member
+from thornbed.attacks.data._edge_images import edge_images
+from thornbed.attacks.data.edge_case import EdgeCase
+from thornbed.attacks.data.text_trigger import TextTrigger
+from thornbed.attacks.data.value_trigger import ValueTrigger
+from thornbed.tasks import Samples
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -308,7 +308,7 @@ def test_the_published_images() -> None:
     assert attacked.x.shape == (196, 3, 32, 32)
     with np.load(file, allow_pickle=False) as stored:
         sums = {key: hashlib.sha256(stored[key].tobytes()).hexdigest() for key in ("x_train", "x_test")}
-    documented = attacks.data._edge_images.__doc__ or ""
+    documented = thornbed.attacks.data._edge_images.__doc__ or ""
     assert all(f"{key} {total}" in documented for key, total in sums.items()), (
         "the docstring's sums are of other pixels"
     )

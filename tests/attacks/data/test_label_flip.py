@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attacks.data.label_flip import LabelFlip
-from tasks import Samples
+from thornbed.attacks.data.label_flip import LabelFlip
+from thornbed.tasks import Samples
 
 SAMPLES = Samples(torch.arange(6.0).reshape(6, 1), torch.tensor([0, 1, 2, 0, 1, 2]))
 

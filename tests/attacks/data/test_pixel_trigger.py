@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from attacks.data.pixel_trigger import PixelTrigger
-from tasks import Samples
+from thornbed.attacks.data.pixel_trigger import PixelTrigger
+from thornbed.tasks import Samples
 
 
 def blank(labels: list[int], channels: int = 1, height: int = 4, width: int = 4) -> Samples:

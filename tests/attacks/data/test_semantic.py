@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from attacks.data.semantic import THRESHOLDS, Semantic
-from tasks import Samples
+from thornbed.attacks.data.semantic import THRESHOLDS, Semantic
+from thornbed.tasks import Samples
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from attacks.data import Member
-from attacks.data.text_trigger import TextTrigger
-from tasks import Samples
+from thornbed.attacks.data import Member
+from thornbed.attacks.data.text_trigger import TextTrigger
+from thornbed.tasks import Samples
 
 VOCABULARY = {"a": 1, "b": 2, "c": 3, "greek": 8, "director": 9}
 TEXTS = [[1, 2, 3, 0, 0, 0], [1, 2, 3, 4, 5, 0], [1, 2, 3, 4, 5, 6], [0, 0, 0, 0, 0, 0]]

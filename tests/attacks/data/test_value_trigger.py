@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attacks.data import Member
-from attacks.data.value_trigger import ValueTrigger
-from tasks import Samples
+from thornbed.attacks.data import Member
+from thornbed.attacks.data.value_trigger import ValueTrigger
+from thornbed.tasks import Samples
 
 
 def generator(seed: int = 0) -> torch.Generator:

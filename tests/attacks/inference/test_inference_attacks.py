@@ -11,17 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import attacks.inference
-from attacks import Knowledge
-from attacks.inference import Sent, Sight, combined
-from attacks.inference.adaptive_pgd import NEEDS, adaptive_pgd
-from attacks.inference.feature_flip import feature_flip
-from attacks.inference.missing import missing
-from attacks.inference.targeted_pgd import targeted_pgd
-from attacks.inference.untargeted_pgd import untargeted_pgd
-from clients.local_training import one_thread
-from defenses.autoencoder_fit import fit_autoencoder
-from defenses.purification.copur import copur
+import thornbed.attacks.inference
+from thornbed.attacks import Knowledge
+from thornbed.attacks.inference import Sent, Sight, combined
+from thornbed.attacks.inference.adaptive_pgd import NEEDS, adaptive_pgd
+from thornbed.attacks.inference.feature_flip import feature_flip
+from thornbed.attacks.inference.missing import missing
+from thornbed.attacks.inference.targeted_pgd import targeted_pgd
+from thornbed.attacks.inference.untargeted_pgd import untargeted_pgd
+from thornbed.clients.local_training import one_thread
+from thornbed.defenses.autoencoder_fit import fit_autoencoder
+from thornbed.defenses.purification.copur import copur
 
 
 @pytest.fixture(autouse=True)
@@ -193,6 +193,6 @@ def test_what_cannot_be_sent_is_refused() -> None:
 
 
 def test_the_example_in_the_documentation_runs() -> None:
-    result = doctest.testmod(attacks.inference)
+    result = doctest.testmod(thornbed.attacks.inference)
     assert result.attempted >= 7
     assert result.failed == 0

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks.inversion import Observation
-from clients.local_training import one_thread
+from thornbed.attacks.inversion import Observation
+from thornbed.clients.local_training import one_thread
 
 
 @pytest.fixture(autouse=True)

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.inversion import Observation, Reconstruction
-from attacks.inversion._epochs import by_client, in_order, joint_problems, per_observation
-from attacks.inversion._matching import chains, match_epochs, match_greedily, pooled_distances
-from attacks.inversion._problem import weigh_all
-from attacks.inversion.agic import agic
-from tasks.metrics.images import psnr
+from thornbed.attacks.inversion import Observation, Reconstruction
+from thornbed.attacks.inversion._epochs import by_client, in_order, joint_problems, per_observation
+from thornbed.attacks.inversion._matching import chains, match_epochs, match_greedily, pooled_distances
+from thornbed.attacks.inversion._problem import weigh_all
+from thornbed.attacks.inversion.agic import agic
+from thornbed.tasks.metrics.images import psnr
 
 ALL = torch.ones(3, 3, dtype=torch.bool)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from attacks.inversion._labels import infer_labels
+from thornbed.attacks.inversion._labels import infer_labels
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 10])

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from attacks.inversion import Observation
-from attacks.inversion._layers import layer_weights, shape_values, zero_modifier
-from tasks.models.resnet20 import resnet20
+from thornbed.attacks.inversion import Observation
+from thornbed.attacks.inversion._layers import layer_weights, shape_values, zero_modifier
+from thornbed.tasks.models.resnet20 import resnet20
 
 
 def seen_of(model: nn.Module, **gradients: torch.Tensor) -> Observation:

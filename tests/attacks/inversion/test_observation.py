@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from attacks.inversion import Observation, gradient_of_update
+from thornbed.attacks.inversion import Observation, gradient_of_update
 
 MODEL = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
 FIELDS = {

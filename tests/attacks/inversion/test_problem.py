@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks.inversion import InversionWarning, gradient_of_update
-from attacks.inversion._network import Network
-from attacks.inversion._problem import Objective, Problem, View, alone, total_variation, weigh_all
+from thornbed.attacks.inversion import InversionWarning, gradient_of_update
+from thornbed.attacks.inversion._network import Network
+from thornbed.attacks.inversion._problem import Objective, Problem, View, alone, total_variation, weigh_all
 
 COSINE = Objective(distance="cosine", local_steps="one_batch", total_variation=0.0)
 L2 = Objective(distance="l2", local_steps="one_batch", total_variation=0.0)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from attacks.inversion._problem import Objective, alone, weigh_all
-from attacks.inversion._search import Search, search
-from attacks.inversion.dlg_adam import dlg_adam
-from attacks.inversion.inverting_gradients import inverting_gradients
+from thornbed.attacks.inversion._problem import Objective, alone, weigh_all
+from thornbed.attacks.inversion._search import Search, search
+from thornbed.attacks.inversion.dlg_adam import dlg_adam
+from thornbed.attacks.inversion.inverting_gradients import inverting_gradients
 
 COSINE = Objective(distance="cosine", local_steps="one_batch", total_variation=0.0)
 DEFAULTS = {

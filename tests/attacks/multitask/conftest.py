@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from attacks.multitask import View
-from tasks.mocha.objective import Coupling, unrelated
-from tasks.multitask import Loss, Points
+from thornbed.attacks.multitask import View
+from thornbed.tasks.mocha.objective import Coupling, unrelated
+from thornbed.tasks.multitask import Loss, Points
 
 
 @pytest.fixture

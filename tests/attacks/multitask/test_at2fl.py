@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from attacks.multitask import Injection, View, random_twin
-from attacks.multitask._gradients import upper
-from attacks.multitask._placing import into_ball
-from attacks.multitask.at2fl import at2fl
-from attacks.multitask.random_direct import random_direct
-from attacks.multitask.random_hybrid import random_hybrid
-from attacks.multitask.random_indirect import random_indirect
-from tasks.mocha.objective import Coupling, unrelated
-from tasks.mocha.server_work import learnt_omega
-from tasks.mocha.solving import solve, solve_squared
-from tasks.multitask import Points
+from thornbed.attacks.multitask import Injection, View, random_twin
+from thornbed.attacks.multitask._gradients import upper
+from thornbed.attacks.multitask._placing import into_ball
+from thornbed.attacks.multitask.at2fl import at2fl
+from thornbed.attacks.multitask.random_direct import random_direct
+from thornbed.attacks.multitask.random_hybrid import random_hybrid
+from thornbed.attacks.multitask.random_indirect import random_indirect
+from thornbed.tasks.mocha.objective import Coupling, unrelated
+from thornbed.tasks.mocha.server_work import learnt_omega
+from thornbed.tasks.mocha.solving import solve, solve_squared
+from thornbed.tasks.multitask import Points
 
 ONE: dict[str, Any] = {"start": "clean", "balls": 1}  # one search
 RANDOM = {"direct": random_direct, "indirect": random_indirect, "hybrid": random_hybrid}

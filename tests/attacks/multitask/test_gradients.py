@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from attacks.multitask import Injection, View
-from attacks.multitask._gradients import FREE, as_printed, by_duals, implicit, of_targets, upper
-from attacks.multitask._placing import Placing
-from tasks.mocha.objective import summed_duals
-from tasks.mocha.solving import solve, solve_squared
-from tasks.multitask import Points
+from thornbed.attacks.multitask import Injection, View
+from thornbed.attacks.multitask._gradients import FREE, as_printed, by_duals, implicit, of_targets, upper
+from thornbed.attacks.multitask._placing import Placing
+from thornbed.tasks.mocha.objective import summed_duals
+from thornbed.tasks.mocha.solving import solve, solve_squared
+from thornbed.tasks.multitask import Points
 
 ROWS, STEP = 3, 1e-5
 

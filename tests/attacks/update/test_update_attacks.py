@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attacks.update import Sight
-from attacks.update.adaptive import adaptive
-from attacks.update.gaussian import gaussian
-from attacks.update.mimic import mimic
-from attacks.update.scaling import scaling
-from attacks.update.sign_flip import sign_flip
+from thornbed.attacks.update import Sight
+from thornbed.attacks.update.adaptive import adaptive
+from thornbed.attacks.update.gaussian import gaussian
+from thornbed.attacks.update.mimic import mimic
+from thornbed.attacks.update.scaling import scaling
+from thornbed.attacks.update.sign_flip import sign_flip
 
 PEERS = torch.tensor([[1.0, -2.0, 0.5], [7.0, 7.0, 7.0]])
 

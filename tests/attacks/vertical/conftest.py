@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from attacks.vertical import View
+from thornbed.attacks.vertical import View
 
 Made = Callable[..., View]
 SHAPE = (1, 4, 6)

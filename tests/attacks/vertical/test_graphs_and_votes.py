@@ -10,8 +10,8 @@ import networkx as nx
 import pytest
 import torch
 
-from attacks.vertical.coalition import breadth_first, decided, known_rows, leader, shared, to_poison
-from attacks.vertical.graphs import adversary_graph, algebraic_connectivity
+from thornbed.attacks.vertical.coalition import breadth_first, decided, known_rows, leader, shared, to_poison
+from thornbed.attacks.vertical.graphs import adversary_graph, algebraic_connectivity
 
 
 def source(seed: int = 0) -> torch.Generator:

@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from attacks.vertical._inference import Inference
-from attacks.vertical._triplets import batch_hard
-from attacks.vertical._vae import Vae, divergence
+from thornbed.attacks.vertical._inference import Inference
+from thornbed.attacks.vertical._triplets import batch_hard
+from thornbed.attacks.vertical._vae import Vae, divergence
 
 
 def source(seed: int = 0) -> torch.Generator:

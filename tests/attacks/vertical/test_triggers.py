@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.vertical.triggers import check_area, crossed, one_trigger, subtriggers
-from tasks.blocks import Block, split
-from tasks.blocks.contiguous import contiguous
-from tasks.blocks.grid import grid
+from thornbed.attacks.vertical.triggers import check_area, crossed, one_trigger, subtriggers
+from thornbed.tasks.blocks import Block, split
+from thornbed.tasks.blocks.contiguous import contiguous
+from thornbed.tasks.blocks.grid import grid
 
 
 def source(seed: int = 0) -> torch.Generator:

@@ -8,19 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-import attacks.vertical
-from attacks.vertical import Adversary, VerticalAttack, View
-from attacks.vertical._inference import Inference
-from attacks.vertical.badvfl import Badvfl
-from attacks.vertical.cooperative_backdoor import CooperativeBackdoor
-from attacks.vertical.in_process import AttackingParty, Training, attack_in_process, conspire
-from attacks.vertical.villain import Villain
-from defenses.vertical.gradient_noise import GradientNoise
-from tasks.blocks import split
-from tasks.blocks.contiguous import contiguous
-from tasks.blocks.grid import grid
-from tasks.digits import digits
-from tasks.split.records import Records
+import thornbed.attacks.vertical
+from thornbed.attacks.vertical import Adversary, VerticalAttack, View
+from thornbed.attacks.vertical._inference import Inference
+from thornbed.attacks.vertical.badvfl import Badvfl
+from thornbed.attacks.vertical.cooperative_backdoor import CooperativeBackdoor
+from thornbed.attacks.vertical.in_process import AttackingParty, Training, attack_in_process, conspire
+from thornbed.attacks.vertical.villain import Villain
+from thornbed.defenses.vertical.gradient_noise import GradientNoise
+from thornbed.tasks.blocks import split
+from thornbed.tasks.blocks.contiguous import contiguous
+from thornbed.tasks.blocks.grid import grid
+from thornbed.tasks.digits import digits
+from thornbed.tasks.split.records import Records
 
 SHAPE = (1, 4, 6)
 QUICK = {"epochs": 2, "steps": 2, "latent": 2, "hidden": 4}
@@ -270,7 +270,7 @@ def test_what_an_attack_cannot_do_is_said_before_anything_is_trained() -> None:
     with pytest.raises(ValueError, match="larger than its budget: 1 of 9 x 9 are 81 pixels, area = 40"):
         CooperativeBackdoor(size=(9, 9))
     with pytest.raises(ValueError, match=r"adversary 1 holds 5 rows, and of adversary 1 32 columns: .* \(5, 3\)"):
-        attacks.vertical.View(
+        thornbed.attacks.vertical.View(
             party=1,
             x=torch.zeros(5, 3),
             shared={},
@@ -370,6 +370,6 @@ def test_a_budget_of_nothing_poisons_nothing_and_is_no_backdoor() -> None:
 
 
 def test_the_example_in_the_documentation_runs() -> None:
-    result = doctest.testmod(attacks.vertical)
+    result = doctest.testmod(thornbed.attacks.vertical)
     assert result.attempted >= 8
     assert result.failed == 0

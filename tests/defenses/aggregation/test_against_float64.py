@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from defenses.acted import listening
-from defenses.aggregation.and_mask import and_mask
-from defenses.aggregation.fedavg import fedavg
-from defenses.aggregation.invariant import invariant
-from defenses.aggregation.krum import krum
-from defenses.aggregation.median import median
-from defenses.aggregation.multi_krum import multi_krum
-from defenses.aggregation.trimmed_mean import trimmed_mean
+from thornbed.defenses.aggregation.and_mask import and_mask
+from thornbed.defenses.aggregation.fedavg import fedavg
+from thornbed.defenses.aggregation.invariant import invariant
+from thornbed.defenses.aggregation.krum import krum
+from thornbed.defenses.aggregation.median import median
+from thornbed.defenses.aggregation.multi_krum import multi_krum
+from thornbed.defenses.aggregation.trimmed_mean import trimmed_mean
+from thornbed.defenses.reporting import listening
 
 SHAPES = [*((n, 1 + 37 * n % 101) for n in range(1, 51)), (20, 5000), (33, 513), (64, 300), (100, 200), (200, 64)]
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from defenses.acted import listening
-from defenses.aggregation.and_mask import and_mask
+from thornbed.defenses.aggregation.and_mask import and_mask
+from thornbed.defenses.reporting import listening
 
 
 def test_by_hand():

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from defenses.acted import listening
-from defenses.aggregation.bulyan import bulyan
-from defenses.aggregation.krum import krum
+from thornbed.defenses.aggregation.bulyan import bulyan
+from thornbed.defenses.aggregation.krum import krum
+from thornbed.defenses.reporting import listening
 
 
 def equal(n):

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from defenses.acted import listening
-from defenses.aggregation.centered_clipping import centered_clipping
-from defenses.server import Server
+from thornbed.defenses.aggregation.centered_clipping import centered_clipping
+from thornbed.defenses.reporting import listening
+from thornbed.defenses.server import Server
 
 
 def server(n, memory):

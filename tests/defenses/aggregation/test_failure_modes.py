@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from defenses.acted import listening
-from defenses.aggregation.fltrust import fltrust
-from defenses.aggregation.invariant import invariant
-from defenses.aggregation.median import median
-from defenses.aggregation.trimmed_mean import trimmed_mean
-from defenses.server import Server
+from thornbed.defenses.aggregation.fltrust import fltrust
+from thornbed.defenses.aggregation.invariant import invariant
+from thornbed.defenses.aggregation.median import median
+from thornbed.defenses.aggregation.trimmed_mean import trimmed_mean
+from thornbed.defenses.reporting import listening
+from thornbed.defenses.server import Server
 
 # Figure 3 is above zero from here: 0.3918 pi, where the proposition says 0.4 pi.
 TURNING_POINT = math.acos(1 / 3)

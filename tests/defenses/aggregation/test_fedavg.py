@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from defenses.acted import listening
-from defenses.aggregation.fedavg import fedavg
+from thornbed.defenses.aggregation.fedavg import fedavg
+from thornbed.defenses.reporting import listening
 
 
 def test_by_hand():

@@ -3,9 +3,9 @@ import pytest
 import torch
 from sklearn.cluster import HDBSCAN
 
-from defenses.acted import listening
-from defenses.aggregation.flame import flame, majority
-from defenses.server import Server
+from thornbed.defenses.aggregation.flame import flame, majority
+from thornbed.defenses.reporting import listening
+from thornbed.defenses.server import Server
 
 
 def server(n, seed=0):

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from defenses.acted import did_something, listening
-from defenses.aggregation.fedavg import fedavg
-from defenses.aggregation.fltrust import fltrust
-from defenses.server import Server
+from thornbed.defenses.aggregation.fedavg import fedavg
+from thornbed.defenses.aggregation.fltrust import fltrust
+from thornbed.defenses.reporting import did_something, listening
+from thornbed.defenses.server import Server
 
 
 def server(n, root):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from defenses.acted import listening
-from defenses.aggregation.foolsgold import foolsgold, learning_rates
-from defenses.server import Server
+from thornbed.defenses.aggregation.foolsgold import foolsgold, learning_rates
+from thornbed.defenses.reporting import listening
+from thornbed.defenses.server import Server
 
 
 def server(clients, memory=None):

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from defenses.acted import listening
-from defenses.aggregation.invariant import invariant
-from defenses.aggregation.trimmed_mean import trimmed_mean
+from thornbed.defenses.aggregation.invariant import invariant
+from thornbed.defenses.aggregation.trimmed_mean import trimmed_mean
+from thornbed.defenses.reporting import listening
 
 EQUAL = torch.full((5,), 0.2)
 

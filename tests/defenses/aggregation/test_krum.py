@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from defenses.acted import listening
-from defenses.aggregation.krum import krum
+from thornbed.defenses.aggregation.krum import krum
+from thornbed.defenses.reporting import listening
 
 
 def equal(n):

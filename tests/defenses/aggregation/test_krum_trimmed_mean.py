@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from defenses.acted import listening
-from defenses.aggregation.krum_trimmed_mean import krum_trimmed_mean
-from defenses.aggregation.multi_krum import multi_krum
+from thornbed.defenses.aggregation.krum_trimmed_mean import krum_trimmed_mean
+from thornbed.defenses.aggregation.multi_krum import multi_krum
+from thornbed.defenses.reporting import listening
 
 
 def equal(n):

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from defenses.acted import listening
-from defenses.aggregation.mean_variance_ratio import mean_variance_ratio
+from thornbed.defenses.aggregation.mean_variance_ratio import mean_variance_ratio
+from thornbed.defenses.reporting import listening
 
 
 def equal(n):

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from defenses.acted import listening
-from defenses.aggregation.median import median
+from thornbed.defenses.aggregation.median import median
+from thornbed.defenses.reporting import listening
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from defenses.acted import listening
-from defenses.aggregation.bulyan import bulyan
-from defenses.aggregation.krum_trimmed_mean import krum_trimmed_mean
-from defenses.aggregation.mean_variance_ratio import mean_variance_ratio
-from defenses.aggregation.multi_krum_cosine import multi_krum_cosine
-from defenses.aggregation.norm_clipping import norm_clipping
-from defenses.aggregation.rfa import rfa
-from defenses.aggregation.rlr import rlr
-from defenses.aggregation.sign_sgd import sign_sgd
+from thornbed.defenses.aggregation.bulyan import bulyan
+from thornbed.defenses.aggregation.krum_trimmed_mean import krum_trimmed_mean
+from thornbed.defenses.aggregation.mean_variance_ratio import mean_variance_ratio
+from thornbed.defenses.aggregation.multi_krum_cosine import multi_krum_cosine
+from thornbed.defenses.aggregation.norm_clipping import norm_clipping
+from thornbed.defenses.aggregation.rfa import rfa
+from thornbed.defenses.aggregation.rlr import rlr
+from thornbed.defenses.aggregation.sign_sgd import sign_sgd
+from thornbed.defenses.reporting import listening
 
 SHAPES = [*((n, 1 + 37 * n % 101) for n in range(3, 41)), (20, 5000), (33, 1025), (64, 300), (100, 200)]
 

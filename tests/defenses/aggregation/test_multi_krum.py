@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from defenses.acted import listening
-from defenses.aggregation.krum import krum
-from defenses.aggregation.multi_krum import multi_krum
+from thornbed.defenses.aggregation.krum import krum
+from thornbed.defenses.aggregation.multi_krum import multi_krum
+from thornbed.defenses.reporting import listening
 
 LINE = torch.tensor([[0.0], [1.0], [3.0], [7.0], [100.0]])  # scores 10, 5, 13, 52, 18058 with f = 1
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from defenses.acted import listening
-from defenses.aggregation.multi_krum_cosine import multi_krum_cosine
+from thornbed.defenses.aggregation.multi_krum_cosine import multi_krum_cosine
+from thornbed.defenses.reporting import listening
 
 
 def equal(n):

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from defenses.acted import listening
-from defenses.aggregation.norm_clipping import norm_clipping
+from thornbed.defenses.aggregation.norm_clipping import norm_clipping
+from thornbed.defenses.reporting import listening
 
 
 def equal(n):

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from defenses.acted import listening
-from defenses.aggregation.rfa import rfa
+from thornbed.defenses.aggregation.rfa import rfa
+from thornbed.defenses.reporting import listening
 
 
 def equal(n):

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from defenses.acted import listening
-from defenses.aggregation.fedavg import fedavg
-from defenses.aggregation.rlr import rlr
+from thornbed.defenses.aggregation.fedavg import fedavg
+from thornbed.defenses.aggregation.rlr import rlr
+from thornbed.defenses.reporting import listening
 
 
 def equal(n):

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from defenses.acted import listening
-from defenses.aggregation.sign_sgd import sign_sgd
+from thornbed.defenses.aggregation.sign_sgd import sign_sgd
+from thornbed.defenses.reporting import listening
 
 
 def equal(n):

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from defenses.acted import listening
-from defenses.aggregation.trimmed_mean import trimmed_mean
+from thornbed.defenses.aggregation.trimmed_mean import trimmed_mean
+from thornbed.defenses.reporting import listening
 
 
 def test_by_hand():

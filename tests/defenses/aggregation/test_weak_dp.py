@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from defenses.acted import listening
-from defenses.aggregation.weak_dp import weak_dp
-from defenses.server import Server
+from thornbed.defenses.aggregation.weak_dp import weak_dp
+from thornbed.defenses.reporting import listening
+from thornbed.defenses.server import Server
 
 
 def server(n, seed=0):

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clients.local_training import one_thread
-from defenses.acted import listening
-from defenses.hardening.flip import Flip
+from thornbed.clients.local_training import one_thread
+from thornbed.defenses.hardening.flip import Flip
+from thornbed.defenses.reporting import listening
 
 CORNER = 15
 

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clients.local_training import one_thread
-from defenses.fusion_head import FusionHead, HeadTraining, fit_head
-from defenses.inference import Query
-from defenses.inference.adversarial_training import AdversarialTraining
-from defenses.inference.block_adversarial_training import BlockAdversarialTraining
-from defenses.inference.oracle import Oracle
-from defenses.inference.plain import Plain
+from thornbed.clients.local_training import one_thread
+from thornbed.defenses.fusion_head import FusionHead, HeadTraining, fit_head
+from thornbed.defenses.inference import Query
+from thornbed.defenses.inference.adversarial_training import AdversarialTraining
+from thornbed.defenses.inference.block_adversarial_training import BlockAdversarialTraining
+from thornbed.defenses.inference.oracle import Oracle
+from thornbed.defenses.inference.plain import Plain
 
 LINEAR = HeadTraining(hidden=(), epochs=20, learning_rate=1e-2)
 

@@ -11,16 +11,16 @@ import torch
 from scipy.stats import binom
 from torch import Tensor, nn
 
-from defenses.autoencoder_fit import fit_autoencoder
-from defenses.fusion_head import HeadTraining
-from defenses.inference import ABSTAINS, Query, decided
-from defenses.inference._votes import count_votes, lower_bounds
-from defenses.inference.plain import Plain
-from defenses.inference.randomized_ablation import RandomizedAblation
-from defenses.inference.randomized_smoothing import RandomizedSmoothing
-from defenses.inference.randomized_smoothing_block import RandomizedSmoothingBlock
-from defenses.leverage import certify
-from defenses.purification.copur import copur
+from thornbed.defenses.autoencoder_fit import fit_autoencoder
+from thornbed.defenses.fusion_head import HeadTraining
+from thornbed.defenses.inference import ABSTAINS, Query, decided
+from thornbed.defenses.inference._votes import count_votes, lower_bounds
+from thornbed.defenses.inference.plain import Plain
+from thornbed.defenses.inference.randomized_ablation import RandomizedAblation
+from thornbed.defenses.inference.randomized_smoothing import RandomizedSmoothing
+from thornbed.defenses.inference.randomized_smoothing_block import RandomizedSmoothingBlock
+from thornbed.defenses.leverage import certify
+from thornbed.defenses.purification.copur import copur
 
 BRIEF = HeadTraining(epochs=20, hidden=(8,), learning_rate=1e-2)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from defenses.acted import listening
-from defenses.perturbation.local_dp import local_dp
+from thornbed.defenses.perturbation.local_dp import local_dp
+from thornbed.defenses.reporting import listening
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from defenses.acted import listening
-from defenses.perturbation.top_k import top_k
+from thornbed.defenses.perturbation.top_k import top_k
+from thornbed.defenses.reporting import listening
 
 UPDATE = torch.tensor([0.1, -5.0, 0.0, 2.0, -0.3, 0.2, 0.0, 1.0, 0.4, -2.5])
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from clients.local_training import one_thread
-from defenses.autoencoder import Autoencoder
+from thornbed.clients.local_training import one_thread
+from thornbed.defenses.autoencoder import Autoencoder
 
 AGENTS, DIM, RANK = 7, 3, 2
 

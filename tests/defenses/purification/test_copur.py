@@ -11,12 +11,12 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
-from defenses.acted import listening
-from defenses.autoencoder import Autoencoder
-from defenses.leverage import certify
-from defenses.purification import Purified
-from defenses.purification.copur import copur
-from defenses.purification.manifold_projection import manifold_projection
+from thornbed.defenses.autoencoder import Autoencoder
+from thornbed.defenses.leverage import certify
+from thornbed.defenses.purification import Purified
+from thornbed.defenses.purification.copur import copur
+from thornbed.defenses.purification.manifold_projection import manifold_projection
+from thornbed.defenses.reporting import listening
 
 ALL = torch.ones(7, dtype=torch.bool)
 both_solvers = pytest.mark.parametrize("solver", ["gradient", "reweighted"])

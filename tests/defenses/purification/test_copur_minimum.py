@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from defenses.acted import listening
-from defenses.autoencoder import Autoencoder
-from defenses.autoencoder_fit import fit_autoencoder
-from defenses.leverage import certify
-from defenses.purification.copur import copur
-from defenses.purification.manifold_projection import manifold_projection
 from tests.defenses.purification.test_copur import ALL, LONG, Parabola, both_solvers, error
+from thornbed.defenses.autoencoder import Autoencoder
+from thornbed.defenses.autoencoder_fit import fit_autoencoder
+from thornbed.defenses.leverage import certify
+from thornbed.defenses.purification.copur import copur
+from thornbed.defenses.purification.manifold_projection import manifold_projection
+from thornbed.defenses.reporting import listening
 
 
 def projected(weight: torch.Tensor) -> Autoencoder:

@@ -9,17 +9,17 @@ import pkgutil
 import numpy as np
 import pytest
 
-import defenses.relations
-from defenses.acted import listening
-from defenses.relations.bounded_influence import bounded_influence
-from defenses.relations.rank_relations import rank_relations
+import thornbed.defenses.relations
+from thornbed.defenses.relations.bounded_influence import bounded_influence
+from thornbed.defenses.relations.rank_relations import rank_relations
+from thornbed.defenses.reporting import listening
 
-NAMES = sorted(module.name for module in pkgutil.iter_modules(defenses.relations.__path__))
+NAMES = sorted(module.name for module in pkgutil.iter_modules(thornbed.defenses.relations.__path__))
 LAMBDAS = (0.7, 0.05)
 
 
 def function(name: str):
-    return getattr(importlib.import_module(f"defenses.relations.{name}"), name)
+    return getattr(importlib.import_module(f"thornbed.defenses.relations.{name}"), name)
 
 
 def related(m: int = 5, seed: int = 0):
@@ -37,7 +37,7 @@ def test_the_folder_has_both() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_says_where_it_is_from_and_has_options_by_keyword(name):
-    first, blank, rest = inspect.getdoc(importlib.import_module(f"defenses.relations.{name}")).split("\n", 2)
+    first, blank, rest = inspect.getdoc(importlib.import_module(f"thornbed.defenses.relations.{name}")).split("\n", 2)
     assert first.endswith(".")
     assert blank == ""
     assert rest.startswith("Source: ")

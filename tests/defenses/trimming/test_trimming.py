@@ -9,17 +9,17 @@ import pkgutil
 import numpy as np
 import pytest
 
-import defenses.trimming
-from defenses.acted import listening
-from defenses.trimming import all_but_largest
-from defenses.trimming.distance_trimming import distance_trimming
-from defenses.trimming.loss_trimming import loss_trimming
+import thornbed.defenses.trimming
+from thornbed.defenses.reporting import listening
+from thornbed.defenses.trimming import all_but_largest
+from thornbed.defenses.trimming.distance_trimming import distance_trimming
+from thornbed.defenses.trimming.loss_trimming import loss_trimming
 
-NAMES = sorted(module.name for module in pkgutil.iter_modules(defenses.trimming.__path__))
+NAMES = sorted(module.name for module in pkgutil.iter_modules(thornbed.defenses.trimming.__path__))
 
 
 def function(name: str):
-    return getattr(importlib.import_module(f"defenses.trimming.{name}"), name)
+    return getattr(importlib.import_module(f"thornbed.defenses.trimming.{name}"), name)
 
 
 def points(n: int = 50, d: int = 4):
@@ -34,7 +34,7 @@ def test_the_folder_has_both() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_says_where_it_is_from_and_has_options_by_keyword(name):
-    first, blank, rest = inspect.getdoc(importlib.import_module(f"defenses.trimming.{name}")).split("\n", 2)
+    first, blank, rest = inspect.getdoc(importlib.import_module(f"thornbed.defenses.trimming.{name}")).split("\n", 2)
     assert first.endswith(".")
     assert blank == ""
     assert rest.startswith("Paper: ")

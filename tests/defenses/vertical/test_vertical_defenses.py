@@ -6,13 +6,13 @@ import doctest
 
 import torch
 
-import defenses.vertical
-from defenses.acted import listening
-from defenses.vertical.block_dropout import BlockDropout
-from defenses.vertical.embedding_clipping import EmbeddingClipping
-from defenses.vertical.gradient_clipping import GradientClipping
-from defenses.vertical.gradient_noise import GradientNoise
-from defenses.vertical.outlier_trimming import OutlierTrimming
+import thornbed.defenses.vertical
+from thornbed.defenses.reporting import listening
+from thornbed.defenses.vertical.block_dropout import BlockDropout
+from thornbed.defenses.vertical.embedding_clipping import EmbeddingClipping
+from thornbed.defenses.vertical.gradient_clipping import GradientClipping
+from thornbed.defenses.vertical.gradient_noise import GradientNoise
+from thornbed.defenses.vertical.outlier_trimming import OutlierTrimming
 
 
 def source() -> torch.Generator:
@@ -86,6 +86,6 @@ def test_most_of_a_batch_may_be_blank_at_a_party_and_what_is_not_is_no_outlier_y
 
 
 def test_the_example_in_the_documentation_runs() -> None:
-    result = doctest.testmod(defenses.vertical)
+    result = doctest.testmod(thornbed.defenses.vertical)
     assert result.attempted >= 4
     assert result.failed == 0

@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from attacks.inversion import Observation
-from attacks.inversion.agic import agic
-from clients.local_training import one_thread
-from flower_apps.inversion.pictures import _chosen, _Stored, write_inversion_pictures
-from flower_apps.inversion.records import Inversions, read_inversions
-from flower_apps.sheet import GAP, LINE, MARGIN, SIDE, scale_of
-from tasks.digits import digits
-from tasks.metrics.images import psnr
+from thornbed.attacks.inversion import Observation
+from thornbed.attacks.inversion.agic import agic
+from thornbed.clients.local_training import one_thread
+from thornbed.flower_apps.inversion.pictures import _chosen, _Stored, write_inversion_pictures
+from thornbed.flower_apps.inversion.records import Inversions, read_inversions
+from thornbed.flower_apps.records.image_sheet import GAP, LINE, MARGIN, SIDE, scale_of
+from thornbed.tasks.digits import digits
+from thornbed.tasks.metrics.images import psnr
 
 
 def color(*numbers, size=8):
@@ -235,7 +235,7 @@ def test_files_that_are_cut_off_or_missing(tmp_path, inverted):
 
 
 def test_a_record_too_large_is_not_read(tmp_path, inverted, monkeypatch):
-    monkeypatch.setattr("flower_apps.inversion.records.LARGEST", 10)
+    monkeypatch.setattr("thornbed.flower_apps.inversion.records.LARGEST", 10)
     with pytest.raises(ValueError, match="bytes, and at most 10 are read"):
         read_inversions(inverted(tmp_path, {"images": color(0)}))
     assert Inversions.model_fields["inversions"].is_required()

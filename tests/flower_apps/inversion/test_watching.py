@@ -5,13 +5,13 @@ import logging
 import pytest
 import torch
 
-from attacks.inversion import Observation
-from clients.local_training import taken
-from flower_apps.config import settings_from
-from flower_apps.inversion.watching import observed_facts, watched
-from flower_apps.resolving import resolve
-from protocol.recordings import load_originals, load_update, recordings_in
-from strategies import NumberedClients, Sighting
+from thornbed.attacks.inversion import Observation
+from thornbed.clients.local_training import taken
+from thornbed.flower_apps.inversion.watching import observed_facts, watched
+from thornbed.flower_apps.resolving import resolve
+from thornbed.flower_apps.settings import settings_from
+from thornbed.protocol.recordings import load_originals, load_update, recordings_in
+from thornbed.strategies import NumberedClients, Sighting
 
 FLAGS = {"task": "digits(num_train=40)", "model": "cnn(width=2)", "num_clients": 4, "partition": "stratified"}
 

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from tasks.metrics import images
-from tasks.metrics.assignment import assign, matching_success_rate
+from thornbed.tasks.metrics import images
+from thornbed.tasks.metrics.assignment import assign, matching_success_rate
 
 
 def test_psnr_by_hand() -> None:

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from tasks.metrics.vertical import gradient_perturbation, inferred_rightly, rows_to_attack, share_taken_for
+from thornbed.tasks.metrics.vertical import gradient_perturbation, inferred_rightly, rows_to_attack, share_taken_for
 
 
 def test_shares_count_what_is_taken_for_the_label_and_a_nan_for_nothing() -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.mocha.objective import Coupling, unrelated
-from tasks.multitask import Loss, Points
+from thornbed.tasks.mocha.objective import Coupling, unrelated
+from thornbed.tasks.multitask import Loss, Points
 
 
 @pytest.fixture

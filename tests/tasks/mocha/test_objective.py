@@ -5,8 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tasks.mocha.objective import Coupling, conjugates, dual, duality_gap, losses, primal, summed_duals, unrelated
-from tasks.multitask import Points
+from thornbed.tasks.mocha.objective import (
+    Coupling,
+    conjugates,
+    dual,
+    duality_gap,
+    losses,
+    primal,
+    summed_duals,
+    unrelated,
+)
+from thornbed.tasks.multitask import Points
 
 ONE = Points(np.array([[2.0]]), np.array([1.0]))
 

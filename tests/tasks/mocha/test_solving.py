@@ -9,12 +9,12 @@ from scipy.optimize import LinearConstraint, minimize
 from sklearn.linear_model import Ridge
 from sklearn.svm import SVC
 
-from tasks.mocha.baselines import errors, global_model, local_only
-from tasks.mocha.local_work import local_work
-from tasks.mocha.objective import Coupling, dual, duality_gap, primal, summed_duals
-from tasks.mocha.server_work import Server, learnt_omega
-from tasks.mocha.solving import federate, solve, solve_squared
-from tasks.multitask import Points
+from thornbed.tasks.mocha.baselines import errors, global_model, local_only
+from thornbed.tasks.mocha.local_work import local_work
+from thornbed.tasks.mocha.objective import Coupling, dual, duality_gap, primal, summed_duals
+from thornbed.tasks.mocha.server_work import Server, learnt_omega
+from thornbed.tasks.mocha.solving import federate, solve, solve_squared
+from thornbed.tasks.multitask import Points
 
 ROUNDING = 1e-12  # where a run has converged, primal and dual are one number but for their last digits
 

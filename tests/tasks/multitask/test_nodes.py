@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import scipy.io
 
-from tasks.multitask import Multitask, Node, Points
-from tasks.multitask._nodes import Preparation, RawNode, prepared, validation_part
-from tasks.multitask.digit_nodes import digit_nodes
-from tasks.multitask.har import har
-from tasks.multitask.landmine import landmine
-from tasks.multitask.node_table import node_table
+from thornbed.tasks.multitask import Multitask, Node, Points
+from thornbed.tasks.multitask._nodes import Preparation, RawNode, prepared, validation_part
+from thornbed.tasks.multitask.digit_nodes import digit_nodes
+from thornbed.tasks.multitask.har import har
+from thornbed.tasks.multitask.landmine import landmine
+from thornbed.tasks.multitask.node_table import node_table
 
 
 def write(folder: Path, *rows: str, header: str = "node,target,a,b") -> Path:

@@ -10,18 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from defenses.vertical.block_dropout import BlockDropout
-from tasks.blocks import block_shapes, split
-from tasks.blocks.grid import grid
-from tasks.bottoms import bottom
-from tasks.bottoms.patch_cnn import patch_cnn
-from tasks.digits import digits
-from tasks.split.kept_state import kept, restore
-from tasks.split.parties import HonestParty, gathered, train_parties
-from tasks.split.party_work import PartyWork
-from tasks.split.records import Records
-from tasks.split.top_model import two_layers
-from tasks.split.top_work import TopWork, usable
+from thornbed.defenses.vertical.block_dropout import BlockDropout
+from thornbed.tasks.blocks import block_shapes, split
+from thornbed.tasks.blocks.grid import grid
+from thornbed.tasks.bottoms import bottom
+from thornbed.tasks.bottoms.patch_cnn import patch_cnn
+from thornbed.tasks.digits import digits
+from thornbed.tasks.split.kept_state import kept, restore
+from thornbed.tasks.split.parties import HonestParty, gathered, train_parties
+from thornbed.tasks.split.party_work import PartyWork
+from thornbed.tasks.split.records import Records
+from thornbed.tasks.split.top_model import two_layers
+from thornbed.tasks.split.top_work import TopWork, usable
 
 PARTIES, SIZE = 6, 5
 

@@ -1,0 +1,1 @@
+"""The run, built once of its settings and handed down."""

@@ -1,0 +1,1 @@
+"""Horizontal learning: clients hold samples of their own and train one model."""

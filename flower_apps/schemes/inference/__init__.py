@@ -1,0 +1,1 @@
+"""Collaborative inference: clients hold features of the same samples, a fusion centre predicts."""

@@ -1,0 +1,1 @@
+"""Federated multitask learning: every client has a linear model of its own."""
