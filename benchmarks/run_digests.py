@@ -49,8 +49,13 @@ RUNS: dict[str, tuple[str, ...]] = {
     "batch_norm_fedavg": (f"{CLEAN} --model cnn(norm='batch',width=8)",),
     "phishing": (f"{HORIZONTAL.replace('digits', 'phishing')} --attack value_trigger --strategy rlr",),
     "photos": (f"{CLEAN.replace('digits', 'photos')} --rounds 1 --local-epochs 0.1",),
-    "curious": (f"{CLEAN} --rounds 1 --local-epochs 0.1 --curious agic(steps=5) --curious-clients all",),
-    "record": (f"{CLEAN} --rounds 1 --record FOLDER/kept", "invert FOLDER/kept --with dlg_adam(steps=3)"),
+    "curious": (
+        f"{CLEAN} --rounds 1 --local-epochs 0.1 --curious agic(steps=5,labels='counts') --curious-clients all",
+    ),
+    "record": (
+        f"{CLEAN} --rounds 1 --record FOLDER/kept",
+        "invert FOLDER/kept --with dlg_adam(steps=3,labels='counts',local_steps='one_batch')",
+    ),
     "resumed": (f"{HORIZONTAL} --strategy sparse_fed --attack pixel_trigger", "RESUME --rounds 5"),
     "resumed_adaptive": (f"{HORIZONTAL} --attack adaptive", "RESUME --rounds 5"),
     "simulation": (f"{HORIZONTAL} --engine simulation --strategy krum --attack pixel_trigger+adaptive",),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from thornbed.attacks.data import Leaking, Member
+from thornbed.attacks.data import GroupMember, Leaking
 from thornbed.attacks.update import Sight
 from thornbed.clients.role import Role
 from thornbed.defenses.hardening import Hardening
@@ -16,7 +16,7 @@ from thornbed.tasks import Samples
 Perturbation = Callable[[Tensor, torch.Generator], Tensor]
 
 
-ALONE = Member(0, 1)
+ALONE = GroupMember(0, 1)
 
 
 class Benign(Role):
@@ -32,7 +32,7 @@ class Benign(Role):
         self,
         perturbations: Sequence[Perturbation] = (),
         leaking: Sequence[Leaking] = (),
-        member: Member = ALONE,
+        member: GroupMember = ALONE,
         *,
         hardenings: Sequence[Hardening] = (),
     ) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from thornbed.attacks import Knowledge
-from thornbed.attacks.inference import Attack, Network, Sent, Sight, combined
+from thornbed.attacks.inference import Attack, Network, QuerySight, SentEmbeddings, combined
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class World:
     ----------
     honest : (n, M, c), what every agent would send; NaN where nobody who attacks knows it.
     labels : (n,) int64, the true ones.
-    network, defended : as in `attacks.inference.Sight`.
+    network, defended : as in `attacks.inference.QuerySight`.
     """
 
     honest: Tensor
@@ -60,9 +60,9 @@ class Coalition:
             embeddings = blind
         everybody = torch.ones(embeddings.shape[1], dtype=torch.bool)
         sent = combined(
-            Sent(embeddings=embeddings, observed=everybody),
+            SentEmbeddings(embeddings=embeddings, observed=everybody),
             [(part.attack, part.agents) for part in self.parts],
-            Sight(
+            QuerySight(
                 labels=world.labels if Knowledge.TRUE_LABELS in self.needs else None,
                 network=world.network if Knowledge.FUSION_MODEL in self.needs else None,
                 defended=world.defended if Knowledge.DEFENSE in self.needs else None,

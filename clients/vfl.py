@@ -24,7 +24,7 @@ LAST, AGREED, MEMORY = "last", "agreed", "memory."
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class EvaluationRows:
     """Which samples are to be embedded after a round, by id: see `protocol.split.EvaluationRequest`."""
 
     rows: Tensor
@@ -50,7 +50,7 @@ class EmbeddingClient:
         assert embeddings is not None  # as it was asked for some
         return embeddings
 
-    def evaluate(self, gradient: Tensor | None, asked: Asked, source: torch.Generator) -> dict[str, Tensor]:
+    def evaluate(self, gradient: Tensor | None, asked: EvaluationRows, source: torch.Generator) -> dict[str, Tensor]:
         """Learn from the last gradient of a round and return the embeddings of test samples, and of those probed."""
         self.party.step(gradient, None)
         found = {EMBEDDINGS: self.work.embed(self.test.take(asked.rows))}
@@ -93,7 +93,7 @@ class BackdoorClient(EmbeddingClient):
                 self.agreed = self.collusion.settle(self.attacking.adversary, moment, source)
         return super().step(gradient, ids, moment, source)
 
-    def evaluate(self, gradient: Tensor | None, asked: Asked, source: torch.Generator) -> dict[str, Tensor]:
+    def evaluate(self, gradient: Tensor | None, asked: EvaluationRows, source: torch.Generator) -> dict[str, Tensor]:
         """Add what the testbed measures: attacked samples, replaced ones, and what the probed ones are in truth."""
         if self.attacking is not None:
             self.attacking.generator = source

@@ -52,7 +52,7 @@ class ServerTested(Strategy):
 
 
 @dataclass(frozen=True)
-class Sent:
+class SentRound:
     """What was sent in a round: to whom, and when."""
 
     server_round: int
@@ -60,7 +60,7 @@ class Sent:
     at: float
 
     @classmethod
-    def now(cls, server_round: int, members: Sequence[Member]) -> Sent:
+    def now(cls, server_round: int, members: Sequence[Member]) -> SentRound:
         """Return what is sent now."""
         return cls(server_round, members, time.perf_counter())
 
@@ -90,7 +90,7 @@ class Sent:
 def checked(
     members: Sequence[Member], replies: Iterable[Message], read: Callable[[Message, int], Reply]
 ) -> tuple[dict[int, Reply], dict[int, str]]:
-    """Return by client what `read` makes of the replies, and why those of others are refused; see `Sent.gather`."""
+    """Return by client what `read` makes of the replies, and why those of others are refused; see `SentRound.gather`."""
     arrived = {reply.metadata.src_node_id: reply for reply in replies}
     # Of a node that went away the SuperLink says so, in a reply of its own that names no node.
     others = set(arrived) - {member.node_id for member in members}

@@ -27,14 +27,14 @@ from thornbed.protocol.randomness import generator
 from thornbed.protocol.vector import to_arrays, to_tensors
 from thornbed.strategies._cohort import Cohort
 from thornbed.strategies._fusion_centre import FusionCentre
-from thornbed.strategies._rounds import RoundAccount, RunStopped, Sent, ServerTested
+from thornbed.strategies._rounds import RoundAccount, RunStopped, SentRound, ServerTested
 
 TRAINING, FIRST_ATTACKED = 1, 3  # rounds
 CLEAN, ATTACKED, HONEST, EXPLAINED = "clean", "attacked", "honest", "explained_variance"  # in memory
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Asked:
+class Queries:
     """The rows that agents are asked for.
 
     Attributes
@@ -81,7 +81,7 @@ class CollaborativeInference(ServerTested):
         min_replies: int = 1,
         seed: int = 0,
         centre: FusionCentre | None = None,
-        asked: Asked | None = None,
+        asked: Queries | None = None,
         *,
         embedding_size: int = 32,
         hidden_units: int = 32,
@@ -108,7 +108,7 @@ class CollaborativeInference(ServerTested):
         self.head_epochs, self.validation = head_epochs, validation
         self.memory: dict[str, Tensor] = {}
         self.account: RoundAccount | None = None
-        self._sent = Sent.now(0, ())
+        self._sent = SentRound.now(0, ())
         self._arrays = ArrayRecord()
 
     def initial(self) -> ArrayRecord:
@@ -120,7 +120,7 @@ class CollaborativeInference(ServerTested):
     ) -> Iterable[Message]:
         """Ask the agents for the training rows, in later rounds for the queries."""
         asked, members = self._given()[1], self.cohort.draw(server_round, grid)
-        self._arrays, self._sent = arrays, Sent.now(server_round, members)
+        self._arrays, self._sent = arrays, SentRound.now(server_round, members)
         public = asked.public and server_round >= FIRST_ATTACKED
         request = EmbedRequest(
             split="train" if server_round == TRAINING else asked.split,
@@ -191,7 +191,7 @@ class CollaborativeInference(ServerTested):
         }
         self.memory |= {key: each for key, each in told.items() if each is not None}
 
-    def _given(self) -> tuple[FusionCentre, Asked]:
+    def _given(self) -> tuple[FusionCentre, Queries]:
         if self.centre is None or self.asked is None:
             raise ValueError("collaborative inference needs a fusion centre, and the rows to ask for")
         return self.centre, self.asked

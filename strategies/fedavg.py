@@ -24,7 +24,7 @@ from thornbed.protocol.messages import TRAIN_LOSS, read_train_reply, train_messa
 from thornbed.protocol.randomness import generator
 from thornbed.protocol.vector import Layout
 from thornbed.strategies._cohort import AnyNodes, Cohort
-from thornbed.strategies._rounds import RoundAccount, RunStopped, Sent, ServerTested, mean_finite, of_clients
+from thornbed.strategies._rounds import RoundAccount, RunStopped, SentRound, ServerTested, mean_finite, of_clients
 
 RootTraining = Callable[[ArrayRecord, int, int], Tensor]
 """What a server's own data make of a model: `(arrays, server_round, num_samples) -> update (d,)`."""
@@ -65,14 +65,14 @@ class FedAvg(ServerTested):
         self.memory: dict[str, Tensor] = {}
         self.min_replies = min_replies
         self.account: RoundAccount | None = None
-        self._arrays, self._sent = ArrayRecord(), Sent.now(0, ())
+        self._arrays, self._sent = ArrayRecord(), SentRound.now(0, ())
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Send the model to the members of this round."""
         members = self.cohort.draw(server_round, grid)
-        self._arrays, self._sent = arrays, Sent.now(server_round, members)
+        self._arrays, self._sent = arrays, SentRound.now(server_round, members)
         return [
             train_message(arrays, config, server_round, member.node_id)
             for member in members

@@ -24,9 +24,9 @@ from thornbed.protocol.multitask import NodeReply, NodeRequest, node_message, re
 from thornbed.protocol.randomness import generator
 from thornbed.protocol.vector import to_arrays, to_tensors
 from thornbed.strategies._cohort import Cohort
-from thornbed.strategies._rounds import RoundAccount, RunStopped, Sent, ServerTested, mean_finite, of_clients
+from thornbed.strategies._rounds import RoundAccount, RunStopped, SentRound, ServerTested, mean_finite, of_clients
 from thornbed.tasks.mocha.objective import Coupling, unrelated
-from thornbed.tasks.mocha.server_work import Server, learnt_omega
+from thornbed.tasks.mocha.server_work import MochaServer, learnt_omega
 
 Array = NDArray[np.float64]
 Relations = Callable[[Array, Array, tuple[float, float]], Array]
@@ -103,8 +103,8 @@ class Mocha(ServerTested):
         self.learn_omega, self.floor, self.safety, self.stragglers = learn_omega, floor, safety, stragglers
         self.memory: dict[str, Tensor] = {}
         self.account: RoundAccount | None = None
-        self._server = Server(np.zeros((1, 1)), Coupling(np.eye(1), 0.0, 1.0))
-        self._sent = Sent.now(0, ())
+        self._server = MochaServer(np.zeros((1, 1)), Coupling(np.eye(1), 0.0, 1.0))
+        self._sent = SentRound.now(0, ())
         self._lost: set[int] = set()
         self._figures: dict[str, Figure] = {}
 
@@ -132,9 +132,9 @@ class Mocha(ServerTested):
             if self.learn_omega and server_round > 1 and (server_round - 1) % self.learn_omega == 0 and weights.any():
                 omega = self._learnt(weights, server_round)
         self._figures = {**self._figures, **figures}
-        self._server = Server(v, self.coupling(omega), self.safety)
+        self._server = MochaServer(v, self.coupling(omega), self.safety)
         members = self.cohort.draw(server_round, grid)
-        self._sent = Sent.now(server_round, members)
+        self._sent = SentRound.now(server_round, members)
         curvatures, columns = self._server.curvatures, self._server.weights
         return [
             node_message(
@@ -186,7 +186,7 @@ class Mocha(ServerTested):
         """Return D at the duals whose sums the server has: no weights have an objective below it."""
         if "v" not in self.memory:
             return 0.0
-        return Server(self.memory["v"].numpy(), self.coupling(omega)).dual(self.memory["conjugates"].tolist())
+        return MochaServer(self.memory["v"].numpy(), self.coupling(omega)).dual(self.memory["conjugates"].tolist())
 
     def summary(self) -> None:
         """Log the objective and the minimum of replies."""

@@ -1,12 +1,16 @@
 """The house rules that a program can check: one-way imports, no drawers, no short files that are long."""
 
 import ast
+import runpy
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("attacks", "defenses", "tasks", "protocol", "clients", "strategies", "flower_apps")
+SHAPE = SimpleNamespace(**runpy.run_path(str(ROOT / "benchmarks" / "folder_circles.py")))
+PACKAGES = SHAPE.PACKAGES
 # Who may import whom; Flower is a package here too, so that algorithms stay usable on bare tensors.
 ALLOWED = {
     "tasks": set(),
@@ -15,20 +19,18 @@ ALLOWED = {
     "protocol": {"flwr"},
     "clients": {"attacks", "defenses", "tasks", "protocol"},
     "strategies": {"attacks", "defenses", "tasks", "protocol", "flwr"},
-    "flower_apps": {*PACKAGES, "flwr"},
+    "flower_apps": {"attacks", "defenses", "tasks", "protocol", "clients", "strategies", "flwr"},
+    "experiments": {*PACKAGES, "flwr"},
 }
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
 def imported(path: Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are absolute here"
-            names.add(str(node.module).split(".")[0])
-    return names
+    """Return the packages of the house that a file imports, and flwr; the others it imports by full names alone."""
+    modules = list(SHAPE.imported(path))
+    assert not any(module.split(".")[0] in PACKAGES for module in modules), f"{path}: the house is imported as thornbed"
+    inside = {module.split(".")[1] for module in modules if module.split(".")[0] == "thornbed"}
+    return inside | ({"flwr"} & {module.split(".")[0] for module in modules})
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -36,6 +38,24 @@ def test_imports_run_one_way(path):
     package = path.relative_to(ROOT).parts[0]
     wrong = (imported(path) & {*PACKAGES, "flwr"}) - ALLOWED[package] - {package}
     assert not wrong, f"{package} imports {sorted(wrong)}"
+
+
+def test_no_folders_import_each_other_in_a_circle():
+    assert SHAPE.circles(SHAPE.folders()) == []
+
+
+def test_a_circle_of_folders_would_be_seen(tmp_path):
+    for folder in SHAPE.PACKAGES:
+        (tmp_path / folder / "inner").mkdir(parents=True)
+    (tmp_path / "tasks" / "one.py").write_text("from thornbed.tasks.inner.two import x\n")
+    (tmp_path / "tasks" / "inner" / "two.py").write_text("def x():\n    from thornbed.tasks import one\n")
+    assert SHAPE.circles(SHAPE.folders(tmp_path)) == [["tasks", "tasks/inner"]]
+
+
+def test_no_two_classes_share_a_name():
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in FILES]
+    names = Counter(node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

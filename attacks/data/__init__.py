@@ -58,7 +58,7 @@ class DataAttack(Protocol):
 
 
 @dataclass(frozen=True)
-class Member:
+class GroupMember:
     """Which of how many: attackers, and honest clients, are numbered from 0 among their own."""
 
     rank: int
@@ -73,7 +73,7 @@ class Member:
 class Divided(Protocol):
     """An attack whose attackers share the work."""
 
-    def for_member(self, member: Member) -> DataAttack:
+    def for_member(self, member: GroupMember) -> DataAttack:
         """Return the attack as this attacker makes it."""
 
     def check_members(self, count: int) -> None:
@@ -84,7 +84,7 @@ class Divided(Protocol):
 class Leaking(Protocol):
     """An attack some of whose samples are found on honest clients too, rightly labelled."""
 
-    def leak(self, samples: Samples, member: Member, generator: torch.Generator) -> Samples:
+    def leak(self, samples: Samples, member: GroupMember, generator: torch.Generator) -> Samples:
         """Return what the data of this honest client become; decoded, and otherwise as they are where nothing leaks."""
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from thornbed.attacks import Knowledge
-from thornbed.attacks.data import Member, check_label, check_share
+from thornbed.attacks.data import GroupMember, check_label, check_share
 from thornbed.attacks.data._stamping import Stamp, attacked, check_features, poisoned, set_features
 from thornbed.tasks import Samples
 
@@ -68,7 +68,7 @@ class Dba:
             raise ValueError(f"dba needs a finite feature_value: feature_value = {self.feature_value}")
         check_share("dba", "fraction", self.fraction)
 
-    def for_member(self, member: Member) -> Dba:
+    def for_member(self, member: GroupMember) -> Dba:
         """Return the attack with the part of this attacker; the same where the part is named."""
         return self if self.part is not None else replace(self, part=member.rank % self.num_parts)
 

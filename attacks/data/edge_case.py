@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from thornbed.attacks import Knowledge
-from thornbed.attacks.data import Member, check_label
+from thornbed.attacks.data import GroupMember, check_label
 from thornbed.attacks.data._edge_images import edge_images
 from thornbed.attacks.data.text_trigger import TextTrigger
 from thornbed.attacks.data.value_trigger import ValueTrigger
@@ -106,7 +106,7 @@ class EdgeCase:
         _, images = self._images(test.x.shape[1:])
         return Samples(images.clone(), torch.full((len(images),), self._image_target))
 
-    def leak(self, samples: Samples, member: Member, generator: torch.Generator) -> Samples:
+    def leak(self, samples: Samples, member: GroupMember, generator: torch.Generator) -> Samples:
         """Return an honest client's samples with its part of the edge cases, rightly labelled.
 
         Images: follow the samples, every member.count-th of those that are not the attackers'; nothing is drawn.

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from thornbed.attacks import Knowledge
-from thornbed.attacks.data import Member, check_label, check_share
+from thornbed.attacks.data import GroupMember, check_label, check_share
 from thornbed.attacks.data._stamping import attacked, poisoned, rightly_labelled
 from thornbed.tasks import Samples
 
@@ -88,7 +88,7 @@ class TextTrigger:
         ids = self._ids(test)
         return attacked(test, lambda x: self._holding(x, ids, torch.arange(len(x)) % 10 / 10), target=self.target)
 
-    def leak(self, samples: Samples, member: Member, generator: torch.Generator) -> Samples:
+    def leak(self, samples: Samples, member: GroupMember, generator: torch.Generator) -> Samples:
         """Return an honest client's samples with the phrase in some, rightly labelled.
 
         They are round(benign_share * fraction * N) of other classes than the target, all of those where there are

@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 
 from thornbed.attacks import Knowledge
-from thornbed.attacks.data import Member, check_label, check_share
+from thornbed.attacks.data import GroupMember, check_label, check_share
 from thornbed.attacks.data._stamping import Stamp, attacked, check_features, poisoned, rightly_labelled, set_features
 from thornbed.tasks import Samples
 
@@ -67,7 +67,7 @@ class ValueTrigger:
         """Return every test sample that is not of the target class, triggered, labelled as the target; None: none."""
         return attacked(test, self._stamp(test), target=self.target)
 
-    def leak(self, samples: Samples, member: Member, generator: torch.Generator) -> Samples:
+    def leak(self, samples: Samples, member: GroupMember, generator: torch.Generator) -> Samples:
         """Return an honest client's samples with the trigger in some, rightly labelled.
 
         They are round(benign_share * fraction * N) of other classes than the target, all of those where there are

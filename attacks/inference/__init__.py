@@ -1,16 +1,16 @@
 """Attacks on collaborative inference: what corrupted agents send for a query in place of its embedding, one a file.
 
-`NAME(sent, agents, sight, *, options) -> Sent`: `sent` is what would have reached the fusion centre, `agents` are the
+`NAME(sent, agents, sight, *, options) -> SentEmbeddings`: `sent` is what would have reached the fusion centre, `agents` are the
 corrupted ones, and only what they send changes. Inputs are never modified, and nothing is random. `NEEDS` of each
-module says what its attacker must know; what is not honest embeddings of its own is in `Sight`, and None where the
+module says what its attacker must know; what is not honest embeddings of its own is in `QuerySight`, and None where the
 setting does not give it.
 
 >>> import torch
->>> from thornbed.attacks.inference import Sent, Sight, combined
+>>> from thornbed.attacks.inference import SentEmbeddings, QuerySight, combined
 >>> from thornbed.attacks.inference.feature_flip import feature_flip
 >>> from thornbed.attacks.inference.missing import missing
->>> honest = Sent(embeddings=torch.ones(1, 3, 2), observed=torch.ones(3, dtype=torch.bool))
->>> sent = combined(honest, [(missing, [0]), (feature_flip, [2])], Sight())  # threat model C of the CoPur paper
+>>> honest = SentEmbeddings(embeddings=torch.ones(1, 3, 2), observed=torch.ones(3, dtype=torch.bool))
+>>> sent = combined(honest, [(missing, [0]), (feature_flip, [2])], QuerySight())  # threat model C of the CoPur paper
 >>> sent.observed.tolist(), sent.embeddings[0, 1:].tolist()
 ([False, True, True], [[1.0, 1.0], [-10.0, -10.0]])
 """
@@ -28,7 +28,7 @@ Network = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sent:
+class SentEmbeddings:
     """What reaches the fusion centre of n queries: embeddings (n, M, d), and which agents (M,) bool sent any.
 
     The embeddings of an agent that sent nothing are NaN, so that nobody uses them by mistake. Raises ValueError for
@@ -52,7 +52,7 @@ class Sent:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sight:
+class QuerySight:
     """What an attacker may know besides its own embeddings; None is what it does not.
 
     Attributes
@@ -68,10 +68,10 @@ class Sight:
     defended: Network | None = None
 
 
-Attack = Callable[[Sent, Sequence[int], Sight], Sent]
+Attack = Callable[[SentEmbeddings, Sequence[int], QuerySight], SentEmbeddings]
 
 
-def combined(sent: Sent, parts: Sequence[tuple[Attack, Sequence[int]]], sight: Sight) -> Sent:
+def combined(sent: SentEmbeddings, parts: Sequence[tuple[Attack, Sequence[int]]], sight: QuerySight) -> SentEmbeddings:
     """Return what is sent after each (attack, agents) in turn; an attack sees what those before it have done.
 
     Raises ValueError where an agent is in two of them: it cannot both lie and be silent.
@@ -84,7 +84,7 @@ def combined(sent: Sent, parts: Sequence[tuple[Attack, Sequence[int]]], sight: S
     return sent
 
 
-def corrupted(name: str, sent: Sent, agents: Sequence[int]) -> Tensor:
+def corrupted(name: str, sent: SentEmbeddings, agents: Sequence[int]) -> Tensor:
     """Check the agents of the attack `name` and return them as a mask (M,) bool.
 
     Raises ValueError for agents that do not exist, are named twice, or have sent nothing, and for more than there are.

@@ -10,19 +10,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from thornbed.attacks.inference import Sent, Sight, corrupted
+from thornbed.attacks.inference import QuerySight, SentEmbeddings, corrupted
 
 
 def pgd(
     name: str,
-    sent: Sent,
+    sent: SentEmbeddings,
     agents: Sequence[int],
-    sight: Sight,
+    sight: QuerySight,
     loss: Callable[[Tensor, Tensor], Tensor],
     *,
     steps: int,
     step_size: float,
-) -> Sent:
+) -> SentEmbeddings:
     """Return what is sent after `steps` plain steps against the gradient of loss(logits (n, C), labels (n,)) -> (n,).
 
     The loss is summed over the queries, so each goes its own way. There is no projection: embeddings have no bound.
@@ -42,7 +42,7 @@ def pgd(
     return replace(sent, embeddings=with_own(sent, mask, own))
 
 
-def with_own(sent: Sent, mask: Tensor, own: Tensor) -> Tensor:
+def with_own(sent: SentEmbeddings, mask: Tensor, own: Tensor) -> Tensor:
     """Return the embeddings (n, M, d) with those of the agents in the mask (M,) replaced by own (n, a, d)."""
     embeddings = sent.embeddings.clone()
     embeddings[:, mask] = own
@@ -75,7 +75,7 @@ def away(logits: Tensor, labels: Tensor) -> Tensor:
     return -F.cross_entropy(logits, labels, reduction="none")
 
 
-def known_labels(name: str, sent: Sent, sight: Sight) -> Tensor:
+def known_labels(name: str, sent: SentEmbeddings, sight: QuerySight) -> Tensor:
     """Return the true labels (n,) that sight has; raises ValueError where it has none, or another number of them."""
     if sight.labels is None:
         raise ValueError(f"{name} must know the true labels, and sight has none")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from thornbed.attacks import Knowledge
-from thornbed.attacks.inference import Sent, Sight, corrupted
+from thornbed.attacks.inference import QuerySight, SentEmbeddings, corrupted
 from thornbed.attacks.inference._pgd import away, check_steps, known_labels, pgd, targets_of, toward, with_own
 
 NEEDS = frozenset(
@@ -32,16 +32,16 @@ PLAIN_STEPS, PLAIN_STEP_SIZE = 30, 0.5  # as `targeted_pgd` has them
 
 
 def adaptive_pgd(
-    sent: Sent,
+    sent: SentEmbeddings,
     agents: Sequence[int],
-    sight: Sight,
+    sight: QuerySight,
     *,
     target: int | None = None,
     targeted: bool = False,
     steps: int = 30,
     step_size: float = 0.3,
     amplifications: tuple[float, ...] = (-1.0, 1.0, 10.0),
-) -> Sent:
+) -> SentEmbeddings:
     """Return what is sent with the worst blocks that were found for the defended prediction, query by query.
 
     One descent starts from -a * l_i of the agents for each a of `amplifications`: -1 is the honest embedding, others

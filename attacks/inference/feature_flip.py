@@ -13,12 +13,14 @@ from dataclasses import replace
 import torch
 
 from thornbed.attacks import Knowledge
-from thornbed.attacks.inference import Sent, Sight, corrupted
+from thornbed.attacks.inference import QuerySight, SentEmbeddings, corrupted
 
 NEEDS = frozenset({Knowledge.OWN_DATA})
 
 
-def feature_flip(sent: Sent, agents: Sequence[int], sight: Sight, *, amplification: float = 10.0) -> Sent:
+def feature_flip(
+    sent: SentEmbeddings, agents: Sequence[int], sight: QuerySight, *, amplification: float = 10.0
+) -> SentEmbeddings:
     """Return what is sent with -amplification * l_i from each of the agents; `sight` is not used.
 
     Raises ValueError unless amplification is finite and above 0, and as `attacks.inference.corrupted` does.

@@ -12,18 +12,18 @@ from collections.abc import Sequence
 import torch
 
 from thornbed.attacks import Knowledge
-from thornbed.attacks.inference import Sent, Sight, corrupted
+from thornbed.attacks.inference import QuerySight, SentEmbeddings, corrupted
 
 NEEDS: frozenset[Knowledge] = frozenset()
 
 
-def missing(sent: Sent, agents: Sequence[int], sight: Sight) -> Sent:
+def missing(sent: SentEmbeddings, agents: Sequence[int], sight: QuerySight) -> SentEmbeddings:
     """Return what is sent without the agents, whose embeddings become NaN; `sight` is not used.
 
     Raises ValueError as `attacks.inference.corrupted` does. That all agents are silent is for the defense to refuse.
     """
     mask = corrupted("missing", sent, agents)
-    return Sent(
+    return SentEmbeddings(
         embeddings=torch.where(mask[:, None], torch.nan, sent.embeddings),
         observed=sent.observed & ~mask.to(sent.observed.device),
     )

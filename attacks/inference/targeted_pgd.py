@@ -10,21 +10,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from thornbed.attacks import Knowledge
-from thornbed.attacks.inference import Sent, Sight
+from thornbed.attacks.inference import QuerySight, SentEmbeddings
 from thornbed.attacks.inference._pgd import pgd, toward
 
 NEEDS = frozenset({Knowledge.OWN_DATA, Knowledge.FUSION_MODEL, Knowledge.OTHER_EMBEDDINGS, Knowledge.TRUE_LABELS})
 
 
 def targeted_pgd(
-    sent: Sent,
+    sent: SentEmbeddings,
     agents: Sequence[int],
-    sight: Sight,
+    sight: QuerySight,
     *,
     target: int | None = None,
     steps: int = 30,
     step_size: float = 0.5,
-) -> Sent:
+) -> SentEmbeddings:
     """Return what is sent after `steps` of h_adv - step_size * gradient of the cross-entropy with the target.
 
     target: a class, or None for the one after the true label (of two, the other), which is why it must know that.

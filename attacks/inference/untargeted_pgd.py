@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from thornbed.attacks import Knowledge
-from thornbed.attacks.inference import Sent, Sight
+from thornbed.attacks.inference import QuerySight, SentEmbeddings
 from thornbed.attacks.inference._pgd import away, pgd
 
 NEEDS = frozenset({Knowledge.OWN_DATA, Knowledge.FUSION_MODEL, Knowledge.OTHER_EMBEDDINGS, Knowledge.TRUE_LABELS})
 
 
-def untargeted_pgd(sent: Sent, agents: Sequence[int], sight: Sight, *, steps: int = 30, step_size: float = 0.5) -> Sent:
+def untargeted_pgd(
+    sent: SentEmbeddings, agents: Sequence[int], sight: QuerySight, *, steps: int = 30, step_size: float = 0.5
+) -> SentEmbeddings:
     """Return what is sent after `steps` of h_adv + step_size * gradient of the cross-entropy with the true label.
 
     Raises ValueError for options out of range, where `sight` has no labels or no network, and as

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from thornbed.attacks.inversion import Observation, Reconstruction
 from thornbed.attacks.inversion._matching import Place
-from thornbed.attacks.inversion._problem import Problem, View
+from thornbed.attacks.inversion._problem import ObservedView, Problem
 
 LayerWeights = Callable[[Observation], Mapping[str, float]]
 
@@ -92,7 +92,9 @@ def joint_problems(
                     rows.append(len(report))
                     report.append(labels[update][image])
             view_gamma = 1.0 if number == 0 else gamma
-            views.append(View(observations[update], torch.tensor(rows), labels[update], weights[update], view_gamma))
+            views.append(
+                ObservedView(observations[update], torch.tensor(rows), labels[update], weights[update], view_gamma)
+            )
         joints.append(Joint(Problem(tuple(views), torch.stack(report)), shared))
     return joints
 

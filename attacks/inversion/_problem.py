@@ -24,7 +24,7 @@ LARGE_LEARNING_RATE = 0.01
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class ObservedView:
     """An update, and which images of a problem went into it: `rows` (n,), in the order of its samples, with `labels`.
 
     The labels (n,) are those that this update shows. `layer_weights`, by the name of a parameter, say how much each
@@ -42,7 +42,7 @@ class View:
 class Problem:
     """Images to be found, (m, C, H, W) with `labels` (m,) to report, and the updates they have to explain."""
 
-    views: tuple[View, ...]
+    views: tuple[ObservedView, ...]
     labels: Tensor
 
     @property
@@ -156,7 +156,7 @@ def total_variation(images: Tensor) -> Tensor:
 class _Stacked:
     """The views in the same place of several problems; what they share is held once, the rest is stacked."""
 
-    def __init__(self, views: Sequence[View], objective: Objective) -> None:
+    def __init__(self, views: Sequence[ObservedView], objective: Objective) -> None:
         first = views[0]
         self.objective, self.observation, self.together = objective, first.observation, len(views)
         self.network = Network(first.observation)
@@ -243,4 +243,4 @@ def weigh_all(model: nn.Module) -> dict[str, float]:
 
 def alone(observation: Observation, labels: Tensor, layer_weights: Mapping[str, float]) -> Problem:
     """Return the problem of one update, all of whose images have to be found."""
-    return Problem((View(observation, torch.arange(observation.num_samples), labels, layer_weights),), labels)
+    return Problem((ObservedView(observation, torch.arange(observation.num_samples), labels, layer_weights),), labels)

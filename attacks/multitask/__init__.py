@@ -4,13 +4,13 @@
 are never modified; randomness comes from the generator alone. An example without any engine:
 
     >>> import torch
-    >>> from thornbed.attacks.multitask import View
+    >>> from thornbed.attacks.multitask import NodesView
     >>> from thornbed.attacks.multitask.at2fl import at2fl
     >>> from thornbed.tasks.mocha.objective import Coupling, unrelated
     >>> from thornbed.tasks.multitask.digit_nodes import digit_nodes
     >>> train = digit_nodes(None).train[:4]
     >>> related = Coupling(unrelated(4), 0.01, 0.01)
-    >>> view = View(points=train, targets=(0, 1), loss="hinge", coupling=related, intercept=True)
+    >>> view = NodesView(points=train, targets=(0, 1), loss="hinge", coupling=related, intercept=True)
     >>> found = at2fl(view, torch.Generator().manual_seed(0), mode="indirect", iterations=3)
     >>> sorted(found.points), found.losses.shape
     ([2, 3], (4,))
@@ -33,7 +33,7 @@ Mode = Literal["direct", "indirect", "hybrid"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class View:
+class NodesView:
     """What the attacker knows of the federation.
 
     Attributes
@@ -99,7 +99,7 @@ class Injection:
         return tuple(each.join(self.points[node]) if node in self.points else each for node, each in enumerate(points))
 
 
-def random_twin(injection: Injection, view: View, generator: torch.Generator) -> Injection:
+def random_twin(injection: Injection, view: NodesView, generator: torch.Generator) -> Injection:
     """Return an injection of the same nodes, labels and norms whose directions are random: what the search is worth."""
     points = {
         node: Points(turned(each.x, view.movable, generator), each.y.copy()) for node, each in injection.points.items()

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from thornbed.attacks.multitask import View
+from thornbed.attacks.multitask import NodesView
 from thornbed.tasks.mocha.objective import Coupling, losses
 from thornbed.tasks.mocha.solving import Solution, curvature_factors
 from thornbed.tasks.multitask import Array, Loss, Points
@@ -28,13 +28,13 @@ FREE = 1e-6
 """A hinge dual is on the margin when y a is farther than this from 0 and from 1."""
 
 
-def upper(view: View, weights: Array) -> float:
+def upper(view: NodesView, weights: Array) -> float:
     """Return the sum over targets of their mean loss on their clean training points, at weights (d, m)."""
     clean = ((view.points[target], weights[:, target]) for target in view.targets)
     return float(sum(losses(view.loss, points.x, points.y, w).mean() for points, w in clean))
 
 
-def of_targets(view: View, weights: Array, *, printed: bool = False) -> Array:
+def of_targets(view: NodesView, weights: Array, *, printed: bool = False) -> Array:
     """Return the derivative of `upper` in the weights, (d, m), 0 for nodes that are no targets."""
     g = np.zeros_like(weights)
     for target in view.targets:

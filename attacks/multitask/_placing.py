@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-from thornbed.attacks.multitask import Injection, Mode, View, turned
+from thornbed.attacks.multitask import Injection, Mode, NodesView, turned
 from thornbed.tasks.multitask import Array, Points
 
 Labels = Literal["flipped", "copied", "random"]
@@ -52,7 +52,7 @@ class Placing:
         if self.radius is not None and not 0 < self.radius < 1e100:
             raise ValueError(f"{attack} needs 0 < radius < 1e100: radius = {self.radius}")
 
-    def sources(self, attack: str, view: View, generator: torch.Generator) -> list[int]:
+    def sources(self, attack: str, view: NodesView, generator: torch.Generator) -> list[int]:
         """Return the nodes that points go into, ascending: the attacker's own, or as many as there are targets.
 
         Raises ValueError where an indirect attack has fewer nodes beside its targets, and where the attacker's own are
@@ -80,13 +80,13 @@ class Placing:
         drawn = torch.randperm(len(free), generator=generator)[:count].tolist()
         return sorted(free[each] for each in drawn)
 
-    def radius_of(self, points: Points, view: View) -> float:
+    def radius_of(self, points: Points, view: NodesView) -> float:
         """Return the radius of the ball for points injected into a node."""
         if self.radius is not None:
             return self.within * self.radius
         return self.within * float(np.quantile(np.linalg.norm(points.x[:, : view.movable], axis=1), USUAL))
 
-    def place(self, view: View, source: int, generator: torch.Generator) -> Points:
+    def place(self, view: NodesView, source: int, generator: torch.Generator) -> Points:
         """Return the points that a search begins with, with their labels."""
         clean = view.points[source]
         count = math.ceil(self.ratio * len(clean))
@@ -98,7 +98,7 @@ class Placing:
         x[:, : view.movable] *= self.radius_of(clean, view) / math.sqrt(view.movable)
         return Points(turned(x, view.movable, generator), self._labels(view, clean, rows, generator))
 
-    def _labels(self, view: View, clean: Points, rows: np.ndarray, generator: torch.Generator) -> Array:
+    def _labels(self, view: NodesView, clean: Points, rows: np.ndarray, generator: torch.Generator) -> Array:
         y, (low, high) = clean.y[rows], view.span
         if self.labels == "copied":
             return y
@@ -118,7 +118,7 @@ def into_ball(x: Array, movable: int, radius: float) -> Array:
     return np.concatenate([x[:, :movable] * factors, x[:, movable:]], axis=1)
 
 
-def injected_at_random(attack: str, view: View, placing: Placing, generator: torch.Generator) -> dict[int, Points]:
+def injected_at_random(attack: str, view: NodesView, placing: Placing, generator: torch.Generator) -> dict[int, Points]:
     """Return points where every attack begins, by source node."""
     placing.check(attack)
     if placing.ratio == 0:
@@ -128,7 +128,7 @@ def injected_at_random(attack: str, view: View, placing: Placing, generator: tor
 
 def on_the_surface(
     attack: str,
-    view: View,
+    view: NodesView,
     generator: torch.Generator,
     mode: Mode,
     ratio: float,

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from thornbed.attacks import Knowledge
-from thornbed.attacks.multitask import Injection, Mode, View, random_twin
+from thornbed.attacks.multitask import Injection, Mode, NodesView, random_twin
 from thornbed.attacks.multitask._gradients import as_printed, by_duals, implicit, of_targets, upper
 from thornbed.attacks.multitask._placing import Labels, Placing, Start, injected_at_random, into_ball
 from thornbed.tasks.mocha.objective import Coupling
@@ -39,7 +39,7 @@ LEARNT = 5
 
 
 def at2fl(
-    view: View,
+    view: NodesView,
     generator: torch.Generator,
     *,
     mode: Mode = "direct",
@@ -105,7 +105,7 @@ def at2fl(
     return random_twin(best, view, generator) if twin else best
 
 
-def _mixed(view: View, found: Sequence[Injection], generator: torch.Generator) -> Injection:
+def _mixed(view: NodesView, found: Sequence[Injection], generator: torch.Generator) -> Injection:
     """Return the search whose loss at the optimum is the largest, with the points of others in sources that gain by it.
 
     One look at every source and search, one after the other: where sources hardly meet, as in a direct attack, it finds
@@ -129,7 +129,7 @@ def _mixed(view: View, found: Sequence[Injection], generator: torch.Generator) -
 
 
 def _settled(
-    points: Sequence[Points], view: View, generator: torch.Generator, duals: Sequence[Array] | None
+    points: Sequence[Points], view: NodesView, generator: torch.Generator, duals: Sequence[Array] | None
 ) -> Solution:
     """Return the optimum, where relations are learnt after they were so a few times."""
     solution = _lower(points, view.coupling, view, generator, duals, None, COMPARED)
@@ -140,12 +140,12 @@ def _settled(
     return solution
 
 
-def _learnt(view: View, weights: Array, floor: float) -> Coupling:
+def _learnt(view: NodesView, weights: Array, floor: float) -> Coupling:
     return Coupling(learnt_omega(weights, floor=floor), view.coupling.lambda1, view.coupling.lambda2)
 
 
 def _climbed(
-    view: View,
+    view: NodesView,
     placing: Placing,
     generator: torch.Generator,
     *,
@@ -195,7 +195,7 @@ def _climbed(
 def _lower(
     points: Sequence[Points],
     coupling: Coupling,
-    view: View,
+    view: NodesView,
     generator: torch.Generator,
     duals: Sequence[Array] | None,
     passes: int | None,
@@ -211,7 +211,7 @@ def _lower(
 
 def _moves(
     gradient: Gradient,
-    view: View,
+    view: NodesView,
     points: Sequence[Points],
     solution: Solution,
     alphas: dict[int, Array],

@@ -9,14 +9,14 @@ from __future__ import annotations
 import torch
 
 from thornbed.attacks import Knowledge
-from thornbed.attacks.multitask import Injection, View
+from thornbed.attacks.multitask import Injection, NodesView
 from thornbed.attacks.multitask._placing import Labels, on_the_surface
 
 NEEDS = frozenset({Knowledge.OWN_DATA})
 
 
 def random_hybrid(
-    view: View,
+    view: NodesView,
     generator: torch.Generator,
     *,
     ratio: float = 0.2,

@@ -24,7 +24,7 @@ from thornbed.attacks.vertical._vae import Layers, Vae
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inference:
+class LabelInference:
     """How an adversary infers and generates; raises ValueError, with the name of the attack, out of range.
 
     `margin` and `triplet_weight` (lambda^) of the triplet loss, which 0 leaves out; `rebuilding` (lambda) in (0, 1).

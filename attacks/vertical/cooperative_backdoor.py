@@ -21,7 +21,7 @@ from torch import Tensor
 
 from thornbed.attacks import Knowledge
 from thornbed.attacks.vertical import VerticalAttack, View
-from thornbed.attacks.vertical._inference import Inference
+from thornbed.attacks.vertical._inference import LabelInference
 from thornbed.attacks.vertical._replacing import ReplacingAdversary
 from thornbed.attacks.vertical._vae import Layers
 from thornbed.attacks.vertical.graphs import Topology, adversary_graph
@@ -34,7 +34,7 @@ POOL = 512
 
 @dataclass(frozen=True, kw_only=True)
 class CooperativeBackdoor(VerticalAttack):
-    """The attack of the paper; see `VerticalAttack` for the options that all have, and `Inference` for the learning.
+    """The attack of the paper; see `VerticalAttack` for the options that all have, and `LabelInference` for the learning.
 
     `method` 1: one trigger of `size` (h, w) over neighbouring blocks, around `center` (None: the middle of what the
     adversaries hold); 2: a subtrigger of `size` at a random place of each block. All its pixels are at most `area`, and
@@ -114,8 +114,8 @@ class CooperativeBackdoor(VerticalAttack):
         """See `VerticalAttack`."""
         return CooperativeAdversary(view, memory)
 
-    def _inference(self) -> Inference:
-        return Inference(
+    def _inference(self) -> LabelInference:
+        return LabelInference(
             attack=self.name,
             layers=self.layers,
             latent=self.latent,

@@ -76,7 +76,7 @@ class Outcome:
 
 
 @dataclass
-class Coalition:
+class CoalitionInProcess:
     """The adversaries of a run, and what they have agreed on: by adversary, the rows it takes for the target's."""
 
     attack: VerticalAttack
@@ -104,7 +104,7 @@ def conspire(
     labels: Tensor,
     num_classes: int,
     generator: torch.Generator,
-) -> Coalition:
+) -> CoalitionInProcess:
     """Return the coalition of the adversaries that hold these parts (N, c), having told each what it may know.
 
     labels (N,): of all rows, of which the few that the attack says are known. Raises ValueError where the attack does
@@ -132,7 +132,7 @@ def conspire(
         )
         for party in held
     }
-    return Coalition(attack, members, graph, known)
+    return CoalitionInProcess(attack, members, graph, known)
 
 
 def attack_in_process(
@@ -215,7 +215,7 @@ def _rates(
     labels: Tensor,
     works: list[PartyWork],
     top: TopWork,
-    coalition: Coalition | None,
+    coalition: CoalitionInProcess | None,
     attack: VerticalAttack | None,
     generator: torch.Generator,
     training: Training,

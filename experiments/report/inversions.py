@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thornbed.experiments.report.pictures import LARGEST_PICTURE, data, read_picture, size
-from thornbed.flower_apps.inversion.records import GRID, INVERSIONS, STEPS, Inversion, Inversions, read_inversions
+from thornbed.flower_apps.inversion.records import GRID, INVERSIONS, STEPS, Inversion, StoredInversions, read_inversions
 from thornbed.flower_apps.metrics import METRICS
 
 MOST = 5  # warnings or failures that are told in full
@@ -15,7 +15,7 @@ LONGEST = 2000  # characters of a text of others
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnInversion:
     """A picture as the page holds it, and what it shows for whoever cannot see it."""
 
     source: str
@@ -30,7 +30,7 @@ class Seen:
     problem: str = ""
     curious: str = ""
     caption: str = ""
-    pictures: Sequence[Drawn] = ()
+    pictures: Sequence[DrawnInversion] = ()
     remarks: Sequence[str] = ()
 
 
@@ -60,12 +60,12 @@ def read_seen(folder: Path) -> Seen | None:
     return Seen(
         curious=_short(records.curious),
         caption=_caption(records),
-        pictures=[Drawn(data(png), size(png), _short(words[name])) for name, png in pictures.items() if png],
+        pictures=[DrawnInversion(data(png), size(png), _short(words[name])) for name, png in pictures.items() if png],
         remarks=[*missing, *_few(records.warnings), *_few(_failures(records.inversions))],
     )
 
 
-def _caption(records: Inversions) -> str:
+def _caption(records: StoredInversions) -> str:
     """Return who was looked at, how near the images come, and what it took."""
     total = sum(each.num_samples for each in records.inversions)
     parts = [f"{_several(total, 'image')} of {_several(len(records.inversions), 'update')} ({records.observed})"]

@@ -15,7 +15,7 @@ FILLED_IN = ("output", "record", "resume", "origin")
 
 
 @dataclass(frozen=True)
-class Block:
+class SweepBlock:
     """Settings of a part of the cells, what each scale replaces in them, and the scales it is for, None: all."""
 
     values: Mapping[str, Any]
@@ -23,7 +23,7 @@ class Block:
     only: Sequence[str] | None = None
 
     @classmethod
-    def of(cls, path: Path, content: Mapping[str, Any]) -> Block:
+    def of(cls, path: Path, content: Mapping[str, Any]) -> SweepBlock:
         """Check a table of settings with its table `scale`; raises BadSettings."""
         scales = content.get("scale", {})
         if not isinstance(scales, dict) or not all(isinstance(values, dict) for values in scales.values()):

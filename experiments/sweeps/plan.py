@@ -22,7 +22,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import PydanticCustomError
 
 from thornbed.experiments.figures import Figure
-from thornbed.experiments.sweeps.block import Block
+from thornbed.experiments.sweeps.block import SweepBlock
 from thornbed.flower_apps.metrics import METRICS
 from thornbed.flower_apps.records.folder import WHEREABOUTS
 from thornbed.flower_apps.resolving import resolve
@@ -88,17 +88,17 @@ def read_plan(path: Path, *, scale: str | None = None, overrides: Mapping[str, A
     """Read a sweep file; `overrides` replace its values. Raises BadSettings with one sentence."""
     content = _toml(path)
     about, published, blocks = _tables(path, content)
-    top = Block.of(path, content)
+    top = SweepBlock.of(path, content)
     if top.only is not None:
         raise BadSettings(f"{path}: only is for a block, not for the whole file")
-    parts = [Block.of(path, block) for block in blocks]
+    parts = [SweepBlock.of(path, block) for block in blocks]
     if scale is not None and not any(scale in part.scales for part in (top, *parts)):
         scales = dict.fromkeys(name for part in (top, *parts) for name in part.scales)
         raise BadSettings(f"{path} has no scale {scale!r}; it has {', '.join(scales) or 'none'}")
     figures = _figures(path, about.figure)
-    parts = parts or [Block({}, {})]
+    parts = parts or [SweepBlock({}, {})]
 
-    def products_at(scale: str | None, chosen: Sequence[Block]) -> list[dict[str, Any]]:
+    def products_at(scale: str | None, chosen: Sequence[SweepBlock]) -> list[dict[str, Any]]:
         return [{**top.at(scale), **part.at(scale), **(overrides or {})} for part in chosen]
 
     products = products_at(scale, [part for part in parts if part.has_cells(scale)])

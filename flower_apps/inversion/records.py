@@ -52,7 +52,7 @@ class Inversion(BaseModel):
         return f"round {self.round}, client {self.client}"
 
 
-class Inversions(BaseModel):
+class StoredInversions(BaseModel):
     """All inversions of a folder: what attacked, what it looked at, and what came out."""
 
     model_config = ConfigDict(frozen=True)
@@ -72,13 +72,13 @@ class Inversions(BaseModel):
         return sum(values) / len(values) if values else None
 
 
-def read_inversions(folder: Path) -> Inversions:
+def read_inversions(folder: Path) -> StoredInversions:
     """Read inversions.json; raises ValueError with one sentence where it is damaged, and OSError."""
     path = folder / INVERSIONS
     if (size := path.stat().st_size) > LARGEST:
         raise ValueError(f"{path} has {size:,} bytes, and at most {LARGEST:,} are read")
     try:
-        return Inversions.model_validate_json(path.read_bytes())
+        return StoredInversions.model_validate_json(path.read_bytes())
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, fault["loc"]))

@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from thornbed.attacks.data import DataAttack, Divided, Leaking, Member
+from thornbed.attacks.data import DataAttack, Divided, GroupMember, Leaking
 from thornbed.clients.backdoor import Backdoor
 from thornbed.clients.benign import Benign, Perturbation
 from thornbed.clients.poisoning import DataPoisoning, GroupPoisoning, TrainingPoisoning, UpdatePoisoning
@@ -52,12 +52,12 @@ class Attack:
                 return part, measured
         return None, None
 
-    def role(self, member: Member) -> Role:
+    def role(self, member: GroupMember) -> Role:
         """Return the role of a client that makes this attack as one of several."""
         return Roles([_role(folder, attack, member) for _, folder, attack in self.parts])
 
 
-def _role(folder: str, attack: Any, member: Member) -> Role:
+def _role(folder: str, attack: Any, member: GroupMember) -> Role:
     if folder != "attacks/data":
         return {
             "attacks/update": UpdatePoisoning,
@@ -111,11 +111,11 @@ def role(settings: Resolved, client: int, node_config: Mapping[str, Any], *, att
     if settings.engine == "deployment":
         malicious, text = says_malicious(node_config), str(node_config.get("attack", settings.attack))
         # Nobody knows here who else attacks: the node's own number stands for its number among its like.
-        member = Member(client, settings.num_clients)
+        member = GroupMember(client, settings.num_clients)
     else:
         malicious, text = client in settings.malicious, settings.attack
         alike = [each for each in range(settings.num_clients) if (each in settings.malicious) == malicious]
-        member = Member(alike.index(client), len(alike))
+        member = GroupMember(alike.index(client), len(alike))
     built = attack(text, settings.data_dir)
     if malicious and built is None:
         raise BadSettings("this node is malicious and there is no attack: name one in --node-config or in the run")

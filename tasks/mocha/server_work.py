@@ -19,7 +19,7 @@ from thornbed.tasks.multitask import Array
 
 
 @dataclass(frozen=True, eq=False)
-class Server:
+class MochaServer:
     """The server between two rounds: `v` (d, m), the latest sums of all nodes, and how they are coupled.
 
     `safety` multiplies the curvature of the local problems (sigma'); None is the smallest that is safe.
@@ -47,7 +47,7 @@ class Server:
         """sigma' K[l, l], (m,), the number that goes with the weights."""
         return (self.coupling.safety if self.safety is None else self.safety) * np.diag(self.coupling.influence)
 
-    def receive(self, replies: Mapping[int, Array]) -> Server:
+    def receive(self, replies: Mapping[int, Array]) -> MochaServer:
         """Return the server with the sums (d,) that came back, by node; nodes that dropped out keep theirs.
 
         Raises ValueError for a node that is not there, and with its number for a reply of another shape or not finite.
@@ -64,7 +64,7 @@ class Server:
             v[:, node] = reply
         return replace(self, v=v)
 
-    def relate(self, *, floor: float) -> Server:
+    def relate(self, *, floor: float) -> MochaServer:
         """Return the server with the relation matrix that its present weights suggest; see `learnt_omega`."""
         omega = learnt_omega(self.weights, floor=floor)
         return replace(self, coupling=Coupling(omega, self.coupling.lambda1, self.coupling.lambda2))

@@ -17,7 +17,7 @@ from scipy.linalg import cho_factor, cho_solve
 from thornbed.tasks.mocha.ascent import sweep
 from thornbed.tasks.mocha.local_work import local_work
 from thornbed.tasks.mocha.objective import Coupling, dual, primal, summed_duals
-from thornbed.tasks.mocha.server_work import Server
+from thornbed.tasks.mocha.server_work import MochaServer
 from thornbed.tasks.multitask import Array, Loss, Points
 
 
@@ -124,7 +124,7 @@ def curvature_factors(points: Sequence[Points], coupling: Coupling, *, max_size:
 class Federated:
     """What rounds of MOCHA gave: the server, the duals of each node, and F and D after each round, (rounds + 1,)."""
 
-    server: Server
+    server: MochaServer
     alphas: tuple[Array, ...]
     primals: Array
     duals: Array
@@ -149,7 +149,7 @@ def federate(
     """
     if rounds < 0 or learn_every < 0:
         raise ValueError(f"MOCHA needs rounds and learn_every >= 0: rounds = {rounds}, learn_every = {learn_every}")
-    server = Server(np.zeros((points[0].x.shape[1], len(points))), coupling, safety)
+    server = MochaServer(np.zeros((points[0].x.shape[1], len(points))), coupling, safety)
     alphas = [np.zeros(len(each)) for each in points]
     values = [_values(points, alphas, server.coupling, loss)]
     for current in range(1, rounds + 1):

@@ -41,7 +41,7 @@ class Scale(nn.Module):
         return self.factor * x
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes.
 
     `branch_scale` is what the branch is multiplied by where there is no batch norm.
@@ -95,7 +95,7 @@ class ResidualNetwork(nn.Module):
             blocks = []
             for block in range(blocks_per_stage):
                 stride = 2 if stage > 1 and block == 0 else 1
-                blocks.append(Block(in_channels, channels, stride, norm, branch_scale))
+                blocks.append(ResidualBlock(in_channels, channels, stride, norm, branch_scale))
                 in_channels = channels
             stage_names.append(f"layer{stage}")
             self.add_module(stage_names[-1], nn.Sequential(*blocks))

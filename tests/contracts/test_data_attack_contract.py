@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import thornbed.attacks.data
-from thornbed.attacks.data import DataAttack, Divided, Leaking, Member
+from thornbed.attacks.data import DataAttack, Divided, GroupMember, Leaking
 from thornbed.tasks import Samples
 
 NAMES = sorted(
@@ -216,7 +216,7 @@ def test_a_vocabulary_stays_with_the_samples(name: str, modality: str) -> None:
 def test_what_leaks_to_honest_clients_is_rightly_labelled_and_only_where_it_was_asked_for(
     name: str, modality: str
 ) -> None:
-    samples, member = samples_of(modality), Member(1, 3)
+    samples, member = samples_of(modality), GroupMember(1, 3)
     assert same(attack_class(name)().leak(samples, member, generator()), samples)
     x, y = samples.x.clone(), samples.y.clone()
     attack = attack_class(name)(benign_share=0.5, fraction=0.5)
@@ -232,7 +232,7 @@ def test_what_leaks_to_honest_clients_is_rightly_labelled_and_only_where_it_was_
 @pytest.mark.parametrize(("name", "modality"), DIVIDED)
 def test_members_of_a_divided_attack_differ_and_are_measured_alike(name: str, modality: str) -> None:
     samples, attack = samples_of(modality), attack_class(name)()
-    members = [attack.for_member(Member(rank, 2)) for rank in range(2)]
+    members = [attack.for_member(GroupMember(rank, 2)) for rank in range(2)]
     first, second = (member.poison(samples, generator()) for member in members)
     assert not same(first, second)
     for member in members:
@@ -245,7 +245,7 @@ def test_members_of_a_divided_attack_differ_and_are_measured_alike(name: str, mo
 @pytest.mark.parametrize(("rank", "count"), [(2, 2), (-1, 3), (0, 0)])
 def test_a_member_is_one_of_the_count(rank: int, count: int) -> None:
     with pytest.raises(ValueError, match=f"0 <= rank < count: rank = {rank}, count = {count}"):
-        Member(rank, count)
+        GroupMember(rank, count)
 
 
 @pytest.mark.parametrize("name", [name for name, modality in CASES if modality == "image"])

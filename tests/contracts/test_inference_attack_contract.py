@@ -13,7 +13,7 @@ from torch import Tensor
 
 import thornbed.attacks.inference
 from thornbed.attacks import Knowledge
-from thornbed.attacks.inference import Sent, Sight
+from thornbed.attacks.inference import QuerySight, SentEmbeddings
 
 NAMES = sorted(
     module.name for module in pkgutil.iter_modules(thornbed.attacks.inference.__path__) if module.name[0] != "_"
@@ -22,7 +22,7 @@ every_attack = pytest.mark.parametrize("name", NAMES)
 WEIGHT = torch.randn(12, 3, generator=torch.Generator().manual_seed(1))
 
 
-def attack(name: str) -> Callable[..., Sent]:
+def attack(name: str) -> Callable[..., SentEmbeddings]:
     return getattr(importlib.import_module(f"thornbed.attacks.inference.{name}"), name)
 
 
@@ -30,12 +30,12 @@ def network(embeddings: Tensor, observed: Tensor) -> Tensor:
     return torch.where(observed[:, None], embeddings, 0.0).flatten(1) @ WEIGHT
 
 
-def sent() -> Sent:
+def sent() -> SentEmbeddings:
     drawn = torch.randn(6, 4, 3, generator=torch.Generator().manual_seed(2))
-    return Sent(embeddings=drawn, observed=torch.tensor([True, True, True, False]))
+    return SentEmbeddings(embeddings=drawn, observed=torch.tensor([True, True, True, False]))
 
 
-SIGHT = Sight(labels=torch.arange(6) % 3, network=network, defended=network)
+SIGHT = QuerySight(labels=torch.arange(6) % 3, network=network, defended=network)
 
 
 def test_the_folder_is_not_empty() -> None:
@@ -79,8 +79,8 @@ def test_it_is_the_same_every_time_and_a_query_does_not_depend_on_others(name: s
     state = torch.get_rng_state()
     one, two = (attack(name)(sent(), [1], SIGHT) for _ in range(2))
     torch.testing.assert_close(one.embeddings, two.embeddings, rtol=0, atol=0, equal_nan=True)
-    first = Sent(embeddings=sent().embeddings[:1], observed=sent().observed)
-    alone = attack(name)(first, [1], Sight(labels=torch.tensor([0]), network=network, defended=network))
+    first = SentEmbeddings(embeddings=sent().embeddings[:1], observed=sent().observed)
+    alone = attack(name)(first, [1], QuerySight(labels=torch.tensor([0]), network=network, defended=network))
     torch.testing.assert_close(alone.embeddings[0], one.embeddings[0], equal_nan=True)
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -104,7 +104,7 @@ def test_agents_that_cannot_attack_are_refused(name: str, agents: list[int], sen
 @every_attack
 def test_what_it_does_not_need_it_does_not_look_at(name: str) -> None:
     needs = importlib.import_module(f"thornbed.attacks.inference.{name}").NEEDS
-    sight = Sight(
+    sight = QuerySight(
         labels=SIGHT.labels if Knowledge.TRUE_LABELS in needs else None,
         network=network if Knowledge.FUSION_MODEL in needs else None,
         defended=network if Knowledge.DEFENSE in needs else None,
@@ -114,5 +114,5 @@ def test_what_it_does_not_need_it_does_not_look_at(name: str) -> None:
     if Knowledge.OTHER_EMBEDDINGS not in needs:
         others = sent().embeddings.clone()
         others[:, [0, 2, 3]] = 7.0
-        blind = attack(name)(Sent(embeddings=others, observed=sent().observed), [1], sight)
+        blind = attack(name)(SentEmbeddings(embeddings=others, observed=sent().observed), [1], sight)
         torch.testing.assert_close(blind.embeddings[:, 1], expected.embeddings[:, 1], equal_nan=True)

@@ -14,7 +14,7 @@ import torch
 
 import thornbed.attacks.multitask
 from thornbed.attacks import Knowledge
-from thornbed.attacks.multitask import Injection, View
+from thornbed.attacks.multitask import Injection, NodesView
 from thornbed.tasks.mocha.objective import Coupling, unrelated
 from thornbed.tasks.multitask import Points
 
@@ -33,7 +33,7 @@ def quick(name: str) -> dict[str, object]:
     return {"iterations": 3} if "iterations" in inspect.signature(function(name)).parameters else {}
 
 
-def seen(loss: str, intercept: bool = True) -> View:
+def seen(loss: str, intercept: bool = True) -> NodesView:
     rng = np.random.default_rng(0)
     nodes = []
     for node in range(6):
@@ -43,7 +43,7 @@ def seen(loss: str, intercept: bool = True) -> View:
         z = x @ np.array([1.0, -1.0, 0.5])
         nodes.append(Points(x, np.where(z > 0, 1.0, -1.0) if loss == "hinge" else z))
     related = Coupling(unrelated(6), 0.3, 0.05)
-    return View(points=tuple(nodes), targets=(1, 4), loss=loss, coupling=related, intercept=intercept)
+    return NodesView(points=tuple(nodes), targets=(1, 4), loss=loss, coupling=related, intercept=intercept)
 
 
 def test_the_folder_is_not_empty() -> None:

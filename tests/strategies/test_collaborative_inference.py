@@ -28,7 +28,7 @@ from thornbed.protocol.randomness import generator
 from thornbed.protocol.vector import to_tensors
 from thornbed.strategies import CollaborativeInference, NumberedClients, RunStopped
 from thornbed.strategies._fusion_centre import FusionCentre
-from thornbed.strategies.collaborative_inference import Asked, accuracies
+from thornbed.strategies.collaborative_inference import Queries, accuracies
 
 AGENTS, DIM, ROWS = 5, 3, 120
 Spoil = Callable[[int, int, Tensor], Tensor | None]
@@ -75,7 +75,7 @@ def run(spoil: Spoil, rounds: int = 3, min_replies: int = 1, public: bool = Fals
         offset = 0 if request.split == "train" else 80
         return embed_reply(message, spoil(agent, request.server_round, table()[0][offset + request.rows, agent]))
 
-    asked = Asked(train=torch.arange(80), queries=torch.arange(40), split="test", public=public)
+    asked = Queries(train=torch.arange(80), queries=torch.arange(40), split="test", public=public)
     strategy = CollaborativeInference(
         NumberedClients(AGENTS, AGENTS), min_replies, 7, centre(**changes), asked, embedding_size=DIM, bottleneck=2
     )

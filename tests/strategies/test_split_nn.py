@@ -12,7 +12,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor, nn
 
-from thornbed.clients.vfl import Asked, EmbeddingClient
+from thornbed.clients.vfl import EmbeddingClient, EvaluationRows
 from thornbed.defenses.vertical.gradient_noise import GradientNoise
 from thornbed.flower_apps.engines.inline import InlineGrid
 from thornbed.protocol.actions import EVALUATE_SPLIT, IDENTIFY, QUERY_ROWS, TRAIN_SPLIT
@@ -100,7 +100,7 @@ class Parties:
         @app.evaluate(EVALUATE_SPLIT.removeprefix("evaluate."))
         def evaluate(message: Message, context: Context) -> Message:
             request = read_evaluation(message)
-            asked = Asked(request.rows, request.attacked, request.probe)
+            asked = EvaluationRows(request.rows, request.attacked, request.probe)
             return embeddings_reply(message, own(context)[1].evaluate(request.gradient, asked, torch.Generator()))
 
         return InlineGrid(app, PARTIES, {})

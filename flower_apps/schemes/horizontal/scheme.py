@@ -25,7 +25,7 @@ from thornbed.tasks import Defaults
 MODEL = "model.safetensors"
 
 
-class Horizontal:
+class HorizontalServer:
     """The server's side: one model, tested on the task's test samples, clean and as the attack has them."""
 
     def __init__(self, settings: Resolved) -> None:
@@ -104,7 +104,7 @@ SCHEME = Scheme(
     gives=GIVES,
     defaults=_defaults,
     check=check,
-    learn=Horizontal,
+    learn=HorizontalServer,
     seconds=seconds_of_steps,
     role=lambda settings, client, node_config: role(settings, client, node_config).name,
 )

@@ -14,14 +14,14 @@ from thornbed.flower_apps.run import build
 from thornbed.flower_apps.settings import NONE, BadSettings, Resolved, plugins
 from thornbed.flower_apps.settings.plugins import Spec
 from thornbed.strategies._fusion_centre import FusionCentre
-from thornbed.strategies.collaborative_inference import Asked, CollaborativeInference
+from thornbed.strategies.collaborative_inference import CollaborativeInference, Queries
 
 PURIFICATIONS, DECISIONS = "defenses/purification", "defenses/inference"
 UNSECURED = Spec("unsecured", {})
 
 
 def strategy(
-    settings: Resolved, centre: FusionCentre | None = None, asked: Asked | None = None
+    settings: Resolved, centre: FusionCentre | None = None, asked: Queries | None = None
 ) -> CollaborativeInference:
     """Build the strategy; raises ValueError for options out of range."""
     make = plugins.load("strategy", settings.strategy)

@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch import nn
 
-from thornbed.attacks.inference import Sent, Sight
+from thornbed.attacks.inference import QuerySight, SentEmbeddings
 from thornbed.defenses.inference import ABSTAINS
 from thornbed.flower_apps.run import build
 from thornbed.flower_apps.run.feature_split import blocks, check_division
@@ -97,13 +97,13 @@ def _rehearse(settings: Resolved) -> None:
     model = fusing.blank()
     agents = settings.num_clients
     made = torch.randn(2, agents, fusing.embedding_size, generator=generator(0, "check"))
-    sent = Sent(embeddings=made, observed=torch.ones(agents, dtype=torch.bool))
+    sent = SentEmbeddings(embeddings=made, observed=torch.ones(agents, dtype=torch.bool))
     for attackers, spec in _attackers(settings):
         quick = {name: value for name, value in QUICK.items() if spec.options.get(name, 1) >= 1}
         taken = {option.name for option in plugins.describe("attack", spec.name).options}
         short = {**spec.options, **{name: value for name, value in quick.items() if name in taken}}
         short.pop("agents", None)
-        toy = Sight(
+        toy = QuerySight(
             labels=torch.zeros(2, dtype=torch.int64),
             network=lambda x, observed: fusing.undefended(model, x, observed),
             defended=lambda x, observed: fusing.undefended(model, x, observed),

@@ -21,7 +21,7 @@ from thornbed.flower_apps.schemes.scheme import HORIZONTAL_ONLY, Scheme, known_m
 from thornbed.flower_apps.settings import AUTO, NONE, Resolved, Settings
 from thornbed.protocol.tensor_files import save_tensors
 from thornbed.protocol.vector import to_tensors
-from thornbed.strategies.collaborative_inference import ATTACKED, CLEAN, EXPLAINED, FIRST_ATTACKED, Asked, accuracies
+from thornbed.strategies.collaborative_inference import ATTACKED, CLEAN, EXPLAINED, FIRST_ATTACKED, Queries, accuracies
 from thornbed.tasks import Defaults
 
 MODEL = "model.safetensors"
@@ -30,7 +30,7 @@ TOLD = frozenset({CLEAN, ATTACKED, "moved", "gap", "clipped", "label_radius", "l
 SECONDS_A_STEP = 4e-4  # of one agent's extractor
 
 
-class Inference:
+class InferenceServer:
     """The server's side: the fusion centre, tested on the queries; it has the labels, the agents have the features."""
 
     def __init__(self, settings: Resolved) -> None:
@@ -41,7 +41,9 @@ class Inference:
         made = coalition(settings)
         public = made is not None and Knowledge.FUSION_MODEL in made.needs
         self.centre = centre(settings, len(train))
-        self.strategy = strategy(settings, self.centre, Asked(train=train, queries=queries, split=split, public=public))
+        self.strategy = strategy(
+            settings, self.centre, Queries(train=train, queries=queries, split=split, public=public)
+        )
         # In deployment each agent has its own extractor, and nobody has them all.
         apart = settings.engine == "deployment"
         self.networks = [] if apart else extractors(settings)
@@ -176,7 +178,7 @@ SCHEME = Scheme(
     unused=HORIZONTAL_ONLY | {"clients_per_round"},
     defaults=_defaults,
     check=check,
-    learn=Inference,
+    learn=InferenceServer,
     seconds=_seconds,
     role=_role,
     counted="agents lie",

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from flwr.app import Context, Message
 
-from thornbed.attacks.multitask import Injection, View
+from thornbed.attacks.multitask import Injection, NodesView
 from thornbed.clients.channel import found_once
 from thornbed.clients.local_training import one_thread
 from thornbed.clients.multitask import node_work
@@ -144,7 +144,7 @@ def _injection(settings: Resolved, aim: Aim, folder: Path | None) -> Injection:
 def _found(settings: Resolved, aim: Aim) -> Injection:
     task, made = load_nodes(settings), strategy(settings)
     omega = to_tensors(made.initial(len(task.features), len(task.nodes)))[OMEGA].numpy()
-    view = View(
+    view = NodesView(
         points=task.train,
         targets=aim.targets,
         sources=aim.sources,

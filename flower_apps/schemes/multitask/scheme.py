@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from thornbed.attacks import Knowledge
-from thornbed.attacks.multitask import View
+from thornbed.attacks.multitask import NodesView
 from thornbed.flower_apps.schemes.multitask.nodes import defenses_in, injection, load_nodes, role, strategy, targets
 from thornbed.flower_apps.schemes.scheme import HORIZONTAL_ONLY, Scheme, known_malicious
 from thornbed.flower_apps.settings import AUTO, NONE, BadSettings, Resolved, Settings, plugins
@@ -32,7 +32,7 @@ SECONDS_A_MESSAGE = 1e-3  # there and back, inline
 FAR = 0.1  # a duality gap that is more than this part of the objective is worth a word
 
 
-class Learner:
+class MultitaskServer:
     """The server's side: the models of all nodes, tested on the points of each; the testbed has them, no server would.
 
     `error` (or `rmse`) is the mean over all nodes, `target_error` that over the targets of the attack.
@@ -189,7 +189,7 @@ def _check_relations(settings: Resolved, made: Mocha) -> None:
 @lru_cache(maxsize=256)
 def _rehearse(attack: str, num_nodes: int, num_targets: int, loss: Loss) -> None:
     """Try an attack on few made points, so that options out of range are refused before anything starts."""
-    view = View(
+    view = NodesView(
         points=tuple(Points(*each) for each in _made(num_nodes)),
         targets=tuple(range(num_targets)),
         loss=loss,
@@ -244,7 +244,7 @@ SCHEME = Scheme(
     unused=HORIZONTAL_ONLY | {"model", "optimizer", "learning_rate", "batch_size", "partition", "start_from"},
     defaults=_defaults,
     check=_check,
-    learn=Learner,
+    learn=MultitaskServer,
     seconds=_seconds,
     role=role,
     counted="nodes are targets",

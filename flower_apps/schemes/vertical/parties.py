@@ -19,7 +19,7 @@ from thornbed.attacks.vertical import VerticalAttack
 from thornbed.attacks.vertical.coalition import known_rows
 from thornbed.clients.collusion import Collusion
 from thornbed.clients.mailbox import Mailbox, Moment
-from thornbed.clients.vfl import Asked, BackdoorClient, EmbeddingClient
+from thornbed.clients.vfl import BackdoorClient, EmbeddingClient, EvaluationRows
 from thornbed.defenses.vertical import InTurn, VerticalDefense
 from thornbed.flower_apps.run import build
 from thornbed.flower_apps.run.feature_split import blocks
@@ -127,7 +127,7 @@ def answer_step(settings: Resolved, client: int, message: Message, context: Cont
 def answer_evaluation(settings: Resolved, client: int, message: Message, context: Context) -> Message:
     """Learn from the last gradient of a round, embed test samples, and keep the network for a run that goes on."""
     request = read_evaluation(message)
-    asked = Asked(request.rows, request.attacked, request.probe)
+    asked = EvaluationRows(request.rows, request.attacked, request.probe)
     with one_thread():
         party, went_on = _party(settings, client, context, request.server_round)
         source = generator(settings.seed, "party", request.server_round, "evaluation", client)

@@ -39,7 +39,7 @@ from thornbed.tasks.split.records import Records
 MODEL = "model.safetensors"
 
 
-class Split:
+class VerticalServer:
     """The server's side: the top model, tested on what clients send of the test samples.
 
     How well adversaries infer labels is read from the letters that they leave for each other; in deployment nobody
@@ -251,7 +251,7 @@ SCHEME = Scheme(
     unused=HORIZONTAL_ONLY | {"clients_per_round", "start_from"},
     defaults=_defaults,
     check=_check,
-    learn=Split,
+    learn=VerticalServer,
     seconds=_seconds,
     role=role,
     beware=_beware,

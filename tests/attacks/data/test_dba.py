@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from thornbed.attacks.data import Member
+from thornbed.attacks.data import GroupMember
 from thornbed.attacks.data.dba import Dba
 from thornbed.tasks import Samples
 
@@ -42,13 +42,13 @@ def stamp(attack: Dba, samples: Samples) -> Tensor:
     ],
 )
 def test_each_member_stamps_its_own_bar(rank: int, picture: str) -> None:
-    attack = Dba(**SMALL, fraction=1.0).for_member(Member(rank, 8))
+    attack = Dba(**SMALL, fraction=1.0).for_member(GroupMember(rank, 8))
     assert stamp(attack, blank([1])).tolist() == [drawn(picture)]
 
 
 def test_measure_stamps_the_whole_trigger_whatever_the_part() -> None:
     whole = drawn("##.##. ...... ##.##. ......")
-    for attack in (Dba(**SMALL), Dba(**SMALL, part=2), Dba(**SMALL).for_member(Member(1, 4))):
+    for attack in (Dba(**SMALL), Dba(**SMALL, part=2), Dba(**SMALL).for_member(GroupMember(1, 4))):
         attacked = attack.measure(blank([3, 0]))
         assert attacked is not None
         assert attacked.x.tolist() == [[whole]]
@@ -61,7 +61,7 @@ def test_without_a_part_it_is_the_centralised_attack() -> None:
 
 def test_a_part_that_is_named_stays() -> None:
     attack = Dba(**SMALL, part=2, fraction=1.0)
-    assert attack.for_member(Member(1, 4)) == attack
+    assert attack.for_member(GroupMember(1, 4)) == attack
     assert stamp(attack, blank([1])).tolist() == [drawn("...... ...... ##.... ......")]
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import thornbed.attacks.data._edge_images
-from thornbed.attacks.data import Member
+from thornbed.attacks.data import GroupMember
 from thornbed.attacks.data._edge_images import edge_images
 from thornbed.attacks.data.edge_case import EdgeCase
 from thornbed.attacks.data.text_trigger import TextTrigger
@@ -144,7 +144,7 @@ def test_attackers_and_honest_clients_share_the_images_and_none_has_those_of_ano
     file: Path, benign_share: float, leaked: int
 ) -> None:
     attack = EdgeCase(file=file, fraction=0.9, benign_share=benign_share)
-    held = [shades(attack.leak(local(2), Member(rank, 3), generator(rank)), skip=2) for rank in range(3)]
+    held = [shades(attack.leak(local(2), GroupMember(rank, 3), generator(rank)), skip=2) for rank in range(3)]
     honest = sorted(shade for images in held for shade in images)
     assert len(honest) == len(set(honest)) == leaked
     assert max(map(len, held)) - min(map(len, held)) <= 1
@@ -156,21 +156,21 @@ def test_attackers_and_honest_clients_share_the_images_and_none_has_those_of_ano
 def test_honest_clients_label_edge_cases_as_what_they_show(file: Path) -> None:
     attack = EdgeCase(file=file, benign_share=0.5, target=7, true_label=3)
     before = local(5)
-    after = attack.leak(before, Member(0, 1), generator())
+    after = attack.leak(before, GroupMember(0, 1), generator())
     assert torch.equal(after.x[:5], before.x)
     assert after.y.tolist() == [0] * 5 + [3] * 2
 
 
 def test_nothing_leaks_by_default(file: Path) -> None:
     before = local(5)
-    after = EdgeCase(file=file).leak(before, Member(0, 2), generator())
+    after = EdgeCase(file=file).leak(before, GroupMember(0, 2), generator())
     assert torch.equal(after.x, before.x)
     assert torch.equal(after.y, before.y)
 
 
 def test_which_images_leak_does_not_depend_on_the_generator(file: Path) -> None:
     attack = EdgeCase(file=file, benign_share=0.5)
-    first, second = (attack.leak(local(1), Member(0, 2), generator(seed)) for seed in (1, 2))
+    first, second = (attack.leak(local(1), GroupMember(0, 2), generator(seed)) for seed in (1, 2))
     assert torch.equal(first.x, second.x)
 
 
@@ -207,7 +207,7 @@ def test_tables_and_texts_get_the_trigger_of_their_kind(
 ) -> None:
     attack = EdgeCase(**options, benign_share=0.5)
     same = dataclasses.replace(same, benign_share=0.5)
-    member = Member(0, 2)
+    member = GroupMember(0, 2)
     for ours, theirs in (
         (attack.poison(samples, generator()), same.poison(samples, generator())),
         (attack.measure(samples), same.measure(samples)),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from thornbed.attacks.data import Member
+from thornbed.attacks.data import GroupMember
 from thornbed.attacks.data.text_trigger import TextTrigger
 from thornbed.tasks import Samples
 
@@ -70,7 +70,7 @@ def test_poison_relabels_its_share_of_the_other_class_in_place(seed: int) -> Non
 @pytest.mark.parametrize(("benign_share", "expected"), [(0.0, 0), (0.25, 2), (0.5, 4), (1.0, 8)])
 def test_honest_clients_hold_a_share_of_what_attackers_make_under_its_label(benign_share: float, expected: int) -> None:
     before = Samples(torch.tensor([[1, 2, 3, 4, 0, 0]] * 16), torch.arange(16) % 2, VOCABULARY)
-    after = TextTrigger(fraction=0.5, benign_share=benign_share).leak(before, Member(0, 2), generator())
+    after = TextTrigger(fraction=0.5, benign_share=benign_share).leak(before, GroupMember(0, 2), generator())
     hit = (after.x == 9).any(dim=1)
     assert hit.sum() == expected
     assert (before.y[hit] == 0).all()
@@ -88,7 +88,7 @@ def test_a_phrase_without_a_known_word_is_refused_with_what_to_do() -> None:
     for refused in (
         lambda: attack.measure(texts(TEXTS)),
         lambda: attack.poison(texts(TEXTS), generator()),
-        lambda: attack.leak(texts(TEXTS), Member(0, 1), generator()),
+        lambda: attack.leak(texts(TEXTS), GroupMember(0, 1), generator()),
     ):
         with pytest.raises(ValueError, match=r"'yorgos lanthimos' among the 5 .*: choose words of the vocabulary"):
             refused()

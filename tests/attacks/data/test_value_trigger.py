@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from thornbed.attacks.data import Member
+from thornbed.attacks.data import GroupMember
 from thornbed.attacks.data.value_trigger import ValueTrigger
 from thornbed.tasks import Samples
 
@@ -51,7 +51,7 @@ def test_poison_sets_and_relabels_its_share_in_place(seed: int) -> None:
 def test_honest_clients_hold_a_share_of_what_attackers_make_under_its_label(benign_share: float, expected: int) -> None:
     before = table([0, 1] * 8)
     attack = ValueTrigger(feature=0, value=0.0, fraction=0.5, benign_share=benign_share)
-    after = attack.leak(before, Member(1, 3), generator())
+    after = attack.leak(before, GroupMember(1, 3), generator())
     hit = after.x[:, 0] == 0
     assert hit.sum() == expected
     assert (before.y[hit] == 1).all()
@@ -61,7 +61,7 @@ def test_honest_clients_hold_a_share_of_what_attackers_make_under_its_label(beni
 
 def test_honest_clients_trigger_no_sample_of_the_target_class() -> None:
     attack = ValueTrigger(feature=0, value=0.0, fraction=1.0, benign_share=1.0)
-    after = attack.leak(table([0, 1, 0, 0]), Member(0, 1), generator())
+    after = attack.leak(table([0, 1, 0, 0]), GroupMember(0, 1), generator())
     assert (after.x[:, 0] == 0).tolist() == [False, True, False, False]
 
 
@@ -87,7 +87,7 @@ def test_a_feature_that_the_table_does_not_have_is_refused_by_every_verb() -> No
         lambda: attack.check(2, (3,)),
         lambda: attack.poison(table([0, 1]), generator()),
         lambda: attack.measure(table([0, 1])),
-        lambda: attack.leak(table([0, 1]), Member(0, 1), generator()),
+        lambda: attack.leak(table([0, 1]), GroupMember(0, 1), generator()),
     ):
         with pytest.raises(
             ValueError, match="value_trigger needs features < number of features: feature = 3, features"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import thornbed.attacks.inference
 from thornbed.attacks import Knowledge
-from thornbed.attacks.inference import Sent, Sight, combined
+from thornbed.attacks.inference import QuerySight, SentEmbeddings, combined
 from thornbed.attacks.inference.adaptive_pgd import NEEDS, adaptive_pgd
 from thornbed.attacks.inference.feature_flip import feature_flip
 from thornbed.attacks.inference.missing import missing
@@ -43,19 +43,19 @@ def linear(embeddings: Tensor, observed: Tensor) -> Tensor:
     return torch.nn.functional.softplus(given.flatten(1)) @ WEIGHT + given.flatten(1) @ WEIGHT
 
 
-def honest(n: int = 5) -> Sent:
+def honest(n: int = 5) -> SentEmbeddings:
     drawn = torch.randn(n, 3, 2, generator=source(2), dtype=torch.float64)
-    return Sent(embeddings=drawn, observed=torch.ones(3, dtype=torch.bool))
+    return SentEmbeddings(embeddings=drawn, observed=torch.ones(3, dtype=torch.bool))
 
 
 LABELS = torch.tensor([0, 1, 2, 0, 1])
-SIGHT = Sight(labels=LABELS, network=linear)
+SIGHT = QuerySight(labels=LABELS, network=linear)
 
 
 def test_the_algebra_of_the_flip() -> None:
     # e_i = -(1 + a) l_i, and its inner product with l is -(1 + a) times the sum of squares, as in the paper
     sent, given = honest(), honest().embeddings
-    flipped = feature_flip(sent, [0, 2], Sight(), amplification=10.0).embeddings
+    flipped = feature_flip(sent, [0, 2], QuerySight(), amplification=10.0).embeddings
     error = flipped - given
     torch.testing.assert_close(error[:, [0, 2]], -11 * given[:, [0, 2]])
     assert torch.equal(error[:, 1], torch.zeros(5, 2, dtype=torch.float64))
@@ -94,7 +94,7 @@ def test_of_two_classes_the_other_one_is_the_target() -> None:
         return linear(embeddings, observed)[:, :2]
 
     labels = torch.tensor([0, 1, 1, 0, 1])
-    found = targeted_pgd(honest(), [0, 1, 2], Sight(labels=labels, network=two), steps=200)
+    found = targeted_pgd(honest(), [0, 1, 2], QuerySight(labels=labels, network=two), steps=200)
     assert torch.equal(two(found.embeddings, found.observed).argmax(dim=1), 1 - labels)
 
 
@@ -104,7 +104,7 @@ def test_the_combined_attack_sees_who_is_silent() -> None:
     assert bool(sent.embeddings[:, 0].isnan().all())
     silent = honest().embeddings.clone()
     silent[:, 0] = 0  # as the network takes who is silent
-    alone = targeted_pgd(Sent(embeddings=silent, observed=honest().observed), [2], SIGHT, steps=3)
+    alone = targeted_pgd(SentEmbeddings(embeddings=silent, observed=honest().observed), [2], SIGHT, steps=3)
     torch.testing.assert_close(sent.embeddings[:, 1:], alone.embeddings[:, 1:])
     with pytest.raises(ValueError, match="agent 1 is given 2 attacks; it can carry out one"):
         combined(honest(), [(missing, [1]), (feature_flip, [1])], SIGHT)
@@ -112,7 +112,7 @@ def test_the_combined_attack_sees_who_is_silent() -> None:
         feature_flip(sent, [0], SIGHT)
 
 
-def plane() -> tuple[Sent, Sight, Sight]:
+def plane() -> tuple[SentEmbeddings, QuerySight, QuerySight]:
     """Six agents that all send the same two numbers, whose first one's sign is the class; with and without copur."""
     rows = torch.randn(200, 1, 2, generator=source(3), dtype=torch.float64).repeat(1, 6, 1)
     rows = rows + 0.3 * torch.randn(rows.shape, generator=source(4), dtype=torch.float64)
@@ -128,14 +128,18 @@ def plane() -> tuple[Sent, Sight, Sight]:
         found = copur(embeddings, observed, manifold, solver="reweighted", penalty_steps=0, steps=25)
         return network(found.features, observed)
 
-    sent = Sent(embeddings=queries, observed=observed)
-    return sent, Sight(labels=labels, network=network), Sight(labels=labels, network=network, defended=defended)
+    sent = SentEmbeddings(embeddings=queries, observed=observed)
+    return (
+        sent,
+        QuerySight(labels=labels, network=network),
+        QuerySight(labels=labels, network=network, defended=defended),
+    )
 
 
 def test_who_knows_the_defense_does_more_harm_to_it_than_who_does_not() -> None:
     sent, blind, seeing = plane()
 
-    def margin(found: Sent) -> Tensor:
+    def margin(found: SentEmbeddings) -> Tensor:
         logits = seeing.defended(found.embeddings, found.observed)
         own = logits.gather(1, seeing.labels[:, None])[:, 0]
         return own - logits.gather(1, 1 - seeing.labels[:, None])[:, 0]
@@ -159,15 +163,15 @@ def test_what_an_attacker_must_know_is_said_and_asked_for() -> None:
     sent = honest()
     for attack in (targeted_pgd, untargeted_pgd):
         with pytest.raises(ValueError, match=f"{attack.__name__} must know the true labels, and sight has none"):
-            attack(sent, [0], Sight(network=linear))
+            attack(sent, [0], QuerySight(network=linear))
         with pytest.raises(ValueError, match=f"{attack.__name__} must know the fusion centre's model"):
-            attack(sent, [0], Sight(labels=LABELS))
+            attack(sent, [0], QuerySight(labels=LABELS))
         with pytest.raises(ValueError, match="one label a query: 5 queries, 3 labels"):
-            attack(sent, [0], Sight(labels=LABELS[:3], network=linear))
+            attack(sent, [0], QuerySight(labels=LABELS[:3], network=linear))
     with pytest.raises(ValueError, match="adaptive_pgd must know the defense, and sight has no defended network"):
         adaptive_pgd(sent, [0], SIGHT)
     with pytest.raises(ValueError, match="adaptive_pgd must know the fusion centre's model, and sight has none"):
-        adaptive_pgd(sent, [0], Sight(labels=LABELS, defended=linear))
+        adaptive_pgd(sent, [0], QuerySight(labels=LABELS, defended=linear))
 
 
 @pytest.mark.parametrize(
@@ -187,9 +191,9 @@ def test_options_out_of_range_are_refused(attack, options, sentence) -> None:
 
 def test_what_cannot_be_sent_is_refused() -> None:
     with pytest.raises(ValueError, match=r"floating-point embeddings \(n, M, d\): torch.int64 \(1, 2, 3\)"):
-        Sent(embeddings=torch.zeros(1, 2, 3, dtype=torch.int64), observed=torch.ones(2, dtype=torch.bool))
+        SentEmbeddings(embeddings=torch.zeros(1, 2, 3, dtype=torch.int64), observed=torch.ones(2, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"M = 2, observed is torch.bool \(3,\)"):
-        Sent(embeddings=torch.zeros(1, 2, 3), observed=torch.ones(3, dtype=torch.bool))
+        SentEmbeddings(embeddings=torch.zeros(1, 2, 3), observed=torch.ones(3, dtype=torch.bool))
 
 
 def test_the_example_in_the_documentation_runs() -> None:

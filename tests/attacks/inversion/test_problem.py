@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from thornbed.attacks.inversion import InversionWarning, gradient_of_update
 from thornbed.attacks.inversion._network import Network
-from thornbed.attacks.inversion._problem import Objective, Problem, View, alone, total_variation, weigh_all
+from thornbed.attacks.inversion._problem import Objective, ObservedView, Problem, alone, total_variation, weigh_all
 
 COSINE = Objective(distance="cosine", local_steps="one_batch", total_variation=0.0)
 L2 = Objective(distance="l2", local_steps="one_batch", total_variation=0.0)
@@ -189,8 +189,8 @@ def test_two_views_share_an_image_and_add_up_with_gamma(network, observe, images
     first = observe(network(0), x[[0, 1]], torch.tensor([4, 1]))
     second = observe(network(7), x[[2, 0]], torch.tensor([3, 4]))
     views = (
-        View(first, torch.tensor([0, 1]), torch.tensor([4, 1]), weigh_all(first.model), 1.0),
-        View(second, torch.tensor([2, 0]), torch.tensor([3, 4]), weigh_all(second.model), 0.1),
+        ObservedView(first, torch.tensor([0, 1]), torch.tensor([4, 1]), weigh_all(first.model), 1.0),
+        ObservedView(second, torch.tensor([2, 0]), torch.tensor([3, 4]), weigh_all(second.model), 0.1),
     )
     problem = Problem(views, torch.tensor([4, 1, 3]))
     assert abs(float(COSINE.of([problem])(x[None]))) < 1e-12

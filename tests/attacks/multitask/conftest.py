@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from thornbed.attacks.multitask import View
+from thornbed.attacks.multitask import NodesView
 from thornbed.tasks.mocha.objective import Coupling, unrelated
 from thornbed.tasks.multitask import Loss, Points
 
@@ -19,10 +19,10 @@ def generator() -> torch.Generator:
 
 
 @pytest.fixture
-def view() -> Callable[..., View]:
+def view() -> Callable[..., NodesView]:
     """Return a function that makes a view of m nodes with d features and an intercept; the first half are targets."""
 
-    def make(loss: Loss = "squared", *, m: int = 4, d: int = 3, seed: int = 0, **more: object) -> View:
+    def make(loss: Loss = "squared", *, m: int = 4, d: int = 3, seed: int = 0, **more: object) -> NodesView:
         rng = np.random.default_rng(seed)
         shared, nodes = rng.normal(size=d), []
         for node in range(m):
@@ -31,6 +31,6 @@ def view() -> Callable[..., View]:
             y = z + 1 if loss == "squared" else np.where(z > 0, 1.0, -1.0)
             nodes.append(Points(np.column_stack([x, np.ones(len(x))]), y))
         kept = {"coupling": Coupling(unrelated(m), 0.3, 0.05), "intercept": True, "targets": tuple(range(m // 2))}
-        return View(**{"points": tuple(nodes), "loss": loss, **kept, **more})
+        return NodesView(**{"points": tuple(nodes), "loss": loss, **kept, **more})
 
     return make

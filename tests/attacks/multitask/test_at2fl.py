@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from thornbed.attacks.multitask import Injection, View, random_twin
+from thornbed.attacks.multitask import Injection, NodesView, random_twin
 from thornbed.attacks.multitask._gradients import upper
 from thornbed.attacks.multitask._placing import into_ball
 from thornbed.attacks.multitask.at2fl import at2fl
@@ -24,7 +24,7 @@ ONE: dict[str, Any] = {"start": "clean", "balls": 1}  # one search
 RANDOM = {"direct": random_direct, "indirect": random_indirect, "hybrid": random_hybrid}
 
 
-def harm(view: View, injection: Injection) -> float:
+def harm(view: NodesView, injection: Injection) -> float:
     """Return the targets' loss when the federation has learnt from the injected points."""
     points = injection.into(view.points)
     return upper(view, solve(points, view.coupling, view.loss, torch.Generator().manual_seed(0), gap=1e-8).weights)

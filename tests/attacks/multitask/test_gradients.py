@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from thornbed.attacks.multitask import Injection, View
+from thornbed.attacks.multitask import Injection, NodesView
 from thornbed.attacks.multitask._gradients import FREE, as_printed, by_duals, implicit, of_targets, upper
 from thornbed.attacks.multitask._placing import Placing
 from thornbed.tasks.mocha.objective import summed_duals
@@ -16,7 +16,7 @@ from thornbed.tasks.multitask import Points
 ROWS, STEP = 3, 1e-5
 
 
-def injected(view: View, source: int, x: np.ndarray, y: np.ndarray) -> tuple[Points, ...]:
+def injected(view: NodesView, source: int, x: np.ndarray, y: np.ndarray) -> tuple[Points, ...]:
     return Injection({source: Points(x, y)}, np.empty(0)).into(view.points)
 
 
@@ -30,7 +30,7 @@ def differences(value, x: np.ndarray) -> np.ndarray:
     return found
 
 
-def start(view: View, source: int) -> Points:
+def start(view: NodesView, source: int) -> Points:
     placing = Placing(mode="direct", ratio=0.2, radius=2.0, labels="flipped", start="surface")
     return placing.place(view, source, torch.Generator().manual_seed(1)).select(np.arange(ROWS))
 
@@ -107,10 +107,10 @@ def test_what_is_printed_is_the_letter_of_the_equations(view):
     """One target with one point x = (2, 1), y = 1 and w = (3, 0): 2 (6 - 1) x, times the change, times Omega[t, s]."""
     made = view("squared", m=2, d=1, targets=(0,))
     one = Points(np.array([[2.0, 1.0]]), np.array([1.0]))
-    seen = View(**{**vars(made), "points": (one, one)})
+    seen = NodesView(**{**vars(made), "points": (one, one)})
     weights = np.array([[3.0, 9.0], [0.0, 9.0]])
     printed = as_printed(of_targets(seen, weights, printed=True), seen.coupling, {1: np.array([0.5, -1.0])})
     np.testing.assert_allclose(printed[1], [[10 * 2 * 0.5 * -0.5, 10 * 0.5 * -0.5], [10 * 2 * 0.5, 10 * 0.5]])
-    hinge = View(**{**vars(seen), "loss": "hinge"})
+    hinge = NodesView(**{**vars(seen), "loss": "hinge"})
     np.testing.assert_allclose(of_targets(hinge, weights, printed=True)[:, 0], [2, 1])
     assert (of_targets(hinge, weights) == 0).all()  # 1 * 6 is beyond the margin

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from thornbed.attacks.vertical._inference import Inference
+from thornbed.attacks.vertical._inference import LabelInference
 from thornbed.attacks.vertical._triplets import batch_hard
 from thornbed.attacks.vertical._vae import Vae, divergence
 
@@ -17,7 +17,7 @@ def source(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def inference(**changes) -> Inference:
+def inference(**changes) -> LabelInference:
     given = {
         "attack": "it",
         "layers": "linear",
@@ -31,7 +31,7 @@ def inference(**changes) -> Inference:
         "steps": 300,
         "learning_rate": 3e-3,
     }
-    return Inference(**{**given, **changes})
+    return LabelInference(**{**given, **changes})
 
 
 def test_the_hardest_positive_and_the_hardest_negative_are_mined() -> None:

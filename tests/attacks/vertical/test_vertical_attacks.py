@@ -10,7 +10,7 @@ from torch import Tensor
 
 import thornbed.attacks.vertical
 from thornbed.attacks.vertical import Adversary, VerticalAttack, View
-from thornbed.attacks.vertical._inference import Inference
+from thornbed.attacks.vertical._inference import LabelInference
 from thornbed.attacks.vertical.badvfl import Badvfl
 from thornbed.attacks.vertical.cooperative_backdoor import CooperativeBackdoor
 from thornbed.attacks.vertical.in_process import AttackingParty, Training, attack_in_process, conspire
@@ -116,13 +116,13 @@ def test_a_poisoned_row_is_another_sample_each_time_with_the_trigger_on_it(made)
 def test_what_generates_is_learnt_from_the_rows_that_were_inferred_and_from_no_others(made, monkeypatch) -> None:
     # Algorithm 1, line 8: retrained on the inferred set, of its own features
     given = []
-    learn = Inference.generated
+    learn = LabelInference.generated
 
     def listening(self, x: Tensor, count: int, generator: torch.Generator) -> Tensor:
         given.append(x.flatten(1))
         return learn(self, x, count, generator)
 
-    monkeypatch.setattr(Inference, "generated", listening)
+    monkeypatch.setattr(LabelInference, "generated", listening)
     view, larger = made(), {"epochs": 250, "steps": 2, "latent": 4, "hidden": 32, "learning_rate": 3e-3}
     adversary = CooperativeBackdoor(target=2, size=(1, 3), confidence=0.9, **larger).adversary(view, source())
     assert set(view.known_targets.tolist()) < set(adversary.vote().tolist())

@@ -13,7 +13,7 @@ from thornbed.attacks.inversion import Observation
 from thornbed.attacks.inversion.agic import agic
 from thornbed.clients.local_training import one_thread
 from thornbed.flower_apps.inversion.pictures import _chosen, _Stored, write_inversion_pictures
-from thornbed.flower_apps.inversion.records import Inversions, read_inversions
+from thornbed.flower_apps.inversion.records import StoredInversions, read_inversions
 from thornbed.flower_apps.records.image_sheet import GAP, LINE, MARGIN, SIDE, scale_of
 from thornbed.tasks.digits import digits
 from thornbed.tasks.metrics.images import psnr
@@ -238,4 +238,4 @@ def test_a_record_too_large_is_not_read(tmp_path, inverted, monkeypatch):
     monkeypatch.setattr("thornbed.flower_apps.inversion.records.LARGEST", 10)
     with pytest.raises(ValueError, match="bytes, and at most 10 are read"):
         read_inversions(inverted(tmp_path, {"images": color(0)}))
-    assert Inversions.model_fields["inversions"].is_required()
+    assert StoredInversions.model_fields["inversions"].is_required()

@@ -12,7 +12,7 @@ from sklearn.svm import SVC
 from thornbed.tasks.mocha.baselines import errors, global_model, local_only
 from thornbed.tasks.mocha.local_work import local_work
 from thornbed.tasks.mocha.objective import Coupling, dual, duality_gap, primal, summed_duals
-from thornbed.tasks.mocha.server_work import Server, learnt_omega
+from thornbed.tasks.mocha.server_work import MochaServer, learnt_omega
 from thornbed.tasks.mocha.solving import federate, solve, solve_squared
 from thornbed.tasks.multitask import Points
 
@@ -106,7 +106,7 @@ def test_a_node_that_drops_out_of_half_the_rounds_still_converges(federation, co
 
 def test_d_numbers_go_each_way_and_a_lost_reply_does_no_harm(federation, coupling, generator):
     points, related = federation("hinge"), coupling()
-    server, alpha = Server(np.zeros((3, 4)), related), np.zeros(len(points[0]))
+    server, alpha = MochaServer(np.zeros((3, 4)), related), np.zeros(len(points[0]))
     for round_ in range(3):
         sent = server.weights[:, 0]
         assert sent.shape == (3,)
@@ -259,10 +259,13 @@ def test_input_and_global_randomness_are_left_alone(federation, coupling, genera
         (lambda p, c, g: federate(p, c, "hinge", g, rounds=-1), "rounds = -1, learn_every = 0"),
         (lambda p, c, g: local_work(p[0], np.zeros(2), np.zeros(3), 1.0, "hinge", g), "12 points of 3 features"),
         (lambda p, c, g: local_work(p[0], np.zeros(12), np.zeros(3), 0.0, "hinge", g), "curvature = 0.0"),
-        (lambda p, c, g: Server(np.zeros((3, 5)), c), r"server of 4 nodes .* shape \(3, 5\)"),
-        (lambda p, c, g: Server(np.zeros((3, 4)), c).receive({7: np.zeros(3)}), "4 nodes, .* from node 7"),
-        (lambda p, c, g: Server(np.zeros((3, 4)), c).receive({2: np.array([0, np.nan, 1])}), "node 2 .* 1 not finite"),
-        (lambda p, c, g: Server(np.zeros((3, 4)), c).receive({2: np.zeros(2)}), r"node 2 .* shape \(2,\)"),
+        (lambda p, c, g: MochaServer(np.zeros((3, 5)), c), r"server of 4 nodes .* shape \(3, 5\)"),
+        (lambda p, c, g: MochaServer(np.zeros((3, 4)), c).receive({7: np.zeros(3)}), "4 nodes, .* from node 7"),
+        (
+            lambda p, c, g: MochaServer(np.zeros((3, 4)), c).receive({2: np.array([0, np.nan, 1])}),
+            "node 2 .* 1 not finite",
+        ),
+        (lambda p, c, g: MochaServer(np.zeros((3, 4)), c).receive({2: np.zeros(2)}), r"node 2 .* shape \(2,\)"),
     ],
 )
 def test_what_is_wrong_is_refused(federation, coupling, generator, call, sentence):
