@@ -90,7 +90,7 @@ class SentRound:
 def checked(
     members: Sequence[Member], replies: Iterable[Message], read: Callable[[Message, int], Reply]
 ) -> tuple[dict[int, Reply], dict[int, str]]:
-    """Return by client what `read` makes of the replies, and why those of others are refused; see `SentRound.gather`."""
+    """Return by client what `read` makes of the replies, and why others are refused; see `SentRound.gather`."""
     arrived = {reply.metadata.src_node_id: reply for reply in replies}
     # Of a node that went away the SuperLink says so, in a reply of its own that names no node.
     others = set(arrived) - {member.node_id for member in members}

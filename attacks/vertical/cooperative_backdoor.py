@@ -34,7 +34,7 @@ POOL = 512
 
 @dataclass(frozen=True, kw_only=True)
 class CooperativeBackdoor(VerticalAttack):
-    """The attack of the paper; see `VerticalAttack` for the options that all have, and `LabelInference` for the learning.
+    """The attack of the paper; see `VerticalAttack` for options that all have, and `LabelInference` for the learning.
 
     `method` 1: one trigger of `size` (h, w) over neighbouring blocks, around `center` (None: the middle of what the
     adversaries hold); 2: a subtrigger of `size` at a random place of each block. All its pixels are at most `area`, and
