@@ -14,6 +14,7 @@ class Knowledge(StrEnum):
 
     OWN_DATA = "its own data"
     SERVER_MODEL = "the server's model"
+    EARLIER_MODELS = "the server's models of earlier rounds"
     OTHER_ATTACKERS = "what other attackers hold"
     DEFENSE = "the defense"
     TARGET_DATA = "data like the target's"

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from thornbed.attacks.vertical import Adversary, VerticalAttack, View
 from thornbed.attacks.vertical.coalition import breadth_first, decided, leader, to_poison
-from thornbed.clients.mailbox import Mailbox, Moment
+from thornbed.clients.channel import Channel, Moment
 from thornbed.protocol.randomness import generator
 from thornbed.tasks.blocks import Block
 
@@ -47,7 +47,7 @@ class Collusion:
     known: Tensor
     labels: Tensor
     client: int
-    box: Mailbox
+    box: Channel
     seed: int
 
     def share(self, x: Tensor, moment: Moment) -> None:

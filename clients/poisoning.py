@@ -39,12 +39,17 @@ class UpdatePoisoning(Role):
 
     name = "poisoning"
 
-    def __init__(self, attack: UpdateAttack) -> None:
-        self.attack = attack
+    def __init__(self, attack: UpdateAttack, *, sees_accomplices: bool = False) -> None:
+        self.attack, self._sees_accomplices = attack, sees_accomplices
+
+    @property
+    def sees_accomplices(self) -> bool:
+        """Whether the attack declares that it needs what other attackers hold."""
+        return self._sees_accomplices
 
     def outgoing(self, update: Tensor, peers: Tensor, generator: torch.Generator, sight: Sight) -> Tensor:
         """Return the poisoned update."""
-        return outgoing(self.attack, peers, generator, sight)
+        return outgoing(self.attack, peers if self._sees_accomplices else peers[:1], generator, sight)
 
 
 class TrainingPoisoning(Role):
@@ -52,8 +57,13 @@ class TrainingPoisoning(Role):
 
     name = "poisoning"
 
-    def __init__(self, attack: TrainingAttack) -> None:
-        self.attack = attack
+    def __init__(self, attack: TrainingAttack, *, sees_accomplices: bool = False) -> None:
+        self.attack, self._sees_accomplices = attack, sees_accomplices
+
+    @property
+    def sees_accomplices(self) -> bool:
+        """Whether the attack declares that it needs what other attackers hold."""
+        return self._sees_accomplices
 
     def objective(self, cross_entropy: Tensor, distance: Tensor) -> Tensor:
         """Return the attack's objective."""
@@ -61,7 +71,7 @@ class TrainingPoisoning(Role):
 
     def outgoing(self, update: Tensor, peers: Tensor, generator: torch.Generator, sight: Sight) -> Tensor:
         """Return what the attack makes of the update."""
-        return self.attack.outgoing(peers, generator)
+        return self.attack.outgoing(peers if self._sees_accomplices else peers[:1], generator)
 
 
 class GroupPoisoning(Role):

@@ -28,6 +28,11 @@ class Role:
         return None
 
     @property
+    def sees_accomplices(self) -> bool:
+        """Whether `outgoing` is to be shown what accomplices would honestly send."""
+        return False
+
+    @property
     def edits_samples(self) -> bool:
         """Whether `prepare` may return anything but the samples."""
         return type(self).prepare is not Role.prepare
@@ -61,7 +66,8 @@ class Role:
     def outgoing(self, update: Tensor, peers: Tensor, generator: torch.Generator, sight: Sight) -> Tensor:
         """Return the update (d,) that the client sends.
 
-        `peers` (k, d) are the updates it may see, its own first; `sight` is what else it can find out.
+        `peers` (k, d) has the client's own update first; where it `sees_accomplices`, the other rows are what the
+        accomplices that were drawn too would honestly send. `sight` is what else the client can find out.
         """
         return update
 
@@ -79,6 +85,11 @@ class Roles(Role):
     def group(self) -> Group | None:
         """The group of the first part that has one."""
         return next((part.group for part in self.parts if part.group is not None), None)
+
+    @property
+    def sees_accomplices(self) -> bool:
+        """Whether any part does."""
+        return any(part.sees_accomplices for part in self.parts)
 
     @property
     def edits_samples(self) -> bool:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from thornbed.attacks.vertical.party import AttackingParty
+from thornbed.clients.channel import Moment
 from thornbed.clients.collusion import Collusion
-from thornbed.clients.mailbox import Moment
 from thornbed.protocol.split import EMBEDDINGS, PROBE, REPLACED, TRIGGERED, TRUE
 from thornbed.tasks.split.parties import HonestParty, Party
 from thornbed.tasks.split.party_work import PartyWork

@@ -16,7 +16,7 @@ from thornbed.flower_apps.inversion.records import INVERSIONS
 from thornbed.flower_apps.metrics import METRICS
 from thornbed.flower_apps.records.folder import alone
 from thornbed.flower_apps.resolving import resolve
-from thornbed.flower_apps.run import build
+from thornbed.flower_apps.run.run import device_of
 from thornbed.flower_apps.settings import BadSettings, Interrupted, settings_from
 from thornbed.protocol.recordings import recordings_in
 
@@ -36,7 +36,7 @@ def run(
     folder = (output or Path("runs") / f"invert-{time.strftime('%Y%m%d-%H%M%S')}").expanduser().resolve()
     if (folder / INVERSIONS).exists():
         raise BadSettings(f"--output {folder} holds inversions already; name another folder")
-    chosen = build.device(resolve(settings_from({"device": device})))
+    chosen = device_of(resolve(settings_from({"device": device})).device)
     with alone(folder):
         try:
             with err.status(f"Inverting {len(paths)} update{'' if len(paths) == 1 else 's'} with {escape(attack)}"):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 
+from thornbed.flower_apps.inversion.precheck import check_watching
 from thornbed.flower_apps.loggers import missing_package
 from thornbed.flower_apps.run.threat import check_threat
-from thornbed.flower_apps.schemes.scheme import scheme_of
-from thornbed.flower_apps.settings import NONE, BadSettings, Resolved, plugins
+from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
+from thornbed.flower_apps.schemes.scheme import built, scheme_of
+from thornbed.flower_apps.settings import BadSettings, Resolved, plugins
 
 
 def check(settings: Resolved, *, data: bool = True) -> None:
@@ -15,14 +17,17 @@ def check(settings: Resolved, *, data: bool = True) -> None:
 
     With `data` false (deployment: the data lie on other machines) only what needs none is checked.
     """
-    scheme = scheme_of(settings)
-    check_threat(settings, scheme.gives)
+    scheme, run = scheme_of(settings), built(settings)
+    check_threat(run.attacks, scheme.known_in(settings.engine))
     _check_loggers(settings)
-    scheme.check(settings, data)
+    scheme.check(run, data)
+    if settings.watches:
+        assert isinstance(run, HorizontalRun)  # other schemes refuse what asks for it
+        check_watching(run, data=data)
 
 
 def _check_loggers(settings: Resolved) -> None:
-    for spec in [] if settings.logger == NONE else plugins.parse_sum(settings.logger):
+    for spec in plugins.parse_sum(settings.logger):
         plugins.load("logger", spec)
         module = sys.modules[plugins.find("logger", spec.name).__module__]
         if package := missing_package(module):

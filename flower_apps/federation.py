@@ -18,12 +18,12 @@ from flwr.serverapp.strategy import Strategy
 from thornbed.defenses.reporting import did_something
 from thornbed.flower_apps.inversion.files import metrics_of, write_inversions
 from thornbed.flower_apps.inversion.inverting import invert
-from thornbed.flower_apps.inversion.watching import recordings_folder, recordings_of, watched, watches
+from thornbed.flower_apps.inversion.watching import recordings_folder, recordings_of, watched
 from thornbed.flower_apps.metrics import named
 from thornbed.flower_apps.records.folder import Folder
-from thornbed.flower_apps.run import build
 from thornbed.flower_apps.run.threat import threat_model
-from thornbed.flower_apps.schemes.scheme import scheme_of
+from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
+from thornbed.flower_apps.schemes.scheme import built, scheme_of
 from thornbed.flower_apps.settings import NONE, BadSettings, Resolved, RunFailed
 from thornbed.protocol.vector import to_arrays, to_tensors
 from thornbed.strategies import NumberedClients, Resumed
@@ -48,7 +48,7 @@ def conduct(settings: Resolved, grid: Grid, on_round: OnRound | None = None) -> 
                     "several on the same updates, keep them with --record and take thornbed invert"
                 )
             return summary
-        run = _Run(settings, folder, on_round)
+        run = _Federation(settings, folder, on_round)
         try:
             return run.go(grid, done)
         finally:
@@ -68,14 +68,15 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class _Run:
+class _Federation:
     """The server's side of one run: it tests the model after every round and keeps the records."""
 
     def __init__(self, settings: Resolved, folder: Folder, on_round: OnRound | None) -> None:
         self.settings, self.folder, self.on_round = settings, folder, on_round
-        self.learning = scheme_of(settings).learn(settings)
+        self.run = built(settings)
+        self.learning = scheme_of(settings).learn(self.run)
         self.strategy = self.learning.strategy
-        self.loggers = build.loggers(settings, folder.path)
+        self.loggers = self.run.loggers(folder.path)
         self.last: dict[str, Any] = {}
 
     def go(self, grid: Grid, done: int) -> dict[str, Any]:
@@ -90,9 +91,10 @@ class _Run:
         earlier = sum(line["seconds"] for line in self.folder.lines())
         self.folder.write_config(self.settings, self._facts(grid, begun=begun))
         strategy: Strategy = self.strategy
-        if watches(self.settings):
-            assert isinstance(self.strategy.cohort, NumberedClients)  # as build.strategy has it
-            strategy = watched(strategy, self.settings, self.strategy.cohort)
+        if self.settings.watches:
+            assert isinstance(self.run, HorizontalRun)  # the check has seen to both
+            assert isinstance(self.strategy.cohort, NumberedClients)
+            strategy = watched(strategy, self.run, self.strategy.cohort)
         if done:
             strategy = Resumed(strategy, done)
         self._round_started = started
@@ -130,7 +132,7 @@ class _Run:
                 return earlier  # the rounds that a complete run was given afterwards were none to read
             if not paths:
                 raise BadSettings(f"no reply that could be read came from the clients chosen ({folder})")
-            inversions = invert(paths, spec, seed=self.settings.seed, device=build.device(self.settings))
+            inversions = invert(paths, spec, seed=self.settings.seed, device=self.run.device)
         except BadSettings as error:
             again = f"thornbed run --resume --output {shlex.quote(str(self.folder.path))} --curious {shlex.quote(spec)}"
             raise RunFailed(

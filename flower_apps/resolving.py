@@ -6,11 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from thornbed.flower_apps.inversion.choice import clients_read, rounds_read
-from thornbed.flower_apps.run import build
+from thornbed.flower_apps.run.run import cohort as cohort_of
 from thornbed.flower_apps.schemes.scheme import check_kinds, check_unused, scheme_of
 from thornbed.flower_apps.settings import AUTO, ENGINES, NONE, SPECS, BadSettings, Resolved, Settings, plugins
-from thornbed.strategies import FedAvg, NumberedClients
 
 
 def resolve(settings: Settings) -> Resolved:
@@ -38,7 +36,9 @@ def resolve(settings: Settings) -> Resolved:
     if per_round > num_clients:
         raise BadSettings(f"--clients-per-round {per_round} is more than --num-clients {num_clients}")
     min_replies = (
-        _min_replies(settings.strategy, per_round) if settings.min_replies == AUTO else int(settings.min_replies)
+        scheme.least_replies(settings.strategy, per_round)
+        if settings.min_replies == AUTO
+        else int(settings.min_replies)
     )
     if min_replies > per_round:
         flag = "--num-clients" if "clients_per_round" in scheme.unused else "--clients-per-round"
@@ -51,7 +51,7 @@ def resolve(settings: Settings) -> Resolved:
     }
     for name in (*SPECS, "logger"):
         # One spelling for one thing: a run that is resumed compares texts.
-        filled[name] = " + ".join(map(str, plugins.parse_sum(filled.get(name, getattr(settings, name)))))
+        filled[name] = " + ".join(map(str, plugins.parse_sum(filled.get(name, getattr(settings, name))))) or NONE
     resolved = Resolved(**{**settings.model_dump(), **filled})
     _check_attackers(resolved)
     _check_curious(resolved)
@@ -78,16 +78,6 @@ def check_address(settings: Settings) -> None:
         raise BadSettings(f"--superlink takes HOST:PORT, such as 10.0.0.5:8000, not {superlink!r}")
 
 
-def _min_replies(strategy: str, per_round: int) -> int:
-    """Return half of a round, or the more that the rule needs: krum(num_byzantine=4) works with 11 and not with 10."""
-    built = build.strategy_of(strategy, NumberedClients(per_round, per_round), 1)
-    if not isinstance(built, FedAvg):
-        return (per_round + 1) // 2
-    rule = built.rule
-    counts = range((per_round + 1) // 2, per_round)
-    return next((count for count in counts if build.refusal(rule, count) is None), per_round)
-
-
 def _check_attackers(settings: Resolved) -> None:
     """Refuse numbers of attackers in a round, or of rounds, that cannot be."""
     malicious, per_round = len(settings.malicious), settings.malicious_per_round
@@ -107,7 +97,7 @@ def _check_attackers(settings: Resolved) -> None:
 def _check_curious(settings: Resolved) -> None:
     """Refuse a choice of replies that nobody reads, and one that chooses none."""
     clients, every = settings.curious_clients, settings.curious_every
-    if settings.curious == NONE and not settings.record:
+    if not settings.watches:
         if clients != AUTO or every != AUTO:
             flag = "--curious-clients" if clients != AUTO else "--curious-every"
             raise BadSettings(f"{flag} has no --curious and no --record; name what is done with the replies")
@@ -119,9 +109,8 @@ def _check_curious(settings: Resolved) -> None:
         raise BadSettings(
             f"--curious-clients takes numbers of clients, 0 to {settings.num_clients - 1}, not {clients!r}"
         )
-    cohort = build.cohort(settings)
-    rounds = rounds_read(settings)
-    if not any(clients_read(settings, cohort.drawn(number)) for number in rounds):
+    cohort, rounds = cohort_of(settings), settings.rounds_read
+    if not any(settings.clients_read(cohort.drawn(number)) for number in rounds):
         raise BadSettings(
             f"--curious-clients {clients} take part in none of the rounds that are read ({len(rounds)} of "
             f"{settings.rounds}); in the first there are {', '.join(map(str, cohort.drawn(1)))}"

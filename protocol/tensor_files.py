@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch import Tensor
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors under their names, with texts, whole or not at all."""
-    part = path.with_suffix(path.suffix + ".part")
+    part = path.with_suffix(f"{path.suffix}.{os.getpid()}.part")  # others may write the same file
     # Copies, since two names of one memory (tied weights) are no two tensors to the format.
     copies = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
@@ -39,6 +40,15 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
         raise
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(str(error.strerror if isinstance(error, OSError) and error.strerror else error)) from None
+
+
+def found_once(path: Path, find: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the tensors of a file. Whichever process comes first finds and writes them, and the others wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.stem}.lock")):
+        if not path.exists():
+            save_tensors(path, find())
+    return load_tensors(path)[0]
 
 
 def misfit(tensors: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> str | None:

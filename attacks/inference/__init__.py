@@ -1,9 +1,9 @@
 """Attacks on collaborative inference: what corrupted agents send for a query in place of its embedding, one a file.
 
 `NAME(sent, agents, sight, *, options) -> SentEmbeddings`: `sent` is what would have reached the fusion centre, `agents`
-are the corrupted ones, and only what they send changes. Inputs are never modified, and nothing is random. `NEEDS` of each
-module says what its attacker must know; what is not honest embeddings of its own is in `QuerySight`, and None where the
-setting does not give it.
+are the corrupted ones, and only what they send changes. Inputs are never modified, and nothing is random. `NEEDS` of
+each module says what its attacker must know; what is not honest embeddings of its own is in `QuerySight`, and None
+where the setting does not give it.
 
 >>> import torch
 >>> from thornbed.attacks.inference import SentEmbeddings, QuerySight, combined

@@ -1,8 +1,9 @@
 """Attacks on the update, one a file: `NAME(peers (k, d), generator, *, options) -> (d,)`.
 
-`peers[0]` is the update that the attacker's own training gave, w_client - w_global, float32; further rows are what its
-accomplices share. An attack that must know more than that asks for a third parameter, `sight: Sight`. Inputs are
-never modified; randomness comes from the generator alone.
+`peers[0]` is the update that the attacker's own training gave, w_client - w_global, float32. An attack whose `NEEDS`
+has `Knowledge.OTHER_ATTACKERS` gets further rows: row i is what an accomplice that was drawn in the round too would
+honestly have sent. Without that declaration there is one row. An attack that must know more asks for a third
+parameter, `sight: Sight`. Inputs are never modified; randomness comes from the generator alone.
 """
 
 from __future__ import annotations
@@ -23,11 +24,20 @@ class Sight:
     ----------
     benign : trains honestly on the attacker's own clean data, from the server's model, and returns that update (d,).
     last_step : how far the server's model has moved (d,) since the latest earlier round in which an attacker called
-        this; None where there is none.
+        this; None where there is none. Needs `Knowledge.EARLIER_MODELS`.
+    honest : returns what the honest clients of the round send (h, d), ascending by client. Needs
+        `Knowledge.HONEST_UPDATES`; raises ValueError for an attack that does not declare it.
     """
 
     benign: Callable[[], Tensor]
     last_step: Callable[[], Tensor | None]
+    honest: Callable[[], Tensor] = lambda: _undeclared()
+
+
+def _undeclared() -> Tensor:
+    raise ValueError(
+        "this attack asks what honest clients send, and its NEEDS does not say so; NEEDS takes Knowledge.HONEST_UPDATES"
+    )
 
 
 def own_update(peers: Tensor) -> Tensor:

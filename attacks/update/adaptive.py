@@ -16,7 +16,7 @@ from torch import Tensor
 from thornbed.attacks import Knowledge
 from thornbed.attacks.update import Sight, own_update
 
-NEEDS = frozenset({Knowledge.OWN_DATA, Knowledge.SERVER_MODEL, Knowledge.OTHER_ATTACKERS})
+NEEDS = frozenset({Knowledge.OWN_DATA, Knowledge.SERVER_MODEL, Knowledge.EARLIER_MODELS})
 
 
 def adaptive(peers: Tensor, generator: torch.Generator, sight: Sight) -> Tensor:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from thornbed.experiments.runs.finished import FinishedRun
-from thornbed.flower_apps.run.roles import attack
+from thornbed.flower_apps.schemes.horizontal.roles import attack_of
 from thornbed.flower_apps.settings import NONE, Resolved
 
 if TYPE_CHECKING:
@@ -59,6 +59,6 @@ class Figure(Protocol):
 def check_backdoor(figure: str, cells: Sequence[Resolved]) -> None:
     """Raise ValueError where a cell has no attack on data, so that nothing says what a backdoor's samples are."""
     for settings in cells:
-        built = None if settings.attack == NONE else attack(settings.attack, settings.data_dir)
+        built = attack_of(settings.attack, Path(settings.data_dir).expanduser() if settings.data_dir else None)
         if built is None or not built.data:
             raise ValueError(f"{figure} needs an attack on data in every cell: attack = {settings.attack}")

@@ -16,12 +16,12 @@ from flwr.app import ArrayRecord, ConfigRecord
 from torch import Tensor, nn
 
 from thornbed.clients.local_training import evaluate
-from thornbed.flower_apps.client_app import app, training_data
+from thornbed.flower_apps.client_app import app
 from thornbed.flower_apps.engines.inline import InlineGrid
 from thornbed.flower_apps.records.folder import Folder
 from thornbed.flower_apps.resolving import resolve
-from thornbed.flower_apps.run import build
-from thornbed.flower_apps.run.roles import attack, role
+from thornbed.flower_apps.schemes.horizontal.local_work import training_data
+from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
 from thornbed.flower_apps.settings import AUTO, Resolved, RunFailed, Settings
 from thornbed.protocol.messages import RefusedReply, read_train_reply, train_message
 from thornbed.protocol.vector import Layout, to_arrays, to_tensors
@@ -53,7 +53,7 @@ class FinishedRun:
     @cached_property
     def test(self) -> Samples:
         """The test samples."""
-        return build.load_task(self.settings.task, self.settings.data_dir).samples("test")
+        return self._run.task.samples("test")
 
     @cached_property
     def backdoor(self) -> Samples:
@@ -61,7 +61,7 @@ class FinishedRun:
 
         Raises RunFailed where the attack has no part that says on what it is measured.
         """
-        built = attack(self.settings.attack, self.settings.data_dir)
+        built = self._run.attack
         measured = built.measured(self.test)[1] if built else None
         if measured is None:
             raise RunFailed(f"nothing measures --attack {self.settings.attack} on --task {self.settings.task}")
@@ -69,10 +69,9 @@ class FinishedRun:
 
     def honest_data(self) -> Samples:
         """Return what all the honest clients of the run trained on, one after the other by their numbers, decoded."""
+        run = self._run
         own = [
-            training_data(
-                self.settings, role(self.settings, client, {}), build.client_samples(self.settings, client), client
-            ).decoded()
+            training_data(run, run.role(client, {}), run.client_samples(client), client).decoded()
             for client in range(self.settings.num_clients)
             if client not in self.settings.malicious
         ]
@@ -102,7 +101,7 @@ class FinishedRun:
         """Return the mean cross-entropy (nats) of the final model, moved by a step (d,), over the samples."""
         arrays = self._arrays if step is None else self._layout.unflatten(self._start + step, self._arrays)
         self._network.load_state_dict(to_tensors(arrays))
-        return evaluate(self._network, samples, device=build.device(self.settings))[0]
+        return evaluate(self._network, samples, device=self._run.device)[0]
 
     @cached_property
     def learned(self) -> Tensor:
@@ -120,8 +119,12 @@ class FinishedRun:
         return resolve(Settings(**{**self.settings.model_dump(), **own_share}))
 
     @cached_property
+    def _run(self) -> HorizontalRun:
+        return HorizontalRun(self.settings)
+
+    @property
     def _network(self) -> nn.Module:
-        return build.model(self.settings, build.load_task(self.settings.task, self.settings.data_dir))
+        return self._run.network
 
     @cached_property
     def _arrays(self) -> ArrayRecord:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from thornbed.flower_apps.schemes.scheme import scheme_of
+from thornbed.flower_apps.schemes.scheme import built, scheme_of
 from thornbed.flower_apps.settings import Resolved
 
 # Start and end of a run, and what Flower's virtual client engine costs beside the training (docs/benchmarks.md).
@@ -38,4 +38,4 @@ class Estimate:
 def seconds_of(settings: Resolved) -> float:
     """Return about how many seconds a run takes: what its scheme says of its rounds, and what its engine adds."""
     engine = SECONDS_A_SIMULATION if settings.engine == "simulation" else 0.0
-    return SECONDS_A_RUN + engine + scheme_of(settings).seconds(settings)
+    return SECONDS_A_RUN + engine + scheme_of(settings).seconds(built(settings))

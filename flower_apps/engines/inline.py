@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
@@ -21,6 +21,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from thornbed.flower_apps.client_app import app
 from thornbed.flower_apps.federation import OnRound, conduct
 from thornbed.flower_apps.settings import Resolved
+from thornbed.protocol.client_memory import LivingContext
 
 RunConfig = Mapping[str, bool | int | float | str]
 SERVER_NODE = 1
@@ -37,7 +38,7 @@ class InlineGrid(Grid):
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, SERVER_NODE, 1
         self._client_app = client_app
         self._contexts = {
-            partition + 2: Context(
+            partition + 2: LivingContext(
                 run_id=1,
                 node_id=partition + 2,
                 node_config={"partition-id": partition, "num-partitions": num_nodes},

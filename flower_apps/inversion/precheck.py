@@ -13,21 +13,39 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from thornbed.attacks.inversion import InversionWarning
-from thornbed.flower_apps.client_app import claimed_samples
-from thornbed.flower_apps.inversion.choice import clients_read, rounds_read
 from thornbed.flower_apps.inversion.files import metrics_of
 from thornbed.flower_apps.inversion.inverting import attack_of
 from thornbed.flower_apps.inversion.observing import observation
-from thornbed.flower_apps.inversion.watching import observed_facts, recording_of
+from thornbed.flower_apps.inversion.watching import check_recordings, observed_facts, recording_of
 from thornbed.flower_apps.records.folder import Folder
-from thornbed.flower_apps.run import build
-from thornbed.flower_apps.run.roles import is_attacked
-from thornbed.flower_apps.settings import BadSettings, Resolved
+from thornbed.flower_apps.schemes.horizontal.local_work import claimed_samples
+from thornbed.flower_apps.schemes.horizontal.roles import is_attacked
+from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
+from thornbed.flower_apps.settings import NONE, BadSettings, Resolved
 from thornbed.protocol.randomness import generator
 from thornbed.protocol.recordings import LARGEST, Facts
+
+
+def check_watching(run: HorizontalRun, *, data: bool) -> None:
+    """Refuse what a curious server cannot read or invert; raises BadSettings.
+
+    data : whether the data are on this machine; in deployment nobody knows what the clients hold.
+    """
+    settings = run.settings
+    if settings.curious != NONE:
+        attack_of(settings.curious)
+    if not data:
+        return
+    if len(run.task.sample_shape) != 3:
+        raise BadSettings(
+            f"--curious and --record are for images: a sample of --task {settings.task} has shape "
+            f"{run.task.sample_shape}"
+        )
+    check_recordings(settings)
+    if settings.curious != NONE and not run.deployed:
+        check_inversion(run)
 
 
 @dataclass(frozen=True)
@@ -38,13 +56,14 @@ class Update:
     labelled: bool
 
 
-def check_inversion(settings: Resolved, network: nn.Module) -> None:
-    """Show the attack what the run will read, as far as it is known; `network` is a model like the run's.
+def check_inversion(run: HorizontalRun) -> None:
+    """Show the attack what the run will read, as far as it is known.
 
     Of updates that are alike a few stand for all, so that it takes about as long with hundreds of clients and rounds
     as with a few. Raises BadSettings with what the attack says, and for a run that goes on where nothing is left.
     """
-    updates = foreseen(settings)
+    settings, network = run.settings, run.network
+    updates = foreseen(run)
     if not updates and _is_over(settings):
         raise BadSettings(
             f"--curious {settings.curious} has nothing to invert: the rounds that it reads are done in "
@@ -64,24 +83,25 @@ def check_inversion(settings: Resolved, network: nn.Module) -> None:
             raise BadSettings(str(error)) from error
 
 
-def foreseen(settings: Resolved) -> list[Update]:
+def foreseen(run: HorizontalRun) -> list[Update]:
     """Return the updates that the inversion of a run will be shown, by round and client, where every client replies.
 
     Of a run that goes on these are the rounds that are left, and what is kept of those that are done.
     """
-    cohort, done = build.cohort(settings), _rounds_done(settings)
+    settings = run.settings
+    cohort, done = run.cohort(), _rounds_done(settings)
     claims: dict[tuple[int, bool], tuple[int, bool]] = {}
     updates = []
-    for number in rounds_read(settings):
+    for number in settings.rounds_read:
         attacked = is_attacked(settings, number)
-        for client in clients_read(settings, cohort.drawn(number)):
+        for client in settings.clients_read(cohort.drawn(number)):
             if number <= done and not recording_of(settings, number, client).exists():
                 continue
             if (client, attacked) not in claims:
-                claims[client, attacked] = claimed_samples(settings, client, number)
+                claims[client, attacked] = claimed_samples(run, client, number)
             claim, labelled = claims[client, attacked]
             if claim <= LARGEST:  # a larger one is not kept
-                updates.append(Update(observed_facts(settings, claim, number, client), labelled))
+                updates.append(Update(observed_facts(run, claim, number, client), labelled))
     return updates
 
 

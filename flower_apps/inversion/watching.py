@@ -16,20 +16,14 @@ from flwr.common.logger import log
 from flwr.serverapp.strategy import Strategy
 
 from thornbed.clients.local_training import num_steps, step_sizes, uses_running_statistics
-from thornbed.flower_apps.client_app import used_samples
-from thornbed.flower_apps.inversion.choice import clients_read, rounds_read
-from thornbed.flower_apps.run import build
-from thornbed.flower_apps.settings import NONE, BadSettings, Resolved, plugins
+from thornbed.flower_apps.schemes.horizontal.local_work import used_samples
+from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
+from thornbed.flower_apps.settings import BadSettings, Resolved, plugins
 from thornbed.protocol.recordings import LARGEST, Facts, recordings_in, save_originals, save_update
 from thornbed.strategies import Curious, NumberedClients, Sighting
 
 FOLDER = "recordings"  # below a run's output, while nobody names another
 NAME = re.compile(r"round-\d+-client-\d+\.safetensors")
-
-
-def watches(settings: Resolved) -> bool:
-    """Tell whether the server of a run is curious: it inverts updates, or records them."""
-    return settings.curious != NONE or bool(settings.record)
 
 
 def recordings_folder(settings: Resolved) -> Path:
@@ -53,22 +47,22 @@ def check_recordings(settings: Resolved) -> None:
         raise BadSettings(f"--record {settings.record} holds recordings already; name another folder")
 
 
-def watched(inner: Strategy, settings: Resolved, cohort: NumberedClients) -> Strategy:
+def watched(inner: Strategy, run: HorizontalRun, cohort: NumberedClients) -> Strategy:
     """Return a strategy that also records the replies that the settings choose, and otherwise is `inner`."""
-    watch = _Watch(settings, cohort)
+    watch = _Watch(run, cohort)
     return Curious(inner, watch.keep, choose=watch.choose)
 
 
 class _Watch:
-    def __init__(self, settings: Resolved, cohort: NumberedClients) -> None:
-        self.settings, self.cohort = settings, cohort
+    def __init__(self, run: HorizontalRun, cohort: NumberedClients) -> None:
+        self.run, self.settings, self.cohort = run, run.settings, cohort
 
     def choose(self, server_round: int, nodes: Sequence[int]) -> Collection[int]:
         """Return the nodes whose replies are read in a round."""
-        if server_round not in rounds_read(self.settings):
+        if server_round not in self.settings.rounds_read:
             return ()
         client_of = {node: client for node in nodes if (client := self.cohort.client_of(node)) is not None}
-        read = set(clients_read(self.settings, client_of.values()))
+        read = set(self.settings.clients_read(client_of.values()))
         return [node for node, client in client_of.items() if client in read]
 
     def keep(self, seen: Sighting) -> None:
@@ -80,12 +74,12 @@ class _Watch:
             log(WARNING, "The update of client %s is not kept: it claims %s samples", client, seen.num_examples)
             return
         path = recording_of(self.settings, seen.server_round, client)
-        facts = observed_facts(self.settings, int(seen.num_examples), seen.server_round, client)
+        facts = observed_facts(self.run, int(seen.num_examples), seen.server_round, client)
         save_update(path, seen.sent, seen.received, **facts.model_dump())
         if self.settings.engine == "deployment":
             return  # its data lie on the client's machine
         try:
-            used = used_samples(self.settings, client, seen.server_round)
+            used = used_samples(self.run, client, seen.server_round)
         except BadSettings as reason:
             log(WARNING, "What client %s trained on is not kept: %s", client, reason)
             return
@@ -101,9 +95,9 @@ class _Watch:
         save_originals(path, used.x, used.y)
 
 
-def observed_facts(settings: Resolved, num_examples: int, server_round: int, client: int) -> Facts:
+def observed_facts(run: HorizontalRun, num_examples: int, server_round: int, client: int) -> Facts:
     """Return what the server knows of the work of a client that holds `num_examples`: it is the server that asked."""
-    task = build.load_task(settings.task, settings.data_dir)
+    settings, task = run.settings, run.task
     epoch = step_sizes(num_examples, settings.batch_size)
     steps = num_steps(num_examples, settings.batch_size, settings.local_epochs)
     skipped = (server_round - 1) * steps if settings.continue_epochs else 0

@@ -44,6 +44,7 @@ FREE = (
     "root_certificates",
     "node_timeout",
     "reply_timeout",
+    "channel_timeout",
 )
 WHEREABOUTS = tuple(name for name in FREE if name != "rounds")  # of these a result says nothing
 

@@ -1,15 +1,60 @@
-"""Who holds which features in a run: as a task has it by nature, or as a way of dividing columns says."""
+"""Runs in which clients hold features of the same samples: who holds which columns, and the networks over them."""
 
 from __future__ import annotations
 
 import importlib
-from functools import lru_cache
+from functools import cached_property
 
-from thornbed.flower_apps.run import build
+import torch
+from torch import Tensor, nn
+
+from thornbed.flower_apps.run.run import Run
 from thornbed.flower_apps.settings import BadSettings, Resolved, plugins
-from thornbed.tasks.blocks import Blocks, check_blocks
+from thornbed.protocol.randomness import derived_seed
+from thornbed.tasks import Samples, Split
+from thornbed.tasks.blocks import Blocks, block_shapes, check_blocks
+from thornbed.tasks.bottoms import bottom
 
 NATURAL = "natural"  # the division that a task has by nature
+
+
+class FeatureSplitRun(Run):
+    """What runs have in which each client holds columns of the samples and a bottom model over them."""
+
+    @property
+    def embedding_size(self) -> int:
+        """Numbers that a client sends for a sample; the scheme's strategy says it."""
+        raise NotImplementedError
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """Which columns of a flattened sample each client holds; raises ValueError where that is no division."""
+        settings = self.settings
+        check_division(settings)
+        if settings.partition == NATURAL:
+            return self.task.blocks
+        divided: Blocks = plugins.load("blocks", settings.partition)(self.task.sample_shape, settings.num_clients)
+        if len(divided) != settings.num_clients:
+            raise BadSettings(
+                f"--partition {settings.partition} makes {len(divided)} blocks, and every client needs one: "
+                f"--num-clients {settings.num_clients}"
+            )
+        check_blocks(divided, self.task.sample_shape)
+        return divided
+
+    def columns(self, split: Split, client: int) -> Tensor:
+        """Return a client's columns (N, k) of a split's samples, decoded."""
+        samples = self.task.train if split == "train" else self.task.test
+        return Samples(samples.x.flatten(1)[:, torch.tensor(self.blocks[client])], samples.y).decoded().x
+
+    def bottom_model(self, client: int) -> nn.Module:
+        """Build a client's network with first weights that depend on the seed and its number alone."""
+        task, block = self.task, self.blocks[client]
+        make, shape = plugins.load("bottom", self.settings.model), block_shapes([block], task.sample_shape)[0]
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(derived_seed(self.settings.seed, "bottom", client))
+            size, whole = self.embedding_size, task.sample_shape
+            return bottom(make, block, shape, size, mean=task.mean, std=task.std, sample_shape=whole)
 
 
 def natural_agents(task: str) -> int:
@@ -35,20 +80,3 @@ def check_division(settings: Resolved) -> None:
         )
     if agents != settings.num_clients:
         raise BadSettings(f"--num-clients is {settings.num_clients}, and --task {settings.task} has {agents} agents")
-
-
-@lru_cache(maxsize=8)
-def blocks(settings: Resolved) -> Blocks:
-    """Return which columns of a flattened sample each client holds; raises ValueError where that is no division."""
-    check_division(settings)
-    task = build.load_task(settings.task, settings.data_dir)
-    if settings.partition == NATURAL:
-        return task.blocks
-    divided: Blocks = plugins.load("blocks", settings.partition)(task.sample_shape, settings.num_clients)
-    if len(divided) != settings.num_clients:
-        raise BadSettings(
-            f"--partition {settings.partition} makes {len(divided)} blocks, and every client needs one: --num-clients "
-            f"{settings.num_clients}"
-        )
-    check_blocks(divided, task.sample_shape)
-    return divided

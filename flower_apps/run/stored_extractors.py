@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from thornbed.flower_apps.run.build import stored_model
+from thornbed.flower_apps.run.stored_model import stored_model
 from thornbed.flower_apps.settings import BadSettings, Resolved
 from thornbed.protocol.tensor_files import load_tensors
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from thornbed.attacks import Knowledge
 from thornbed.flower_apps.settings import NONE, BadSettings, Settings, plugins
+from thornbed.flower_apps.settings.plugins import Spec
 
 ORACLE = "num_byzantine"
 
@@ -24,9 +25,9 @@ def needs(name: str) -> frozenset[Knowledge]:
     return declared
 
 
-def check_threat(settings: Settings, given: frozenset[Knowledge]) -> None:
-    """Refuse an attack that must know what its scheme of learning does not give; raises BadSettings."""
-    for spec in [] if settings.attack == NONE else plugins.parse_sum(settings.attack):
+def check_threat(attacks: Iterable[Spec], given: frozenset[Knowledge]) -> None:
+    """Refuse an attack that must know what is not given to its attacker; raises BadSettings."""
+    for spec in attacks:
         if missing := sorted(needs(spec.name) - given):
             raise BadSettings(
                 f"attack {spec.name} must know {' and '.join(missing)}, which a malicious client does not learn here; "
@@ -36,9 +37,8 @@ def check_threat(settings: Settings, given: frozenset[Knowledge]) -> None:
 
 def threat_model(settings: Settings, malicious: int) -> dict[str, Any]:
     """Return the threat model as it is recorded: the attackers, what each part of the attack needs, what is told."""
-    parts = [] if settings.attack == NONE else plugins.parse_sum(settings.attack)
+    parts, oracles = plugins.parse_sum(settings.attack), plugins.parse_sum(settings.defense)
     strategy = plugins.parse(settings.strategy)
-    oracles = [] if settings.defense == NONE else plugins.parse_sum(settings.defense)
     return {
         "malicious": malicious,
         "num_clients": settings.num_clients,

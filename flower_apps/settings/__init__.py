@@ -9,7 +9,7 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -120,10 +120,13 @@ class Settings(BaseModel):
         Positive | Auto, _flag(WHERE, "Seconds to wait for the clients to connect; auto: 60 for machines, else 600.")
     ] = AUTO
     reply_timeout: Annotated[float, _flag(WHERE, "Seconds to wait for the replies of a round.", gt=0)] = 3600.0
+    channel_timeout: Annotated[
+        float, _flag(WHERE, "Seconds that an attacker waits for its accomplices' updates (deployment).", gt=0)
+    ] = 60.0
 
     origin: Annotated[str, _flag("", "Who started the run, as JSON; thornbed fills it in, and it is no flag.")] = ""
 
-    @field_validator("local_epochs", "learning_rate", "node_timeout", "reply_timeout", mode="after")
+    @field_validator("local_epochs", "learning_rate", "node_timeout", "reply_timeout", "channel_timeout", mode="after")
     @classmethod
     def _finite(cls, value: float | str) -> float | str:
         if isinstance(value, float) and not math.isfinite(value):
@@ -198,6 +201,26 @@ class Resolved(Settings):
         if self.malicious_ids:
             return frozenset(self.named_malicious)
         return frozenset(range(self.num_clients - self.num_malicious, self.num_clients))
+
+    @property
+    def rounds_read(self) -> range:
+        """The rounds of which a curious server reads replies: the first alone, or 1, 1 + N, 1 + 2 N, ..."""
+        return range(1, 2) if self.curious_every == AUTO else range(1, self.rounds + 1, self.curious_every)
+
+    def clients_read(self, clients: Iterable[int]) -> list[int]:
+        """Return those whose replies are read, of the clients that send one in such a round, ascending."""
+        there, wanted = sorted(clients), self.curious_clients
+        if wanted == "all":
+            return there
+        if wanted == AUTO:
+            return there[:1]
+        numbers = {int(client) for client in wanted.split(",")}
+        return [client for client in there if client in numbers]
+
+    @property
+    def watches(self) -> bool:
+        """Whether the server is curious: it inverts updates, or records them."""
+        return self.curious != NONE or bool(self.record)
 
 
 def settings_from(values: Mapping[str, Any]) -> Settings:

@@ -17,10 +17,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+NOTHING = "none"  # no attack, no defense, no logger
 ROOT = Path(__file__).resolve().parents[2]
 
 # Where a name of a kind is looked for, in order: a rule comes before a strategy of the same name.
@@ -107,14 +109,19 @@ class Plugin:
 
 def parse(text: str) -> Spec:
     """Read one spec: a name, or a call of it with keyword arguments that are literals, or words without quotes."""
-    specs = parse_sum(text)
+    specs = _parsed(text)
     if len(specs) != 1:
         raise BadSpec(f"{text!r} names {len(specs)} things where one is taken")
     return specs[0]
 
 
-def parse_sum(text: str) -> list[Spec]:
-    """Read specs joined by `+`, in order: `edge_case(target=9) + scaling(factor=5)`."""
+def parse_sum(text: str) -> tuple[Spec, ...]:
+    """Read specs joined by `+`, in order: `edge_case(target=9) + scaling(factor=5)`; of "none" there are none."""
+    return () if text == NOTHING else _parsed(text)
+
+
+@lru_cache(maxsize=1024)  # a run is made of a dozen texts, which every message brings along
+def _parsed(text: str) -> tuple[Spec, ...]:
     try:
         return _specs(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -123,18 +130,18 @@ def parse_sum(text: str) -> list[Spec]:
         raise BadSpec(f"{text!r} is no spec; write a name, or name(option=value, ...) with plain values") from error
 
 
-def _specs(node: ast.expr) -> list[Spec]:
+def _specs(node: ast.expr) -> tuple[Spec, ...]:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        return [*_specs(node.left), *_specs(node.right)]
+        return (*_specs(node.left), *_specs(node.right))
     if isinstance(node, ast.Name):
-        return [Spec(node.id, {})]
+        return (Spec(node.id, {}),)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         if node.args or any(keyword.arg is None for keyword in node.keywords):
             raise BadSpec(f"options of {node.func.id} are written as option=value")
         names = [str(keyword.arg) for keyword in node.keywords]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise BadSpec(f"{node.func.id} is given {twice[0]} twice")
-        return [Spec(node.func.id, {str(kw.arg): _value(kw.value) for kw in node.keywords})]
+        return (Spec(node.func.id, MappingProxyType({str(kw.arg): _value(kw.value) for kw in node.keywords})),)
     raise ValueError("neither a name nor a call")
 
 
@@ -175,13 +182,19 @@ def _same_name(attribute: str, module: str) -> bool:
 def find(kind: str, name: str) -> Callable[..., Any]:
     """Import the one module a name stands for and return its function or class."""
     names = available(kind)
+    check_name(kind, name)
+    module = importlib.import_module(f"thornbed.{names[name].replace('/', '.')}.{name}")
+    attribute = next(key for key in vars(module) if _same_name(key, name) and callable(getattr(module, key)))
+    return typing.cast(Callable[..., Any], getattr(module, attribute))
+
+
+def check_name(kind: str, name: str) -> None:
+    """Raise BadSpec, with what comes closest, where a kind has no plug-in of that name; imports nothing."""
+    names = available(kind)
     if name not in names:
         close = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {close[0]}? There are: " if close else "there are: "
         raise BadSpec(f"there is no {SPOKEN.get(kind, kind)} called {name}; {hint}{', '.join(sorted(names))}")
-    module = importlib.import_module(f"thornbed.{names[name].replace('/', '.')}.{name}")
-    attribute = next(key for key in vars(module) if _same_name(key, name) and callable(getattr(module, key)))
-    return typing.cast(Callable[..., Any], getattr(module, attribute))
 
 
 def load(kind: str, text: str | Spec, base: Path | None = None) -> Any:

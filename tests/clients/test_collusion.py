@@ -6,8 +6,8 @@ import networkx as nx
 import torch
 
 from thornbed.attacks.vertical.cooperative_backdoor import CooperativeBackdoor
+from thornbed.clients.channel import Channel
 from thornbed.clients.collusion import Collusion
-from thornbed.clients.mailbox import Mailbox
 from thornbed.tasks.blocks.grid import grid
 
 SHAPE = (1, 6, 8)
@@ -28,7 +28,7 @@ def sides(folder, blocks=BLOCKS) -> dict[int, Collusion]:
             known=known,
             labels=known % 3,
             client=party,
-            box=Mailbox(folder),
+            box=Channel(folder),
             seed=0,
         )
         for party in blocks
@@ -41,7 +41,7 @@ def features(party: int, blocks=BLOCKS) -> torch.Tensor:
 
 
 def test_a_letter_is_read_in_later_steps_only(tmp_path) -> None:
-    box = Mailbox(tmp_path)
+    box = Channel(tmp_path)
     assert box.read("vote") is None
     box.leave("vote", {"rows": torch.tensor([1, 2])}, (2, 5))
     assert box.read("vote", (2, 5)) is None

@@ -6,14 +6,13 @@ from flwr.app import ArrayRecord
 from torch import Tensor
 
 from thornbed.clients.local_training import one_thread, train
-from thornbed.flower_apps.run import build
-from thornbed.flower_apps.settings import Resolved
+from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
 from thornbed.protocol.randomness import generator
 from thornbed.protocol.vector import Layout, to_arrays, to_tensors
 from thornbed.strategies.fedavg import RootTraining
 
 
-def root_training(settings: Resolved) -> RootTraining:
+def root_training(run: HorizontalRun) -> RootTraining:
     """Return the training of a server that has a few samples of its own, as clients of these settings train.
 
     The samples are drawn once, uniformly and without replacement, among the training rows of all clients, which keep
@@ -22,20 +21,20 @@ def root_training(settings: Resolved) -> RootTraining:
     does, since the length of its update becomes that of all.
     """
 
+    settings, task = run.settings, run.task
+
     def train_on_root(arrays: ArrayRecord, server_round: int, num_samples: int) -> Tensor:
-        samples = build.root_samples(settings, num_samples)
-        task = build.load_task(settings.task, settings.data_dir)
-        network = build.model(settings, task)
+        samples, network = run.root_samples(num_samples), run.network
         network.load_state_dict(to_tensors(arrays))
         with one_thread():
             train(
                 network,
                 samples,
-                optimizer=build.optimizer(settings),
+                optimizer=run.optimizer,
                 batch_size=settings.batch_size,
                 epochs=settings.local_epochs * len(task.train) / (settings.num_clients * num_samples),
                 generator=generator(settings.seed, "root", server_round),
-                device=build.device(settings),
+                device=run.device,
             )
         layout = Layout.of(arrays)
         return layout.flatten(to_arrays(network.state_dict())).sub_(layout.flatten(arrays))

@@ -3,77 +3,34 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
-import torch
 
 from thornbed.attacks import Knowledge
-from thornbed.clients.local_training import evaluate
-from thornbed.flower_apps.run import build
-from thornbed.flower_apps.run.roles import attack as attack_of
-from thornbed.flower_apps.run.roles import defense, role
+from thornbed.flower_apps.run.client import Client, channel_of, is_malicious
+from thornbed.flower_apps.run.threat import check_threat
 from thornbed.flower_apps.schemes.horizontal.checks import check
-from thornbed.flower_apps.schemes.horizontal.root_data import root_training
+from thornbed.flower_apps.schemes.horizontal.handlers import HANDLERS
+from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun, least_replies
+from thornbed.flower_apps.schemes.horizontal.server import HorizontalServer
 from thornbed.flower_apps.schemes.horizontal.timing import seconds_of_steps
-from thornbed.flower_apps.schemes.scheme import Scheme, known_malicious
-from thornbed.flower_apps.settings import Resolved, Settings, plugins
-from thornbed.protocol.tensor_files import save_tensors
+from thornbed.flower_apps.schemes.scheme import Scheme
+from thornbed.flower_apps.settings import Settings, plugins
 from thornbed.tasks import Defaults
 
-MODEL = "model.safetensors"
-
-
-class HorizontalServer:
-    """The server's side: one model, tested on the task's test samples, clean and as the attack has them."""
-
-    def __init__(self, settings: Resolved) -> None:
-        self.settings = settings
-        self.task = build.load_task(settings.task, settings.data_dir)
-        self.device = build.device(settings)
-        self.network = build.model(settings, self.task)
-        self.samples = self.task.samples("test")
-        attack = attack_of(settings.attack, settings.data_dir)
-        self.attack, self.attacked = attack.measured(self.samples) if attack else (None, None)
-        self.min_confidence = defense(settings.defense).min_confidence
-        self.strategy = build.strategy(settings, root_training(settings))
-
-    @property
-    def malicious(self) -> frozenset[int]:
-        """The malicious clients."""
-        return known_malicious(self.settings, self.strategy.cohort)
-
-    @property
-    def facts(self) -> Mapping[str, Any]:
-        """The device and the size of the model."""
-        size = sum(parameter.numel() for parameter in self.network.parameters())
-        return {"device": str(self.device), "num_parameters": size}
-
-    def layout(self) -> Mapping[str, torch.Tensor]:
-        """Return a model like the run's."""
-        return self.network.state_dict()
-
-    def initial(self) -> Mapping[str, torch.Tensor]:
-        """Return the model with its initial weights, or that of the file the run begins with."""
-        return build.starting_model(self.settings, self.network)
-
-    def test(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, float | None]:
-        """Return accuracy and loss on clean samples, and on attacked ones how often they are taken for the target."""
-        self.network.load_state_dict(dict(tensors))
-        least = self.min_confidence
-        loss, accuracy = evaluate(self.network, self.samples, device=self.device, min_confidence=least)
-        success = None
-        if self.attacked:
-            success = evaluate(self.network, self.attacked, device=self.device, min_confidence=least)[1]
-        return {"accuracy": accuracy, "loss": loss, "attack_success_rate": success}
-
-    def keep(self, folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Write model.safetensors, curves.png and trigger.png."""
-        from thornbed.flower_apps.records.plots import write_pictures
-
-        save_tensors(folder / MODEL, tensors)
-        write_pictures(folder, self.task, self.attack)
+# A client is sent the server's model; its attack's options tell of the defense and of data like the target's, and
+# attackers tell each other what they hold. Nothing relates one client to another, and there are no queries, no
+# embeddings and no fusion centre.
+GIVES_APART = frozenset(
+    {
+        Knowledge.OWN_DATA,
+        Knowledge.SERVER_MODEL,
+        Knowledge.EARLIER_MODELS,
+        Knowledge.OTHER_ATTACKERS,
+        Knowledge.DEFENSE,
+        Knowledge.TARGET_DATA,
+    }
+)
+# Where one machine plays all clients, an omniscient attacker can be played too: it sees what honest clients send.
+GIVES = GIVES_APART | {Knowledge.HONEST_UPDATES}
 
 
 def _defaults(settings: Settings) -> Defaults:
@@ -84,27 +41,30 @@ def _defaults(settings: Settings) -> Defaults:
     return defaults
 
 
-# A client is sent the server's model; its attack's options tell of the defense and of data like the target's, and
-# attackers tell each other what they hold. Nobody sees what honest clients send or hold, nothing relates one client to
-# another, and there are no queries, no embeddings and no fusion centre.
-GIVES = frozenset(
-    {
-        Knowledge.OWN_DATA,
-        Knowledge.SERVER_MODEL,
-        Knowledge.OTHER_ATTACKERS,
-        Knowledge.DEFENSE,
-        Knowledge.TARGET_DATA,
-    }
-)
+def _role(run: HorizontalRun, client: Client) -> str:
+    """Return the name of a client's role; refuse a node whose attack needs what the node has not."""
+    name = run.role(client.number, client.node_config).name
+    if run.deployed and is_malicious(run.settings, client.number, client.node_config):
+        attack = run.attack_on(client.node_config)
+        assert attack is not None  # a role was made of it
+        check_threat([spec for spec, _, _ in attack.parts], GIVES_APART)
+        if attack.shares:
+            channel_of(run.settings, client.node_config, client.run_id)
+    return name
+
 
 SCHEME = Scheme(
     tasks=("tasks",),
     attacks=("attacks/data", "attacks/training", "attacks/group", "attacks/update"),
     defenses=("defenses/perturbation", "defenses/hardening"),
     gives=GIVES,
+    gives_apart=GIVES_APART,
     defaults=_defaults,
+    run=HorizontalRun,
+    handlers=HANDLERS,
     check=check,
     learn=HorizontalServer,
     seconds=seconds_of_steps,
-    role=lambda settings, client, node_config: role(settings, client, node_config).name,
+    role=_role,
+    least_replies=least_replies,
 )

@@ -10,52 +10,51 @@ import torch
 import torch.nn.functional as F
 
 from thornbed.clients.local_training import one_thread
-from thornbed.flower_apps.inversion.choice import rounds_read
-from thornbed.flower_apps.run import build
+from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
 from thornbed.flower_apps.settings import AUTO, NONE, Resolved, Settings, plugins
 
 
-def seconds_of_steps(settings: Resolved) -> float:
+def seconds_of_steps(run: HorizontalRun) -> float:
     """Return about how many seconds the rounds of a run take: its steps of training and testing times the time of one.
 
     Times a few steps of the model on its own data, once for each model, task and batch size in a process. Flower's
     engines and attacks that are slow themselves make it an underestimate, and so does a busy machine.
     """
-    rows = build.partitions(settings)
+    settings, rows, task = run.settings, run.partitions, run.task
     share = settings.clients_per_round / settings.num_clients
     steps = sum(-(-len(client) // settings.batch_size) for client in rows) * share * settings.local_epochs
-    task = build.load_task(settings.task, settings.data_dir)
     tested = len(task.test) * (1 if settings.attack == "none" else 2)
     what = ("task", "data_dir", "model", "optimizer", "learning_rate", "batch_size", "device")
     alike = {**Settings().model_dump(), **{name: getattr(settings, name) for name in what}}
     training, testing = _timed(Resolved.model_construct(**alike))
     trained = settings.rounds * (steps * training + tested * testing)
-    return float(trained + _inverting(settings, training))
+    return float(trained + _inverting(run, training))
 
 
-def _inverting(settings: Resolved, training: float) -> float:
+def _inverting(run: HorizontalRun, training: float) -> float:
     """Return about how long a curious server takes, where its attack has `steps`: each costs four times a training step
     on the images of the update (measured on ResNet-20), since gradients are themselves differentiated.
     """
+    settings = run.settings
     if settings.curious == NONE:
         return 0.0
     spec = plugins.parse(settings.curious)
     options = {option.name: option.default for option in plugins.describe("curious", spec.name).options}
     steps = spec.options.get("steps", options.get("steps") or 0)
-    clients, rounds = settings.curious_clients, len(rounds_read(settings))
+    clients, rounds = settings.curious_clients, len(settings.rounds_read)
     some = {AUTO: 1, "all": settings.clients_per_round}
     read = some[clients] if clients in some else len(clients.split(","))
-    images = max(1.0, len(build.partitions(settings)[0]) * min(settings.local_epochs, 1.0))
+    images = max(1.0, len(run.partitions[0]) * min(settings.local_epochs, 1.0))
     return 4 * float(steps) * rounds * read * images / settings.batch_size * training
 
 
 @lru_cache(maxsize=32)
 def _timed(settings: Resolved) -> tuple[float, float]:
     """Return the seconds of one training step, and of testing one sample."""
-    loaded = build.load_task(settings.task, settings.data_dir)
-    device = build.device(settings)
-    network = build.model(settings, loaded).to(device)
-    stepper = build.optimizer(settings)(network.parameters())
+    run = HorizontalRun(settings)
+    loaded, device = run.task, run.device
+    network = run.network.to(device)
+    stepper = run.optimizer(network.parameters())
     samples = loaded.samples("train", torch.arange(min(settings.batch_size, len(loaded.train)))).decoded()
     x, y = samples.x.to(device), samples.y.to(device)
 

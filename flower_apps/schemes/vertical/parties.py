@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from thornbed.attacks.vertical import VerticalAttack
 from thornbed.attacks.vertical.coalition import known_rows
+from thornbed.clients.channel import Channel, Moment
 from thornbed.clients.collusion import Collusion
-from thornbed.clients.mailbox import Mailbox, Moment
 from thornbed.clients.vfl import BackdoorClient, EmbeddingClient, EvaluationRows
 from thornbed.defenses.vertical import InTurn, VerticalDefense
 from thornbed.flower_apps.run import build
@@ -208,6 +208,6 @@ def _collusion(settings: Resolved, client: int, context: Context) -> Collusion:
         known=rows,
         labels=task.train.y[rows],
         client=client,
-        box=Mailbox(channel_folder(settings, context.node_config, context.run_id)),
+        box=Channel(channel_folder(settings, context.node_config, context.run_id)),
         seed=settings.seed,
     )

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from thornbed.attacks import Knowledge
 from thornbed.attacks.vertical.coalition import poisoned_at_most
 from thornbed.attacks.vertical.graphs import algebraic_connectivity
+from thornbed.clients.channel import Channel
 from thornbed.clients.collusion import DECISION
-from thornbed.clients.mailbox import Mailbox
 from thornbed.flower_apps.run import build
 from thornbed.flower_apps.run.feature_split import NATURAL, blocks, check_division, natural_agents
 from thornbed.flower_apps.run.kept_networks import kept_folder, kept_state
@@ -116,7 +116,7 @@ class VerticalServer:
 
     def _inferred(self) -> dict[str, float | None]:
         """Return how many rows the first adversary took for the target's beside those it knew, and how rightly."""
-        letter = Mailbox(channel_folder(self.settings, {}, 0)).read(DECISION)
+        letter = Channel(channel_folder(self.settings, {}, 0)).read(DECISION)
         if letter is None or self.known is None or self.attack is None:
             return {}
         rows = letter[f"agreed-{self.adversaries[0]}"]

@@ -1,0 +1,97 @@
+"""What a client keeps: between two messages, and after each round for a run that goes on.
+
+Between messages a client's things lie in the memory that its engine gives it (`protocol.client_memory`). After a round
+its tensors are kept in a folder too, since a new Flower run begins with an empty memory. What was kept after a round
+comes back bit for bit; what is missing is said, and never replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from torch import Tensor
+
+from thornbed.protocol.client_memory import ClientMemory
+from thornbed.protocol.tensor_files import load_tensors, save_tensors
+
+Thing = TypeVar("Thing")
+HELD, ROUND = "held", "round-"
+
+
+class LostState(ValueError):
+    """A client has not what it kept after a round; the text says which client, which round, and where it looked."""
+
+
+class ClientState:
+    """What one client keeps.
+
+    Parameters
+    ----------
+    client : its number.
+    memory : where its things lie between messages.
+    folder : where its tensors lie after a round; None where nothing names a folder, and the client lasts as long as
+        its memory does.
+    """
+
+    def __init__(self, client: int, memory: ClientMemory, folder: Path | None) -> None:
+        self.client, self.memory, self.folder = client, memory, folder
+
+    def hold(self, thing: Thing, tensors: Callable[[Thing], Mapping[str, Tensor]]) -> None:
+        """Hold one thing until the client's next message; `tensors` is what stands for the thing elsewhere."""
+        self.memory.put(HELD, thing, tensors)
+
+    def held(self, restored: Callable[[Mapping[str, Tensor]], Thing]) -> Thing | None:
+        """Return the thing that was held last; None where there is none. `restored` makes it of its tensors."""
+        return self.memory.get(HELD, restored)
+
+    def save(self, server_round: int, tensors: Mapping[str, Tensor], *, after: int = 0) -> None:
+        """Keep tensors after a round, beside those after the earlier round `after`, and forget all others.
+
+        after : the last round of which the server took this client's answer, since the server may not take this one's.
+        """
+        kept = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        self.memory.put(f"{ROUND}{server_round}", kept, dict)
+        for name in self.memory.names():
+            if name.startswith(ROUND) and name not in (f"{ROUND}{server_round}", f"{ROUND}{after}"):
+                self.memory.drop(name)
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_tensors(self._path(server_round), kept)
+            for each in self.saved_rounds() - {server_round, after}:
+                self._path(each).unlink(missing_ok=True)
+
+    def load(self, after: int) -> dict[str, Tensor] | None:
+        """Return the tensors that were kept after a round; None after round 0, when there are none yet.
+
+        after : the last round of which the server took this client's answer; it is in the request.
+        Raises LostState where they are neither in memory nor in the folder.
+        """
+        if after == 0:
+            return None
+        if (kept := self.memory.get(f"{ROUND}{after}", dict)) is not None:
+            return {name: tensor.clone() for name, tensor in kept.items()}
+        if (stored := self.saved(after)) is None:
+            where = 'no folder is named for it: state="FOLDER" in --node-config' if self.folder is None else self.folder
+            raise LostState(f"client {self.client} has lost what it kept after round {after} ({where})")
+        return stored
+
+    def saved(self, server_round: int) -> dict[str, Tensor] | None:
+        """Return the tensors that lie in the folder of a round; None where there are none."""
+        try:
+            return None if self.folder is None else load_tensors(self._path(server_round))[0]
+        except FileNotFoundError:
+            return None
+
+    def saved_rounds(self) -> set[int]:
+        """Return the rounds whose tensors lie in the folder."""
+        if self.folder is None:
+            return set()
+        start = f"client-{self.client}-round-"
+        told = (path.stem.removeprefix(start) for path in self.folder.glob(f"{start}*.safetensors"))
+        return {int(each) for each in told if each.isdecimal()}
+
+    def _path(self, server_round: int) -> Path:
+        assert self.folder is not None
+        return self.folder / f"client-{self.client}-round-{server_round}.safetensors"

@@ -1,0 +1,63 @@
+"""The server's side of horizontal learning: one model, tested on the task's test samples, clean and attacked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from thornbed.clients.local_training import evaluate
+from thornbed.flower_apps.records.plots import write_pictures
+from thornbed.flower_apps.schemes.horizontal.root_data import root_training
+from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
+from thornbed.flower_apps.schemes.scheme import known_malicious
+from thornbed.protocol.tensor_files import save_tensors
+
+MODEL = "model.safetensors"
+
+
+class HorizontalServer:
+    """Tests the model on the task's test samples, clean and as the attack has them."""
+
+    def __init__(self, run: HorizontalRun) -> None:
+        self.run, self.settings = run, run.settings
+        self.samples = run.task.samples("test")
+        self.attack, self.attacked = run.attack.measured(self.samples) if run.attack else (None, None)
+        self.strategy = run.new_strategy()
+        self.strategy.root_training = root_training(run)
+
+    @property
+    def malicious(self) -> frozenset[int]:
+        """The malicious clients."""
+        return known_malicious(self.settings, self.strategy.cohort)
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """The device and the size of the model."""
+        size = sum(parameter.numel() for parameter in self.run.network.parameters())
+        return {"device": str(self.run.device), "num_parameters": size}
+
+    def layout(self) -> Mapping[str, Tensor]:
+        """Return a model like the run's."""
+        return self.run.network.state_dict()
+
+    def initial(self) -> Mapping[str, Tensor]:
+        """Return the model with its initial weights, or that of the file the run begins with."""
+        return self.run.starting_model()
+
+    def test(self, tensors: Mapping[str, Tensor]) -> dict[str, float | None]:
+        """Return accuracy and loss on clean samples, and on attacked ones how often they are taken for the target."""
+        network, device, least = self.run.network, self.run.device, self.run.defense.min_confidence
+        network.load_state_dict(dict(tensors))
+        loss, accuracy = evaluate(network, self.samples, device=device, min_confidence=least)
+        success = None
+        if self.attacked:
+            success = evaluate(network, self.attacked, device=device, min_confidence=least)[1]
+        return {"accuracy": accuracy, "loss": loss, "attack_success_rate": success}
+
+    def keep(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
+        """Write model.safetensors, curves.png and trigger.png."""
+        save_tensors(folder / MODEL, tensors)
+        write_pictures(folder, self.run.task, self.attack)
