@@ -219,8 +219,13 @@ def _network(settings: Resolved) -> nn.Module:
 
 def _client(context: Context) -> int:
     partition_id = context.node_config.get("partition-id")
-    if not isinstance(partition_id, int):
+    if partition_id is None:
         raise ValueError("this node has no partition-id; give it one in --node-config, such as 'partition-id=0'")
+    if not isinstance(partition_id, int) or isinstance(partition_id, bool) or partition_id < 0:
+        raise ValueError(
+            "partition-id in --node-config is a whole number from 0, such as 'partition-id=0': this node's is "
+            f"{partition_id!r}"
+        )
     return partition_id
 
 

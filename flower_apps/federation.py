@@ -26,7 +26,7 @@ from flower_apps.records import Folder
 from flower_apps.schemes import scheme_of
 from flower_apps.threat import threat_model
 from protocol.vector import to_arrays, to_tensors
-from strategies import NumberedClients, Resumed
+from strategies import Cohort, NumberedClients, Resumed
 
 START = "start_from_sha256"
 OnRound = Callable[[Mapping[str, Any]], None]
@@ -66,6 +66,14 @@ def default_output(settings: Resolved) -> str:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _replaced(cohort: Cohort) -> dict[str, Any]:
+    """Return what a round's line says of clients that another node holds since; nothing where there is none."""
+    if not isinstance(cohort, NumberedClients) or not cohort.replaced:
+        return {}
+    # Node ids have 64 bits, and many readers of JSON keep 53 bits of a number.
+    return {"replaced": [{"client": r.client, "node": str(r.node), "by": str(r.by)} for r in cohort.replaced]}
 
 
 class _Run:
@@ -165,6 +173,7 @@ class _Run:
                 "dropped": account.dropped,
                 "defense": account.defense,
                 "defense_acted": did_something(account.defense, len(account.sampled) - len(account.dropped)),
+                **_replaced(self.strategy.cohort),
             }
         self._round_started = now
         self.last = self.folder.append(line)

@@ -22,7 +22,7 @@ from flower_apps.provenance import origin
 from flower_apps.records import Folder
 from flower_apps.resolving import check_address, resolve
 from flower_apps.schemes import scheme_of
-from strategies import RunStopped
+from strategies import CannotBegin, RunStopped
 
 
 def prepare(settings: Settings) -> Resolved:
@@ -108,13 +108,15 @@ def _result(settings: Resolved, summary: Mapping[str, Any]) -> Table:
 def start(settings: Resolved, on_round: OnRound) -> dict[str, Any] | None:
     """Hand the settings to their engine and return its summary, None where only another machine has it.
 
-    Raises RunFailed with a hint where the checkpoint is.
+    Raises RunFailed with a hint where the checkpoint is, or what a run would begin with.
     """
     engine = plugins.find("engine", settings.engine)
     try:
         return engine(settings, on_round)
     except RunStopped as error:
         raise RunFailed(f"{error}; the checkpoint is in {settings.output}") from error
+    except CannotBegin as error:
+        raise RunFailed(str(error)) from error
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 `from strategies import FedAvg, InvariantAggregation, Curious` works in any Flower app of the message API.
 """
 
-from strategies._cohort import AnyNodes, Cohort, NumberedClients
+from strategies._cohort import AnyNodes, CannotBegin, Cohort, NumberedClients
 from strategies._rounds import RoundAccount, RunStopped
 from strategies.collaborative_inference import CollaborativeInference
 from strategies.fedavg import FedAvg
@@ -15,6 +15,7 @@ from strategies.wrappers.resumed import Resumed
 
 __all__ = [
     "AnyNodes",
+    "CannotBegin",
     "Cohort",
     "CollaborativeInference",
     "Curious",
