@@ -209,7 +209,6 @@ class NumberedClients:
                 del self._identities[holder]
                 self._replaced += (Replacement(client, holder, node),)
                 log(WARNING, "Node %s holds client %s now: node %s, which held it, is gone", node, client, holder)
-            self._unknown.pop(node, None)
             self._identities[node], holders[client] = answer, node
         return refused
 

@@ -131,14 +131,55 @@ def test_of_two_newcomers_the_one_that_claimed_first_takes_the_client(federation
     assert nodes_of(cohort, grid, 5) == [4, 3]
 
 
-def test_who_answers_faster_gets_nothing_by_that(federation, monkeypatch):
+def test_a_newcomer_that_is_silent_when_its_turn_comes_is_asked_ever_more_rarely(federation, monkeypatch):
+    grid = federation([nothing] * 3)
+    late = claiming(grid, 4, 0)
+    cohort = NumberedClients(2, 2)
+    nodes_of(cohort, grid, 1)
+    grid._contexts[4] = late
+    nodes_of(cohort, grid, 2)
+    del grid._contexts[2]
+    late.node_config = {}
+    asked = asking(grid, monkeypatch, 4)
+    for server_round in range(3, 9):
+        assert nodes_of(cohort, grid, server_round) == [None, 3]
+    assert asked == [3, 5]
+
+
+def test_a_newcomer_that_left_again_is_not_waited_for(federation, monkeypatch):
+    grid = federation([nothing] * 3)
+    late = claiming(grid, 4, 0)
+    cohort = NumberedClients(2, 2)
+    nodes_of(cohort, grid, 1)
+    grid._contexts[4] = late
+    nodes_of(cohort, grid, 2)
+    asked = asking(grid, monkeypatch, 4)
+    del grid._contexts[2], grid._contexts[4]
+    assert nodes_of(cohort, grid, 3) == [None, 3]
+    assert asked == []
+
+
+def test_replacements_of_one_draw_are_told_by_client(federation):
+    grid = federation([nothing] * 4)
+    late = {node: claiming(grid, node, client) for node, client in ((4, 1), (5, 0))}
+    cohort = NumberedClients(2, 2)
+    nodes_of(cohort, grid, 1)
+    grid._contexts = late
+    assert nodes_of(cohort, grid, 2) == [5, 4]
+    assert [(each.client, each.node, each.by) for each in cohort.replaced] == [(0, 2, 5), (1, 3, 4)]
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_who_answers_faster_gets_nothing_by_that(federation, monkeypatch, step):
     grid = federation([nothing] * 4)
     late = {node: claiming(grid, node, 2) for node in (4, 5)}
     cohort = NumberedClients(3, 3, min_clients=2, wait_seconds=0.1)
     nodes_of(cohort, grid, 1)
     grid._contexts.update(late)
     send_and_receive = grid.send_and_receive
-    monkeypatch.setattr(grid, "send_and_receive", lambda *given, **named: list(send_and_receive(*given, **named))[::-1])
+    monkeypatch.setattr(
+        grid, "send_and_receive", lambda *given, **named: list(send_and_receive(*given, **named))[::step]
+    )
     assert nodes_of(cohort, grid, 2) == [2, 3, 4]
 
 
@@ -175,7 +216,10 @@ def test_why_a_client_is_missing_at_the_beginning_is_said(federation):
 
 def test_a_run_does_not_begin_with_an_attacker_that_cannot_attack(federation):
     grid = federation([nothing] * 3)
-    grid._contexts[3].node_config["problem"] = "it has no channel"
+    for node, client in ((2, 2), (3, 1), (4, 0)):
+        grid._contexts[node].node_config["partition-id"] = client
+        if client:  # of several the first client is named
+            grid._contexts[node].node_config["problem"] = "it has no channel"
     with pytest.raises(RuntimeError, match=r"^client 1 cannot attack: it has no channel$"):
         NumberedClients(3, 3).draw(1, grid)
 
