@@ -22,14 +22,15 @@ Record = TypeVar("Record")
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 NUM_EXAMPLES, SERVER_ROUND, TRAIN_LOSS = "num-examples", "server-round", "train-loss"
 DEFENSE = "defense-"  # before the name of a figure that a defense on the client reports
-PARTITION_ID, ROLE = "partition-id", "role"
+PARTITION_ID, ROLE, PROBLEM = "partition-id", "role", "problem"
+LONGEST_ROLE, LONGEST_PROBLEM = 100, 300  # characters
 
 
 class RefusedReply(ValueError):
     """A reply that must not enter the aggregate; the text says why, in at most 200 printable characters."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__("".join(char if char.isprintable() else " " for char in reason[:200]))
+        super().__init__(_printable(reason, 200))
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,18 @@ class TrainReply:
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a node is: the client (partition) it holds and the role it plays."""
+    """Who a node says it is.
+
+    Attributes
+    ----------
+    partition_id : the client (partition) that the node holds.
+    role : the role that the node plays, 1 to 100 printable characters.
+    problem : why a malicious node cannot carry out its attack, at most 300 printable characters; empty where it can.
+    """
 
     partition_id: int
     role: str
+    problem: str = ""
 
 
 def train_message(arrays: ArrayRecord, config: ConfigRecord, server_round: int, node_id: int) -> Message:
@@ -120,21 +129,33 @@ def identify_message(node_id: int) -> Message:
 
 
 def identify_reply(request: Message, identity: Identity) -> Message:
-    """Tell the server which client a node holds, and its role (a testbed records it; no defense is told)."""
+    """Tell the server which client a node holds, and its role (a testbed records it; no defense is told).
+
+    The problem is sent only where there is one, in one line, cut after 300 characters.
+    """
     record = ConfigRecord({PARTITION_ID: identity.partition_id, ROLE: identity.role})
+    if problem := _printable(" ".join(identity.problem.split()), LONGEST_PROBLEM):
+        record[PROBLEM] = problem
     return Message(content=RecordDict({CONFIG: record}), reply_to=request)
 
 
 def read_identity(message: Message) -> Identity:
-    """Return who a node says it is; raises RefusedReply where it does not say."""
+    """Return who a node says it is.
+
+    Raises RefusedReply for an error reply, and where the partition-id is no whole number (True and False are none), or
+    the role or the problem is no printable text, blank, or longer than `Identity` says. Whether there is such a client
+    the caller knows.
+    """
     if message.has_error():
         lines = (message.error.reason or "no reason given").strip().splitlines()
         raise RefusedReply(lines[-1] if lines else "no reason given")
     record = only(message.content.config_records, "config record")
-    partition_id, role = record.get(PARTITION_ID), record.get(ROLE)
-    if not isinstance(partition_id, int) or not isinstance(role, str):
-        raise RefusedReply("no partition-id and role")
-    return Identity(partition_id, role)
+    partition_id = record.get(PARTITION_ID)
+    if not isinstance(partition_id, int) or isinstance(partition_id, bool):
+        raise RefusedReply(f"no whole number {PARTITION_ID}")
+    role = _text(record, ROLE, LONGEST_ROLE)
+    problem = _text(record, PROBLEM, LONGEST_PROBLEM) if PROBLEM in record else ""
+    return Identity(partition_id, role, problem)
 
 
 def refuse_error(message: Message) -> None:
@@ -150,3 +171,15 @@ def only(records: Mapping[str, Record], what: str) -> Record:
     if len(records) != 1:
         raise RefusedReply(f"{len(records)} {what}s instead of one")
     return next(iter(records.values()))
+
+
+def _text(record: ConfigRecord, key: str, longest: int) -> str:
+    """Return a text of a record; raises RefusedReply for one that no log and no record is to hold."""
+    text = record.get(key)
+    if not isinstance(text, str) or not text.strip() or len(text) > longest or not text.isprintable():
+        raise RefusedReply(f"{key} is no printable text of 1 to {longest} characters")
+    return text
+
+
+def _printable(text: str, longest: int) -> str:
+    return "".join(char if char.isprintable() else " " for char in text[:longest])
