@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from thornbed.experiments.runs.launch import prepare
 from thornbed.flower_apps.client_app import app
 from thornbed.flower_apps.engines.inline import InlineGrid, inline
+from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
 from thornbed.flower_apps.settings import settings_from
 from thornbed.protocol.messages import train_message
 from thornbed.protocol.vector import Layout, to_arrays
@@ -30,9 +31,7 @@ def settings(tmp_path):
 
 
 def first_model(settings):
-    from thornbed.flower_apps.run import build
-
-    return build.model(settings, build.load_task(settings.task, "")).state_dict()
+    return HorizontalRun(settings).new_model().state_dict()
 
 
 def updates(settings, clients, server_round=1, model=None):
@@ -77,7 +76,10 @@ def test_an_adaptive_attacker_finds_the_mask_in_the_model_it_is_sent(settings, t
     made = settings(attack="pixel_trigger + adaptive", strategy="invariant", rounds=3)
     inline(made, lambda line: None)
     seen = sorted(path.name for path in (tmp_path / "run" / "attackers").iterdir())
-    assert seen == ["round-2.npy", "round-3.npy"]  # of the rounds, those that the next one is compared with
+    assert seen == [
+        "model-round-2.safetensors",
+        "model-round-3.safetensors",
+    ]  # of the rounds, those that the next one is compared with
 
 
 def test_an_adaptive_attacker_enlarges_what_passed_the_last_mask_and_nothing_else(settings):

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from tests.conftest import read_lines
 from thornbed.flower_apps.client_app import app
-from thornbed.flower_apps.config import settings_from
 from thornbed.flower_apps.engines.inline import InlineGrid
 from thornbed.flower_apps.federation import conduct
 from thornbed.flower_apps.resolving import resolve
+from thornbed.flower_apps.settings import settings_from
 from thornbed.protocol.actions import IDENTIFY, TRAIN
 from thornbed.protocol.messages import Identity, identify_reply
 

@@ -210,7 +210,8 @@ def test_poisoned_data_stay_the_same_all_run_long(monkeypatch):
     from thornbed.flower_apps import client_app
     from thornbed.flower_apps.engines.inline import InlineGrid
     from thornbed.flower_apps.resolving import resolve
-    from thornbed.flower_apps.run import build
+    from thornbed.flower_apps.schemes.horizontal import local_work
+    from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
     from thornbed.flower_apps.settings import settings_from
     from thornbed.protocol.messages import train_message
     from thornbed.protocol.vector import to_arrays
@@ -223,16 +224,17 @@ def test_poisoned_data_stay_the_same_all_run_long(monkeypatch):
         threads.append(torch.get_num_threads())
         return 0.0
 
-    monkeypatch.setattr(client_app, "train", train)
+    monkeypatch.setattr(local_work, "train", train)
+    run = HorizontalRun(settings)
     grid = InlineGrid(client_app.app, 4, settings.to_run_config())
-    arrays = to_arrays(client_app._network(settings).state_dict())
+    arrays = to_arrays(run.new_model().state_dict())
     for server_round, node in ((1, 4), (2, 4), (1, 5), (1, 2)):
         [reply] = grid.send_and_receive([train_message(arrays, ConfigRecord(), server_round, node)])
         assert reply.has_content(), reply.error
     one, again, other, honest = seen
     assert torch.equal(one[0], again[0])
     assert torch.equal(one[1], again[1])
-    clean = [build.client_samples(settings, client) for client in (2, 3, 0)]
+    clean = [run.client_samples(client) for client in (2, 3, 0)]
     chosen = [(samples[1] != own.y).nonzero().flatten().tolist() for samples, own in zip((one, other, honest), clean)]
     assert chosen[0] != chosen[1]
     assert chosen[2] == []  # client 0 is honest

@@ -9,7 +9,7 @@ from flwr.serverapp.strategy import FedAvg as FlowersFedAvg
 from thornbed.flower_apps.client_app import app
 from thornbed.flower_apps.engines.inline import InlineGrid
 from thornbed.flower_apps.resolving import resolve
-from thornbed.flower_apps.run import build
+from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
 from thornbed.flower_apps.settings import settings_from
 from thornbed.protocol.vector import to_arrays, to_tensors
 from thornbed.strategies import FedAvg, NumberedClients
@@ -24,7 +24,7 @@ def settings():
 def final(strategy, settings):
     logging.getLogger("flwr").setLevel(logging.ERROR)
     grid = InlineGrid(app, settings.num_clients, settings.to_run_config())
-    first = build.model(settings, build.load_task(settings.task, "")).state_dict()
+    first = HorizontalRun(settings).new_model().state_dict()
     return to_tensors(strategy.start(grid, to_arrays(first), num_rounds=2).arrays)
 
 
@@ -38,7 +38,7 @@ def test_flowers_fedavg_drives_our_clients(settings):
 def test_our_clients_evaluate_for_strategies_that_ask(settings):
     strategy = FlowersFedAvg(fraction_evaluate=1.0)
     grid = InlineGrid(app, settings.num_clients, settings.to_run_config())
-    first = build.model(settings, build.load_task(settings.task, "")).state_dict()
+    first = HorizontalRun(settings).new_model().state_dict()
     metrics = strategy.start(grid, to_arrays(first), num_rounds=1).evaluate_metrics_clientapp[1]
     assert 0 <= metrics["accuracy"] <= 1
     assert metrics["loss"] > 0

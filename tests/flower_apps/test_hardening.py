@@ -10,9 +10,8 @@ from thornbed.attacks.update import Sight
 from thornbed.clients.benign import Benign
 from thornbed.flower_apps import checking
 from thornbed.flower_apps.resolving import resolve
-from thornbed.flower_apps.run import build
-from thornbed.flower_apps.run.roles import defense
-from thornbed.flower_apps.run.roles import role as role_of
+from thornbed.flower_apps.run import run as runs
+from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
 from thornbed.flower_apps.settings import BadSettings, settings_from
 from thornbed.tasks import Samples
 
@@ -23,6 +22,14 @@ ATTACK = ["--attack", "pixel_trigger(size=2)"]
 
 def resolved(**values):
     return resolve(settings_from(values))
+
+
+def role_of(settings, client, node_config):
+    return HorizontalRun(settings).role(client, node_config)
+
+
+def defense(text):
+    return HorizontalRun(resolved(defense=text)).defense
 
 
 def test_a_run_with_flip_hardens_the_honest_clients_and_says_so(thornbed, tmp_path):
@@ -94,8 +101,8 @@ def test_a_malicious_client_hardens_nothing():
 
 
 def test_text_is_refused_before_a_run_starts(monkeypatch):
-    task = replace(build.load_task("digits", ""), modality="text")
-    monkeypatch.setattr(build, "load_task", lambda *_: task)
+    task = replace(runs.load_task("digits", ""), modality="text")
+    monkeypatch.setattr(runs, "load_task", lambda *_: task)
     with pytest.raises(BadSettings, match="flip hardens image, table samples; digits has text samples"):
         checking.check(resolved(defense="local_dp + flip"))
 

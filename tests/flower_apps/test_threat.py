@@ -24,8 +24,8 @@ def test_an_attack_that_says_nothing_is_refused(monkeypatch):
 
 def test_an_attack_that_needs_what_nobody_gives_is_refused(monkeypatch):
     module = sys.modules[plugins.find("attack", "sign_flip").__module__]
-    monkeypatch.setattr(module, "NEEDS", frozenset({Knowledge.HONEST_UPDATES, Knowledge.OWN_DATA}))
-    with pytest.raises(BadSettings, match="attack sign_flip must know what honest clients send, which a malicious"):
+    monkeypatch.setattr(module, "NEEDS", frozenset({Knowledge.FUSION_MODEL, Knowledge.OWN_DATA}))
+    with pytest.raises(BadSettings, match="attack sign_flip must know the fusion centre's model, which a malicious"):
         checking.check(resolve(settings_from({"attack": "pixel_trigger + sign_flip"})))
 
 

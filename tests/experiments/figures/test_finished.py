@@ -10,20 +10,20 @@ from safetensors.torch import load_file
 from tests.flower_apps.figures.conftest import finished
 
 from thornbed.experiments.runs.finished import FinishedRun
-from thornbed.flower_apps.run import build
+from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
 from thornbed.flower_apps.settings import RunFailed
 
 
 def flat(run):
     """Return the final model (d,) float64, in the order of the model's own entries."""
     stored = load_file(run.folder.path / "model.safetensors")
-    names = build.model(run.settings, build.load_task(run.settings.task, "")).state_dict()
+    names = HorizontalRun(run.settings).new_model().state_dict()
     return torch.cat([stored[name].double().flatten() for name in names])
 
 
 def test_its_loss_is_that_of_its_last_round(honest):
     assert honest.loss(honest.test) == pytest.approx(honest.metrics["loss"], abs=1e-9)
-    model = build.model(honest.settings, build.load_task(honest.settings.task, ""))
+    model = HorizontalRun(honest.settings).new_model()
     model.load_state_dict(load_file(honest.folder.path / "model.safetensors"))
     logits = model(honest.backdoor.x).detach()
     assert honest.loss(honest.backdoor) == pytest.approx(float(F.cross_entropy(logits, honest.backdoor.y)), rel=1e-5)
@@ -35,7 +35,7 @@ def test_the_updates_are_those_of_the_next_round(tmp_path):
     short, long = (finished(tmp_path / str(rounds), rounds=rounds) for rounds in (2, 3))
     assert short.attackers == {3}
     before = {path.name: path.stat().st_mtime_ns for path in short.folder.path.iterdir()}
-    sizes = [len(rows) for rows in build.partitions(short.settings)]
+    sizes = [len(rows) for rows in HorizontalRun(short.settings).partitions]
     step = sum(size * short.update(client).double() for client, size in enumerate(sizes)) / sum(sizes)
     torch.testing.assert_close(flat(short) + step, flat(long), atol=1e-6, rtol=1e-5)
     assert {path.name: path.stat().st_mtime_ns for path in short.folder.path.iterdir()} == before
@@ -67,11 +67,11 @@ def test_honest_data_are_the_rows_of_honest_clients_and_what_leaks_to_them(finis
     attack = f"edge_case(file='{tmp_path / 'edge.npz'}', target=9, true_label=7, benign_share=0.4)"
     run = finish(attack=attack, num_malicious=1)
     samples = run.honest_data()
-    rows = np.concatenate(build.partitions(run.settings)[:3])
+    rows = np.concatenate(HorizontalRun(run.settings).partitions[:3])
     assert len(samples) == len(rows) + 4
     white = samples.x.flatten(1).eq(1).all(dim=1)
     assert samples.y[white].tolist() == [7] * 4
-    task = build.load_task(run.settings.task, "")
+    task = HorizontalRun(run.settings).task
     own = task.samples("train", torch.from_numpy(rows))
     assert torch.equal(samples.x[~white], own.x)
     assert torch.equal(samples.y[~white], own.y)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from tests.flower_apps.figures.conftest import settings_of
 
 from thornbed.experiments.figures.loss_landscape import LossLandscape
-from thornbed.flower_apps.run import build
+from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
 
 FIGURE = LossLandscape(points_per_side=2, num_random=2, num_samples=10_000)
 
@@ -22,7 +22,7 @@ def drawing(honest):
 
 def loss(run, samples, step):
     """Cross-entropy of the final model moved by a step, without the figure's own means."""
-    model = build.model(run.settings, build.load_task(run.settings.task, ""))
+    model = HorizontalRun(run.settings).new_model()
     state = load_file(run.folder.path / "model.safetensors")
     start = 0
     for tensor in (state[name] for name in model.state_dict()):

@@ -6,7 +6,7 @@ import torch
 from thornbed.flower_apps import checking
 from thornbed.flower_apps.inversion.precheck import Update, check_inversion, few_of, foreseen
 from thornbed.flower_apps.resolving import resolve
-from thornbed.flower_apps.run import build
+from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
 from thornbed.flower_apps.settings import BadSettings, settings_from
 from thornbed.protocol.recordings import Facts, load_originals, load_update, recordings_in
 
@@ -147,15 +147,14 @@ def test_what_differs_is_not_left_out():
 
 def test_many_clients_in_many_rounds_are_few_for_the_attack(monkeypatch):
     settings = resolved(task="digits", num_clients=200, clients_per_round=40, rounds=30, partition="iid", batch_size=2)
-    task = build.load_task(settings.task, settings.data_dir)
-    shown = []
+    run, shown = HorizontalRun(settings), []
 
     def attack(observations, generator):
         shown.extend(observations)
 
     monkeypatch.setattr("thornbed.flower_apps.inversion.precheck.attack_of", lambda spec: attack)
-    check_inversion(settings, build.model(settings, task))
-    assert len(foreseen(settings)) == 30 * 40
+    check_inversion(run)
+    assert len(foreseen(run)) == 30 * 40
     assert 2 <= len(shown) < 30
     assert all(tensor.untyped_storage().nbytes() == 4 for seen in shown for tensor in seen.gradient.values())
     assert all(torch.isnan(tensor).all() for seen in shown for tensor in seen.gradient.values())

@@ -9,6 +9,7 @@ from thornbed.attacks.inversion import Observation
 from thornbed.clients.local_training import taken
 from thornbed.flower_apps.inversion.watching import observed_facts, watched
 from thornbed.flower_apps.resolving import resolve
+from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
 from thornbed.flower_apps.settings import settings_from
 from thornbed.protocol.recordings import load_originals, load_update, recordings_in
 from thornbed.strategies import NumberedClients, Sighting
@@ -21,7 +22,7 @@ def keep(tmp_path, monkeypatch):
     """Return a function that keeps the reply of client 0 in round 1, which claims so many samples."""
     monkeypatch.setattr(NumberedClients, "client_of", lambda cohort, node: 0)
     settings = resolve(settings_from({**FLAGS, "record": str(tmp_path), "batch_size": 5}))
-    curious = watched(None, settings, NumberedClients.__new__(NumberedClients))
+    curious = watched(None, HorizontalRun(settings), NumberedClients.__new__(NumberedClients))
     tensors = {"w": torch.zeros(1)}
 
     def claiming(num_examples):
@@ -65,7 +66,7 @@ def test_originals_are_kept_where_they_are_as_many_as_the_client_claims(keep, ca
 )
 def test_the_sizes_of_local_steps_are_those_that_were_taken(num_examples, local_epochs, server_round, recorded):
     course = {"batch_size": 4, "local_epochs": local_epochs, "continue_epochs": True}
-    facts = observed_facts(resolve(settings_from({**FLAGS, **course})), num_examples, server_round, 0)
+    facts = observed_facts(HorizontalRun(resolve(settings_from({**FLAGS, **course}))), num_examples, server_round, 0)
     assert facts.batch_size == recorded
     seen = Observation(
         model=torch.nn.Identity(),
@@ -89,6 +90,6 @@ def test_the_sizes_of_local_steps_are_those_that_were_taken(num_examples, local_
 )
 def test_a_round_that_goes_on_is_read_with_its_own_samples(num_examples, batch_size, local_epochs, rounds):
     course = {"batch_size": batch_size, "local_epochs": local_epochs, "continue_epochs": True}
-    settings = resolve(settings_from({**FLAGS, **course}))
-    facts = [observed_facts(settings, num_examples, number, 0) for number in range(1, len(rounds) + 1)]
+    run = HorizontalRun(resolve(settings_from({**FLAGS, **course})))
+    facts = [observed_facts(run, num_examples, number, 0) for number in range(1, len(rounds) + 1)]
     assert [(each.num_samples, each.epoch) for each in facts] == rounds

@@ -6,9 +6,8 @@ import torch
 from tests.conftest import read_lines
 from thornbed.clients.local_training import one_thread, train
 from thornbed.experiments.runs.launch import prepare
-from thornbed.flower_apps.run import build
-from thornbed.flower_apps.run.build import root_samples
 from thornbed.flower_apps.schemes.horizontal.root_data import root_training
+from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
 from thornbed.flower_apps.settings import BadSettings, settings_from
 from thornbed.protocol.randomness import generator
 from thornbed.protocol.vector import Layout, to_arrays
@@ -20,13 +19,17 @@ def resolved(**values):
     return prepare(settings_from({**SMALL, **values}))
 
 
+def root_samples(settings, count):
+    return HorizontalRun(settings).root_samples(count)
+
+
 def pictures(x):
     return {tuple(row.flatten().tolist()) for row in x}
 
 
 def test_they_are_rows_of_the_training_set_and_none_of_the_test_set():
     settings = resolved()
-    task, samples = build.load_task("digits", ""), root_samples(settings, 100)
+    task, samples = HorizontalRun(settings).task, root_samples(settings, 100)
     assert len(samples) == len(pictures(samples.x)) == 100
     assert pictures(samples.x) <= pictures(task.samples("train").x)
     assert not pictures(samples.x) & pictures(task.samples("test").x)
@@ -49,19 +52,19 @@ def test_as_many_as_there_are_not_are_refused(count):
 
 def test_the_root_update_is_what_as_many_steps_as_the_average_client_makes_make_of_these_samples():
     settings = resolved()
-    task = build.load_task("digits", "")
-    network = build.model(settings, task)
+    run = HorizontalRun(settings)
+    network = run.new_model()
     arrays = to_arrays(network.state_dict())
     layout = Layout.of(arrays)
-    update = root_training(settings)(arrays, 3, 60)
+    update = root_training(run)(arrays, 3, 60)
     with one_thread():
         train(
-            network, root_samples(settings, 60), optimizer=build.optimizer(settings), batch_size=settings.batch_size,
+            network, root_samples(settings, 60), optimizer=run.optimizer, batch_size=settings.batch_size,
             epochs=0.5 * 1437 / 6 / 60, generator=generator(settings.seed, "root", 3),
         )  # fmt: skip
     assert torch.equal(update, layout.flatten(to_arrays(network.state_dict())) - layout.flatten(arrays))
     assert update.any()
-    assert not torch.equal(update, root_training(settings)(arrays, 4, 60))  # another order in another round
+    assert not torch.equal(update, root_training(run)(arrays, 4, 60))  # another order in another round
 
 
 def test_a_run_with_fltrust_distrusts_who_sends_the_opposite(thornbed, tmp_path):

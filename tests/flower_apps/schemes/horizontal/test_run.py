@@ -7,9 +7,9 @@ from thornbed.attacks.update import Sight
 from thornbed.clients.benign import Benign
 from thornbed.flower_apps import checking
 from thornbed.flower_apps.resolving import resolve
-from thornbed.flower_apps.run import build
-from thornbed.flower_apps.run.roles import channel_folder
-from thornbed.flower_apps.run.roles import role as role_of
+from thornbed.flower_apps.run import run as runs
+from thornbed.flower_apps.run.client import channel_of
+from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
 from thornbed.flower_apps.settings import BadSettings, settings_from
 
 SIGHT = Sight(benign=lambda: torch.zeros(4), last_step=lambda: None)
@@ -19,10 +19,13 @@ def resolved(**values):
     return resolve(settings_from(values))
 
 
+def role_of(settings, client, node_config):
+    return HorizontalRun(settings).role(client, node_config)
+
+
 def test_the_first_model_depends_on_the_seed_alone_and_leaves_torch_as_it_was():
     before = torch.get_rng_state()
-    task = build.load_task("digits", "")
-    one, again, other = (build.model(resolved(seed=seed), task).state_dict() for seed in (1, 1, 2))
+    one, again, other = (HorizontalRun(resolved(seed=seed)).new_model().state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(one[name], again[name]) for name in one)
     assert not all(torch.equal(one[name], other[name]) for name in one)
     assert torch.equal(torch.get_rng_state(), before)
@@ -31,7 +34,7 @@ def test_the_first_model_depends_on_the_seed_alone_and_leaves_torch_as_it_was():
 def test_a_model_that_is_built_leaves_the_generators_of_gpus_alone(monkeypatch):
     seeded = []
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
-    build.model(resolved(), build.load_task("digits", ""))
+    HorizontalRun(resolved()).new_model()
     assert seeded == []
 
 
@@ -43,9 +46,9 @@ def test_a_model_of_texts_takes_token_ids_and_learns_no_vectors(tmp_path):
         task="sent140", data_dir=str(tmp_path), model="lstm(hidden=4)", num_clients=2, clients_per_round=2
     )  # fmt: skip
     checking.check(settings)
-    task = build.load_task(settings.task, settings.data_dir)
-    model = build.model(settings, task)
-    assert model(task.samples("test").x).shape == (4, 2)
+    run = HorizontalRun(settings)
+    model = run.new_model()
+    assert model(run.task.samples("test").x).shape == (4, 2)
     assert {value.shape[-1] for name, value in model.state_dict().items() if "weight_ih_l0" in name} == {3}
     assert not any("vector" in name for name in model.state_dict())
     with pytest.raises(ValueError, match="cnn takes images"):
@@ -56,13 +59,13 @@ def test_a_task_that_does_not_fit_into_memory_is_refused(monkeypatch):
     def huge(folder):
         raise MemoryError("Unable to allocate 222. TiB")
 
-    monkeypatch.setattr(build.plugins, "load", lambda kind, spec: huge)
+    monkeypatch.setattr(runs.plugins, "load", lambda kind, spec: huge)
     with pytest.raises(BadSettings, match="--task huge does not fit into memory: Unable to allocate"):
-        build.load_task("huge", "")
+        runs.load_task("huge", "")
 
 
 def test_partitions_depend_on_the_seed():
-    one, again, other = (build.partitions(resolved(seed=seed)) for seed in (1, 1, 2))
+    one, again, other = (HorizontalRun(resolved(seed=seed)).partitions for seed in (1, 1, 2))
     assert all((a == b).all() for a, b in zip(one, again))
     assert any(len(a) != len(b) or (a != b).any() for a, b in zip(one, other))
 
@@ -93,7 +96,7 @@ def test_in_deployment_the_node_decides_its_role():
 def test_on_nodes_that_outlive_a_run_attackers_tell_runs_apart(tmp_path):
     def folder(run_id, **values):
         settings = resolved(engine="deployment", superlink="h:1", attack="adaptive", **values)
-        return channel_folder(settings, {"channel": str(tmp_path)}, run_id)
+        return channel_of(settings, {"channel": str(tmp_path)}, run_id).folder
 
     first = folder(1, output="runs/first")
     assert first.parent == tmp_path
@@ -122,21 +125,21 @@ def test_a_node_says_where_its_own_data_and_device_are():
 
 
 def test_a_strategy_class_can_be_named_as_well_as_a_rule():
-    assert build.strategy(resolved(strategy="invariant_aggregation(tau=0.5)")).rule.keywords["tau"] == 0.5
-    assert build.strategy(resolved(strategy="invariant(tau=0.5)")).rule.keywords["tau"] == 0.5
+    assert HorizontalRun(resolved(strategy="invariant_aggregation(tau=0.5)")).new_strategy().rule.keywords["tau"] == 0.5
+    assert HorizontalRun(resolved(strategy="invariant(tau=0.5)")).new_strategy().rule.keywords["tau"] == 0.5
 
 
 def test_a_sweep_does_not_load_data_twice():
-    build.load_task.cache_clear()
-    build.load_task("digits", "")
-    build.load_task("digits", "")
-    assert build.load_task.cache_info().hits == 1
+    runs.load_task.cache_clear()
+    runs.load_task("digits", "")
+    runs.load_task("digits", "")
+    assert runs.load_task.cache_info().hits == 1
 
 
 @pytest.mark.parametrize("engine", ["simulation", "deployment"])
 def test_a_simulation_is_given_time_to_start_and_machines_are_not_waited_for_long(engine):
     own, asked = (
-        build.cohort(resolved(num_clients=4, min_replies=2, engine=engine, superlink="h:1", node_timeout=timeout))
+        runs.cohort(resolved(num_clients=4, min_replies=2, engine=engine, superlink="h:1", node_timeout=timeout))
         for timeout in ("auto", 7)
     )
     assert (own.wait_seconds, own.min_clients) == {"simulation": (600, 4), "deployment": (60, 2)}[engine]
