@@ -38,7 +38,7 @@ class Curious(Wrapper):
 
     Parameters
     ----------
-    inner : any Flower strategy of the message API.
+    inner : a Flower strategy of the message API. Its verbs are called; a `start` of its own would not be.
     observer : called with each `Sighting`, in the order of arrival; an error it raises ends the run.
     every : look at every so many rounds only, counted from round 1.
     choose : given the round and the nodes that sent a model, ascending, returns those whose reply is looked at; by

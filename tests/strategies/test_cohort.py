@@ -1,6 +1,14 @@
+import logging
+
 import pytest
 
 from thornbed.strategies import AnyNodes, NumberedClients
+
+
+@pytest.fixture(autouse=True)
+def _warnings(caplog):
+    """Hear Flower's logger whatever was set before."""
+    caplog.set_level(logging.WARNING, logger="flwr")
 
 
 def nothing(model):
