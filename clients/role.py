@@ -59,7 +59,7 @@ class Role:
         return cross_entropy
 
     def outgoing(self, update: Tensor, peers: Tensor, generator: torch.Generator, sight: Sight) -> Tensor:
-        """Return the update (d,) that the client sends.
+        """Return the update (d,) of the parameters that the client sends; other tensors are sent as it trained them.
 
         `peers` (k, d) are the updates it may see, its own first; `sight` is what else it can find out.
         """

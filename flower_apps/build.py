@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -85,6 +85,14 @@ def model(settings: Resolved, task: Task) -> nn.Module:
     return network
 
 
+def statistics(network: nn.Module) -> frozenset[str]:
+    """Return the names of the floating entries of a network's state that are no parameters: what its layers measure."""
+    learned = {name for name, _ in network.named_parameters(remove_duplicate=False)}
+    return frozenset(
+        name for name, value in network.state_dict().items() if value.is_floating_point() and name not in learned
+    )
+
+
 def starting_model(settings: Resolved, network: nn.Module) -> dict[str, Tensor]:
     """Return the tensors that a run begins with: those of a fresh `network`, or of the file that --start-from names.
 
@@ -156,10 +164,15 @@ def cohort(settings: Resolved) -> NumberedClients:
     )
 
 
-def strategy(settings: Resolved, root_training: RootTraining | None = None) -> FedAvg:
-    """Build the strategy of resolved settings; `root_training` is for rules that ask for trusted data."""
+def strategy(
+    settings: Resolved, root_training: RootTraining | None = None, statistics: Collection[str] | None = None
+) -> FedAvg:
+    """Build the strategy of resolved settings; `root_training` is for rules that ask for trusted data.
+
+    `statistics` are those of the run's network.
+    """
     built: FedAvg = strategy_of(settings.strategy, cohort(settings), settings.min_replies)
-    built.seed, built.root_training = settings.seed, root_training
+    built.seed, built.root_training, built.statistics = settings.seed, root_training, statistics
     return built
 
 

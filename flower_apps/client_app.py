@@ -59,7 +59,7 @@ def train_model(message: Message, context: Context) -> Message:
         loss = _train(settings, server_round, who, samples, role.objective if role.edits_objective else None)
         trained = to_arrays(network.state_dict())
         if role.edits_update:
-            layout = Layout.of(arrays)
+            layout = Layout.of(arrays, build.statistics(network))
             start = layout.flatten(arrays)
             update = layout.flatten(trained).sub_(start)
 

@@ -37,7 +37,7 @@ def root_training(settings: Resolved) -> RootTraining:
                 generator=generator(settings.seed, "root", server_round),
                 device=build.device(settings),
             )
-        layout = Layout.of(arrays)
+        layout = Layout.of(arrays, build.statistics(network))
         return layout.flatten(to_arrays(network.state_dict())).sub_(layout.flatten(arrays))
 
     return train_on_root

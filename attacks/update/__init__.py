@@ -1,8 +1,8 @@
 """Attacks on the update, one a file: `NAME(peers (k, d), generator, *, options) -> (d,)`.
 
-`peers[0]` is the update that the attacker's own training gave, w_client - w_global, float32; further rows are what its
-accomplices share. An attack that must know more than that asks for a third parameter, `sight: Sight`. Inputs are
-never modified; randomness comes from the generator alone.
+`peers[0]` is the update that the attacker's own training gave, w_client - w_global of the parameters, float32; further
+rows are what its accomplices share. An attack that must know more than that asks for a third parameter,
+`sight: Sight`. Inputs are never modified; randomness comes from the generator alone.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Horizontal:
         attack = attack_of(settings.attack, settings.data_dir)
         self.attack, self.attacked = attack.measured(self.samples) if attack else (None, None)
         self.min_confidence = defense(settings.defense).min_confidence
-        self.strategy = build.strategy(settings, root_training(settings))
+        self.strategy = build.strategy(settings, root_training(settings), build.statistics(self.network))
 
     @property
     def malicious(self) -> frozenset[int]:
