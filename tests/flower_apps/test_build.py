@@ -34,6 +34,27 @@ def test_a_model_that_is_built_leaves_the_generators_of_gpus_alone(monkeypatch):
     assert seeded == []
 
 
+@pytest.mark.parametrize(
+    ("model", "measured"),
+    [
+        ("cnn(width=2, norm='batch')", {"running_mean", "running_var"}),
+        ("cnn(width=2, norm='frozen')", {"running_mean", "running_var"}),
+        ("cnn(width=2, norm='none')", set()),  # what normalises the input is not sent
+    ],
+)
+def test_statistics_are_what_a_model_sends_and_does_not_learn(model, measured):
+    network = build.model(resolved(model=model), build.load_task("digits", ""))
+    assert {name.rpartition(".")[2] for name in build.statistics(network)} == measured
+
+
+def test_a_parameter_of_two_names_is_no_statistic():
+    network = torch.nn.ModuleDict({"one": torch.nn.Linear(2, 2), "other": torch.nn.Linear(2, 2)})
+    network["other"].weight = network["one"].weight
+    network.register_buffer("centre", torch.zeros(1))
+    network.register_buffer("count", torch.zeros(1, dtype=torch.int64))
+    assert build.statistics(network) == {"centre"}
+
+
 def test_a_model_of_texts_takes_token_ids_and_learns_no_vectors(tmp_path):
     lines = ["user,text,label", *(f"u{row},the day {row},{row % 2}" for row in range(40))]
     (tmp_path / "sent140.csv").write_text("\n".join(lines))
