@@ -83,7 +83,7 @@ def test_statistics_are_those_that_are_named(normed, names, parameters):
 
 
 def test_statistics_that_the_model_has_not_are_refused(normed):
-    with pytest.raises(ValueError, match="there is none called norm.running_men"):
+    with pytest.raises(ValueError, match=r"there is none called norm\.running_men"):
         Layout.of(normed, {"norm.running_men", "norm.running_var"})
 
 
