@@ -154,6 +154,12 @@ def test_a_node_that_has_nothing_to_answer_shows_nothing(curiosity):
     assert made.shown(2, [*replies, *made.send(2)]) == {3: ([1.0], [2.0])}
 
 
+def test_a_message_without_a_model_takes_the_place_of_one_that_was_not_answered(curiosity):
+    made = curiosity({1: {2: {"arrays": of(1.0)}}, 2: {2: {}}}, lambda records: {"arrays": of(4.0)})
+    made.send(1)
+    assert made.shown(2, made.send(2)) == {}
+
+
 def test_what_was_sent_is_seen_as_it_was_sent(curiosity):
     record = of(1.0)
     made = curiosity({1: {2: {"arrays": record}}})
