@@ -64,7 +64,7 @@ class Role:
         return cross_entropy
 
     def outgoing(self, update: Tensor, peers: Tensor, generator: torch.Generator, sight: Sight) -> Tensor:
-        """Return the update (d,) that the client sends.
+        """Return the update (d,) of the parameters that the client sends; other tensors are sent as it trained them.
 
         `peers` (k, d) has the client's own update first; where it `sees_accomplices`, the other rows are what the
         accomplices that were drawn too would honestly send. `sight` is what else the client can find out.

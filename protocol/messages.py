@@ -109,11 +109,14 @@ def last_round_of(message: Message) -> int:
     return int(config.get(LAST_ROUND, 0))  # type: ignore[arg-type]
 
 
-def read_train_reply(message: Message, layout: Layout, current: Tensor, out: Tensor) -> TrainReply:
-    """Check a training reply and write its update, its model minus the `current` one (d,), into `out` (d,).
+def read_train_reply(
+    message: Message, layout: Layout, current: Tensor, out: Tensor, statistics: Tensor | None = None
+) -> TrainReply:
+    """Check a training reply and write its update, its parameters minus the `current` ones (d,), into `out` (d,).
 
-    Raises RefusedReply for an error reply, missing or extra records and arrays, a wrong shape or dtype, values that
-    are not finite, and a number of examples that is missing, not a number, or not above zero.
+    Its statistics (b,) are checked too, and written as they are into `statistics` where that is given. Raises
+    RefusedReply for an error reply, missing or extra records and arrays, a wrong shape or dtype, values that are not
+    finite, and a number of examples that is missing, not a number, or not above zero.
     """
     refuse_error(message)
     arrays = only(message.content.array_records, "array record")
@@ -128,6 +131,7 @@ def read_train_reply(message: Message, layout: Layout, current: Tensor, out: Ten
         raise RefusedReply(f"{NUM_EXAMPLES} is {str(num_examples)[:30]}")
     try:
         layout.flatten(arrays, out)
+        measured = layout.flatten_statistics(arrays, statistics)
     except ValueError as error:
         raise RefusedReply(str(error)) from error
     # In numpy: for one vector, waking torch's threads costs more than they save. The update is what is looked at, as
@@ -137,6 +141,8 @@ def read_train_reply(message: Message, layout: Layout, current: Tensor, out: Ten
         np.subtract(update, current.numpy(), out=update)
     if not np.isfinite(update).all():
         raise RefusedReply("values that are not finite")
+    if not np.isfinite(measured.numpy()).all():
+        raise RefusedReply("statistics that are not finite")
     numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
     return TrainReply(float(num_examples), numbers)
 

@@ -1,14 +1,14 @@
 """A model's arrays as one flat float32 vector, and back.
 
-The vector holds every floating-point entry in the order of the state dictionary, running statistics of batch norm
-included: an attacker could act through an entry that is averaged blindly. Integer entries (batch counters) stay as
-the server has them.
+The vector holds the parameters in the order of the state dictionary: what a rule votes on, masks or adds noise to is
+what training steps move. The other floating entries, such as the running statistics of batch norm, are measured and not
+learned; they make a second vector, which no rule sees. Integer entries (batch counters) stay as the server has them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from io import BytesIO
@@ -17,6 +17,9 @@ import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord
 from torch import Tensor
+
+STATISTICS = frozenset({"running_mean", "running_var"})
+"""The last names by which statistics are known where nobody names them: those of torch's layers."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,13 @@ class Entry:
 
     @cached_property
     def floating(self) -> bool:
-        """Whether the entry is part of the vector."""
+        """Whether its values are floating-point numbers."""
         return np.dtype(self.dtype).kind == "f"
+
+    @property
+    def last_name(self) -> str:
+        """What its own module calls it: `running_mean` of `norm1.running_mean`."""
+        return self.name.rpartition(".")[2]
 
     @cached_property
     def size(self) -> int:
@@ -54,19 +62,46 @@ class Entry:
 
 @dataclass(frozen=True)
 class Layout:
-    """Which arrays a model has, in order: what the vector means, and what a reply has to match."""
+    """Which arrays a model has, in order: what the vectors mean, and what a reply has to match.
+
+    Attributes
+    ----------
+    entries : all arrays.
+    parameters : the floating ones that training steps move.
+    statistics : the other floating ones.
+    """
 
     entries: tuple[Entry, ...]
+    parameters: tuple[Entry, ...]
+    statistics: tuple[Entry, ...]
 
     @classmethod
-    def of(cls, arrays: ArrayRecord) -> Layout:
-        """Read the layout off a model's arrays."""
-        return cls(tuple(_entry(name, tuple(array.shape), array.dtype) for name, array in arrays.items()))
+    def of(cls, arrays: ArrayRecord, statistics: Collection[str] | None = None) -> Layout:
+        """Read the layout off a model's arrays.
+
+        `statistics` are the names of the floating arrays that are no parameters; integer ones among them change
+        nothing. None: those whose last name is one of `STATISTICS`. Raises ValueError for a name that no array has.
+        """
+        if unknown := sorted(set(statistics or ()) - set(arrays)):
+            raise ValueError(f"statistics are named by the model's arrays, and there is none called {unknown[0]}")
+        entries = tuple(_entry(name, tuple(array.shape), array.dtype) for name, array in arrays.items())
+        apart = {entry.name for entry in entries if entry.last_name in STATISTICS} if statistics is None else statistics
+        floating = [entry for entry in entries if entry.floating]
+        return cls(
+            entries,
+            parameters=tuple(entry for entry in floating if entry.name not in apart),
+            statistics=tuple(entry for entry in floating if entry.name in apart),
+        )
 
     @property
     def dimension(self) -> int:
-        """Length d of the vector."""
-        return sum(entry.size for entry in self.entries if entry.floating)
+        """Length d of the vector of parameters."""
+        return sum(entry.size for entry in self.parameters)
+
+    @property
+    def num_statistics(self) -> int:
+        """Length b of the vector of statistics; 0 for a model without any."""
+        return sum(entry.size for entry in self.statistics)
 
     def mismatch(self, arrays: ArrayRecord) -> str | None:
         """Say in a few words how the arrays differ from this layout, or None where they fit."""
@@ -84,30 +119,61 @@ class Layout:
         return None
 
     def flatten(self, arrays: ArrayRecord, out: Tensor | None = None) -> Tensor:
-        """Return the floating entries as one float32 vector (d,), written into `out` where one is given.
+        """Return the parameters as one float32 vector (d,), written into `out` where one is given.
 
         Raises ValueError where an array's bytes are not what its header promises.
         """
-        vector = torch.empty(self.dimension) if out is None else out
-        window, start = vector.numpy(), 0
-        for entry in self.entries:
-            if entry.floating:
-                window[start : start + entry.size] = _values(arrays[entry.name], entry).reshape(-1)
-                start += entry.size
-        return vector
+        return _flat(self.parameters, arrays, torch.empty(self.dimension) if out is None else out)
+
+    def flatten_statistics(self, arrays: ArrayRecord, out: Tensor | None = None) -> Tensor:
+        """Return the statistics as one float32 vector (b,); see `flatten`."""
+        return _flat(self.statistics, arrays, torch.empty(self.num_statistics) if out is None else out)
 
     def unflatten(self, vector: Tensor, base: ArrayRecord) -> ArrayRecord:
-        """Return arrays with the vector's values; integer entries are taken from `base`."""
+        """Return arrays with the vector's (d,) values as parameters; statistics and integers are taken from `base`."""
+        return self._with(_pieces(self.parameters, vector), base)
+
+    def unflatten_statistics(self, vector: Tensor, base: ArrayRecord) -> ArrayRecord:
+        """Return arrays with the vector's (b,) values as statistics; parameters and integers are taken from `base`.
+
+        An entry whose values are those of `base` is taken from there too: a constant stays as it is to the last bit,
+        also where it is of more bits than the vector.
+        """
+        before = _pieces(self.statistics, self.flatten_statistics(base))
+        moved = {
+            name: piece
+            for name, piece in _pieces(self.statistics, vector).items()
+            if not np.array_equal(piece, before[name])
+        }
+        return self._with(moved, base)
+
+    def _with(self, changed: Mapping[str, np.ndarray], base: ArrayRecord) -> ArrayRecord:
+        """Return the arrays of `base` with other values, cast to their dtypes, where there are some."""
         arrays: dict[str, Array] = {}
-        start = 0
         for entry in self.entries:
-            if entry.floating:
-                piece = vector[start : start + entry.size].reshape(entry.shape)
-                arrays[entry.name] = _array(entry.name, piece.numpy().astype(entry.dtype, copy=False))
-                start += entry.size
-            else:
+            values = changed.get(entry.name)
+            if values is None:
                 arrays[entry.name] = base[entry.name]
+            else:
+                arrays[entry.name] = _array(entry.name, values.astype(entry.dtype, copy=False))
         return ArrayRecord(arrays)
+
+
+def _flat(entries: Sequence[Entry], arrays: ArrayRecord, out: Tensor) -> Tensor:
+    window, start = out.numpy(), 0
+    for entry in entries:
+        window[start : start + entry.size] = _values(arrays[entry.name], entry).reshape(-1)
+        start += entry.size
+    return out
+
+
+def _pieces(entries: Sequence[Entry], vector: Tensor) -> dict[str, np.ndarray]:
+    """Return the piece of a vector that belongs to each entry, in its shape, by name; they share its memory."""
+    pieces, start = {}, 0
+    for entry in entries:
+        pieces[entry.name] = vector[start : start + entry.size].reshape(entry.shape).numpy()
+        start += entry.size
+    return pieces
 
 
 def _values(array: Array, entry: Entry) -> np.ndarray:

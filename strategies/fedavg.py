@@ -1,14 +1,16 @@
 """Federated averaging with any aggregation rule in the place of the mean.
 
 Paper: McMahan, Moore, Ramage, Hampson, Aguera y Arcas, "Communication-Efficient Learning of Deep Networks from
-Decentralized Data", AISTATS 2017, Algorithm 1; the rule acts on the updates w_client - w_global.
+Decentralized Data", AISTATS 2017, Algorithm 1; the rule acts on the updates w_client - w_global of the parameters. What
+a model measures and does not learn (the running statistics of batch norm) is averaged one way, whatever the rule.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from logging import INFO
 
 import torch
@@ -18,6 +20,7 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from thornbed.defenses.aggregation.fedavg import fedavg
+from thornbed.defenses.aggregation.median import median
 from thornbed.defenses.reporting import listening
 from thornbed.defenses.server import Rule, Server, aggregate
 from thornbed.protocol.messages import TRAIN_LOSS, read_train_reply, train_message
@@ -35,7 +38,7 @@ from thornbed.strategies._rounds import (
 )
 
 RootTraining = Callable[[ArrayRecord, int, int], Tensor]
-"""What a server's own data make of a model: `(arrays, server_round, num_samples) -> update (d,)`."""
+"""What a server's own data make of a model: `(arrays, server_round, num_samples) -> update (d,)` of the parameters."""
 
 
 class FedAvg(ServerTested):
@@ -49,6 +52,12 @@ class FedAvg(ServerTested):
         One that asks for a `defenses.server.Server` gets it, with what it kept from the rounds before.
     seed : the rule's randomness follows from it and the round.
     root_training : trains a model on trusted data of the server's own, for rules that ask for it.
+    statistics : names of the model's floating arrays that are no parameters; None: those whose last name is
+        `running_mean` or `running_var`, as torch calls them.
+
+    A rule sees parameters alone. Of the statistics the new model has the coordinate-wise median over the replies that
+    are not dropped, whatever the rule and the weights; with the rule `fedavg` it has their weighted mean. Integer
+    arrays (batch counters) stay as the server has them.
 
     A reply that is broken is dropped alone and counted with its reason. `account` tells about the latest round,
     `memory` is what the rule keeps, and `last_rounds` by client the latest round of which an answer was taken; whoever
@@ -64,6 +73,7 @@ class FedAvg(ServerTested):
         rule: Rule = fedavg,
         seed: int = 0,
         root_training: RootTraining | None = None,
+        statistics: Collection[str] | None = None,
     ) -> None:
         if min_replies < 1:
             raise ValueError(f"min_replies is at least 1: it is {min_replies}")
@@ -71,18 +81,21 @@ class FedAvg(ServerTested):
         self.rule = rule
         self.seed = seed
         self.root_training = root_training
+        self.statistics = statistics
         self.memory: dict[str, Tensor] = {}
         self.last_rounds: dict[int, int] = {}
         self.min_replies = min_replies
         self.account: RoundAccount | None = None
         self._arrays, self._sent = ArrayRecord(), SentRound.now(0, ())
+        self._layout = Layout.of(self._arrays)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Send the model to the members of this round."""
+        """Send the model to the members of this round; raises ValueError for statistics that the model has not."""
+        self._arrays, self._layout = arrays, Layout.of(arrays, self.statistics)
         members = self.cohort.draw(server_round, grid)
-        self._arrays, self._sent = arrays, SentRound.now(server_round, members)
+        self._sent = SentRound.now(server_round, members)
         return [
             train_message(arrays, config, server_round, member.node_id, self.last_rounds.get(member.client, 0))
             for member in members
@@ -94,12 +107,13 @@ class FedAvg(ServerTested):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Check the replies, aggregate the updates, and return the new model with what the defense did."""
         replies = list(replies)
-        layout = Layout.of(self._arrays)
+        layout = self._layout
         current = layout.flatten(self._arrays)
         updates = torch.empty(len(replies), layout.dimension)
+        statistics = torch.empty(len(replies), layout.num_statistics)
         by_client, account = self._sent.gather(
             replies,
-            lambda reply, place: read_train_reply(reply, layout, current, updates[place]),
+            lambda reply, place: read_train_reply(reply, layout, current, updates[place], statistics[place]),
             at_least=self.min_replies,
         )
         accepted, clients = list(by_client.values()), list(by_client)
@@ -122,6 +136,8 @@ class FedAvg(ServerTested):
                 "finite; the updates, or options of the rule, are too large"
             )
         new = layout.unflatten(moved, self._arrays)
+        if layout.num_statistics:
+            new = layout.unflatten_statistics(_middle(self.rule, statistics[: len(accepted)], weights), new)
         account.seconds_aggregation = time.perf_counter() - started
         account.train_loss = mean_finite(reply.metrics.get(TRAIN_LOSS, math.nan) for reply in accepted)
         return new, MetricRecord({"replies": len(accepted), "dropped": len(account.dropped)})
@@ -142,3 +158,12 @@ class FedAvg(ServerTested):
     def summary(self) -> None:
         """Log the rule and the minimum of replies."""
         log(INFO, "\t└──> rule: %s, at least %s replies a round", self.rule, self.min_replies)
+
+
+def _middle(rule: Rule, statistics: Tensor, weights: Tensor) -> Tensor:
+    """Return the statistics (b,) of the new model, given those of the replies (n, b): finite, as they are.
+
+    A rule for updates would make no statistics of them: a sign, a mask or noise leaves a variance that no data have.
+    """
+    mean = (rule.func if isinstance(rule, partial) else rule) is fedavg
+    return (fedavg if mean else median)(statistics, weights)

@@ -1,9 +1,9 @@
 """Attacks on the update, one a file: `NAME(peers (k, d), generator, *, options) -> (d,)`.
 
-`peers[0]` is the update that the attacker's own training gave, w_client - w_global, float32. An attack whose `NEEDS`
-has `Knowledge.OTHER_ATTACKERS` gets further rows: row i is what an accomplice that was drawn in the round too would
-honestly have sent. Without that declaration there is one row. An attack that must know more asks for a third
-parameter, `sight: Sight`. Inputs are never modified; randomness comes from the generator alone.
+`peers[0]` is the update that the attacker's own training gave, w_client - w_global of the parameters, float32. An
+attack whose `NEEDS` has `Knowledge.OTHER_ATTACKERS` gets further rows: each is what an accomplice that was drawn in the
+round too would honestly have sent. Without that declaration there is one row. An attack that must know more asks for a
+third parameter, `sight: Sight`. Inputs are never modified; randomness comes from the generator alone.
 """
 
 from __future__ import annotations

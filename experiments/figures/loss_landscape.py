@@ -43,9 +43,9 @@ class LossLandscape:
     """Walk from -reach to reach, in norms of the malicious gradient, in points_per_side steps each way.
 
     The malicious gradient is what one attacker, the one of the highest number, would send next; at distance 1 the model
-    is the attacker's own. Of random directions `num_random` are drawn, normal in every parameter and of the same norm;
-    running statistics of batch norm stay where they are. The loss is that of `num_samples` of the honest clients'
-    samples, drawn without replacement (all, where there are not so many), and of all attacked test samples.
+    has the attacker's own parameters. Of random directions `num_random` are drawn, normal in every parameter and of the
+    same norm. Running statistics of batch norm stay where they are. The loss is that of `num_samples` of the honest
+    clients' samples, drawn without replacement (all, where there are not so many), and of all attacked test samples.
 
     The table has a row for each run, seed, data, direction, draw and distance, with the norm of the malicious gradient
     (L2) and the loss (mean cross-entropy, nats).
@@ -98,8 +98,7 @@ class LossLandscape:
 
     def _direction(self, run: FinishedRun, draw: int, norm: float) -> Tensor:
         """Return a random direction (d,) of that norm: the same one for runs of one seed and model."""
-        noise = torch.randn(len(run.learned), generator=generator(run.settings.seed, "landscape", draw))
-        noise *= run.learned  # a variance that is moved below 0 would end the network
+        noise = torch.randn(run.dimension, generator=generator(run.settings.seed, "landscape", draw))
         return noise * (norm / float(torch.linalg.vector_norm(noise.double())))
 
     def _honest(self, run: FinishedRun) -> Samples:

@@ -82,7 +82,7 @@ class FinishedRun:
         """Return the update (d,) float32 that a client would answer the final model with, in a round that is attacked.
 
         `attackers` send what the attack makes of theirs, also where nobody attacked in the run itself. d counts the
-        floating-point entries of the model. Raises RunFailed where the answer is none that a server would take.
+        parameters of the model. Raises RunFailed where the answer is none that a server would take.
         """
         with TemporaryDirectory() as channel:  # in which attackers may leave what they see
             settings = self._attacked.model_copy(update={"output": channel, "resume": False})
@@ -98,17 +98,18 @@ class FinishedRun:
         return sent
 
     def loss(self, samples: Samples, step: Tensor | None = None) -> float:
-        """Return the mean cross-entropy (nats) of the final model, moved by a step (d,), over the samples."""
+        """Return the mean cross-entropy (nats) of the final model, moved by a step (d,), over the samples.
+
+        The step moves the parameters; running statistics of batch norm stay where they are.
+        """
         arrays = self._arrays if step is None else self._layout.unflatten(self._start + step, self._arrays)
         self._network.load_state_dict(to_tensors(arrays))
         return evaluate(self._network, samples, device=self._run.device)[0]
 
-    @cached_property
-    def learned(self) -> Tensor:
-        """Which of the d entries of an update are parameters (d,) bool; the others are running statistics."""
-        names = dict(self._network.named_parameters())
-        marks = [torch.full((entry.size,), entry.name in names) for entry in self._layout.entries if entry.floating]
-        return torch.cat(marks)
+    @property
+    def dimension(self) -> int:
+        """The number d of the model's parameters."""
+        return self._layout.dimension
 
     @cached_property
     def _attacked(self) -> Resolved:
@@ -134,7 +135,7 @@ class FinishedRun:
 
     @cached_property
     def _layout(self) -> Layout:
-        return Layout.of(self._arrays)
+        return self._run.layout(self._arrays)
 
     @cached_property
     def _start(self) -> Tensor:

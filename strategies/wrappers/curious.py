@@ -14,16 +14,17 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
+from thornbed.protocol.messages import ARRAYS
 from thornbed.protocol.vector import Layout, to_tensors
 from thornbed.strategies.wrappers.wrapper import Wrapper
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sighting:
-    """What a curious server sees of one reply: the model it sent, the model that came back, and who sent it.
+    """What a curious server sees of one reply: the model it sent to that node, the one that came back, and who sent it.
 
-    The tensors are the observer's own copies; nothing that it does to them reaches the federation. `num_examples` is
-    what the client claims, None where it claims nothing.
+    The tensors are the observer's own copies; nothing that it does to them reaches the federation. `server_round` is
+    the round in which the reply came. `num_examples` is what the client claims, None where it claims nothing.
     """
 
     server_round: int
@@ -44,7 +45,12 @@ class Curious(Wrapper):
     choose : given the round and the nodes that sent a model, ascending, returns those whose reply is looked at; by
         default all. What is not looked at is not copied.
 
-    Error replies and replies without one readable array record show nothing and are passed on like the others.
+    The model that a node was sent is that of the last message to it, of this round or of an earlier one; where a node
+    is sent another before it answers, nobody can tell which of the two a reply belongs to, and the last one counts. Of
+    several array records of a message or a reply the model is the one called `arrays`.
+
+    Nothing is shown of error replies, of replies without a readable model like the one sent, and of replies of a node
+    that has no message to answer; they are passed on like the others.
     """
 
     def __init__(
@@ -61,14 +67,19 @@ class Curious(Wrapper):
         self.observer = observer
         self.every = every
         self.choose = choose
-        self._sent = ArrayRecord()
+        self._sent: dict[int, ArrayRecord] = {}
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Remember the model that is sent, then hand on."""
-        self._sent = arrays
-        return self.inner.configure_train(server_round, arrays, config, grid)
+        """Hand on, and remember the model that each node is sent."""
+        messages = list(self.inner.configure_train(server_round, arrays, config, grid))
+        for message in messages:
+            node = message.metadata.dst_node_id
+            self._sent.pop(node, None)
+            if (model := _model(message)) is not None:
+                self._sent[node] = _kept(model)
+        return messages
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -81,27 +92,46 @@ class Curious(Wrapper):
             for node, reply in models.items():
                 if node in chosen and (sighting := self._sighting(server_round, reply)) is not None:
                     self.observer(sighting)
+        for reply in replies:  # answered: kept any longer, a model of another round would lie here for every node
+            self._sent.pop(reply.metadata.src_node_id, None)
         return self.inner.aggregate_train(server_round, replies)
 
     def _shows_a_model(self, reply: Message) -> bool:
         """Tell whether a reply has a model like the one sent; of others the strategy inside says what is wrong."""
-        if reply.has_error() or len(reply.content.array_records) != 1:
-            return False
-        received = next(iter(reply.content.array_records.values()))
-        return Layout.of(self._sent).mismatch(received) is None
+        sent, received = self._sent.get(reply.metadata.src_node_id), _model(reply)
+        return sent is not None and received is not None and Layout.of(sent).mismatch(received) is None
 
     def _sighting(self, server_round: int, reply: Message) -> Sighting | None:
-        received = next(iter(reply.content.array_records.values()))
+        node, received = reply.metadata.src_node_id, _model(reply)
+        assert received is not None  # see `_shows_a_model`
         try:
-            tensors = to_tensors(received)
+            before, after = to_tensors(self._sent[node]), to_tensors(received)
         except ValueError:
             return None
         claims = [record.get("num-examples") for record in reply.content.metric_records.values()]
         numbers = [float(claim) for claim in claims if isinstance(claim, int | float)]
         return Sighting(
             server_round=server_round,
-            node_id=reply.metadata.src_node_id,
-            sent=to_tensors(self._sent),
-            received=tensors,
+            node_id=node,
+            sent=before,
+            received=after,
             num_examples=numbers[0] if numbers else None,
         )
+
+
+def _model(message: Message) -> ArrayRecord | None:
+    """Return the arrays of a message that are its model; None where it has none, or several and none called so."""
+    if not message.has_content():
+        return None
+    records = message.content.array_records
+    if len(records) == 1:
+        return next(iter(records.values()))
+    return records.get(ARRAYS)
+
+
+def _kept(model: ArrayRecord) -> ArrayRecord:
+    """Return the record as it is now, whatever becomes of it; the arrays, whose bytes nobody can change, are shared."""
+    kept = ArrayRecord()  # filled by name, as it would copy every array of a dictionary that it is made from
+    for name, array in model.items():
+        kept[name] = array
+    return kept

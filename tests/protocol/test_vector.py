@@ -36,6 +36,75 @@ def test_back_and_forth_is_exact_and_integers_stay(tensors):
         assert back[name].shape == tensors[name].shape
 
 
+@pytest.fixture
+def normed():
+    """A network with batch norm: two parameters of it, what it measures, and how often it did."""
+    return to_arrays(
+        {
+            "norm.weight": torch.tensor([1.0, 2.0]),
+            "norm.running_mean": torch.tensor([3.0, 4.0]),
+            "norm.running_var": torch.tensor([5.0, 6.0]),
+            "norm.num_batches_tracked": torch.tensor(7),
+            "last.bias": torch.tensor([8.0]),
+        }
+    )
+
+
+def test_statistics_make_a_vector_of_their_own(normed):
+    layout = Layout.of(normed)
+    assert (layout.dimension, layout.num_statistics) == (3, 4)
+    assert layout.flatten(normed).tolist() == [1, 2, 8]
+    assert layout.flatten_statistics(normed).tolist() == [3, 4, 5, 6]
+    out = torch.zeros(2, 4)
+    layout.flatten_statistics(normed, out[1])
+    assert out.tolist() == [[0, 0, 0, 0], [3, 4, 5, 6]]
+
+
+def test_each_vector_is_written_back_alone(normed):
+    layout = Layout.of(normed)
+    moved = to_tensors(layout.unflatten(torch.tensor([10.0, 20.0, 80.0]), normed))
+    assert [moved[name].tolist() for name in normed] == [[10, 20], [3, 4], [5, 6], 7, [80]]
+    measured = to_tensors(layout.unflatten_statistics(torch.tensor([30.0, 40.0, 50.0, 60.0]), normed))
+    assert [measured[name].tolist() for name in normed] == [[1, 2], [30, 40], [50, 60], 7, [8]]
+
+
+@pytest.mark.parametrize(
+    ("names", "parameters"),
+    [
+        (["last.bias"], [1, 2, 3, 4, 5, 6]),
+        (["norm.running_var", "norm.num_batches_tracked"], [1, 2, 3, 4, 8]),
+        ([], [1, 2, 3, 4, 5, 6, 8]),
+    ],
+)
+def test_statistics_are_those_that_are_named(normed, names, parameters):
+    layout = Layout.of(normed, names)
+    assert layout.flatten(normed).tolist() == parameters
+    assert layout.dimension + layout.num_statistics == 7
+
+
+def test_statistics_that_the_model_has_not_are_refused(normed):
+    with pytest.raises(ValueError, match=r"there is none called norm\.running_men"):
+        Layout.of(normed, {"norm.running_men", "norm.running_var"})
+
+
+def test_statistics_that_do_not_move_keep_their_bits():
+    """What float32 cannot hold and what is equal but not the same: a third in float64, a zero below 0."""
+    constants = {
+        "a.running_mean": torch.tensor([-0.0, 1.0]),
+        "a.running_var": torch.tensor([1 / 3, 1.0], dtype=torch.float64),
+        "b.running_var": torch.tensor([1 / 3], dtype=torch.float64),
+    }
+    arrays = to_arrays(constants)
+    layout = Layout.of(arrays)
+    vector = layout.flatten_statistics(arrays)
+    vector[:2] += 0.0  # 0 where it was -0
+    vector[4] = 0.5
+    back = layout.unflatten_statistics(vector, arrays)
+    assert [back[name].data == arrays[name].data for name in arrays] == [True, True, False]
+    assert back["b.running_var"].numpy().tolist() == [0.5]
+    assert back["b.running_var"].dtype == "float64"
+
+
 def test_fortran_order_is_read_right():
     values = np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3))
     arrays = ArrayRecord({"a": Array(values)})

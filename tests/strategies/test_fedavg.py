@@ -1,11 +1,16 @@
 """FedAvg on made clients: the arithmetic, and one test for every kind of broken reply."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from thornbed.defenses.aggregation.fedavg import fedavg
+from thornbed.defenses.aggregation.krum import krum
 from thornbed.defenses.aggregation.median import median
+from thornbed.defenses.aggregation.sign_sgd import sign_sgd
 from thornbed.strategies import FedAvg, InvariantAggregation, NumberedClients, RunStopped
 
 START = ArrayRecord({"w": Array(np.array([1.0, 2.0], dtype=np.float32)), "n": Array(np.array(3))})
@@ -135,10 +140,6 @@ def test_below_the_minimum_the_run_stops_and_says_why(federation):
 
 
 def test_a_rule_that_refuses_what_is_left_stops_the_run(federation):
-    from functools import partial
-
-    from thornbed.defenses.aggregation.krum import krum
-
     strategy = FedAvg(NumberedClients(5, 5), rule=partial(krum, num_byzantine=1))
     with pytest.raises(RunStopped, match=r"krum needs n >= 2f \+ 3: n = 4, f = 1"):
         one_round(strategy, federation([plus(1.0)] * 4 + [raising]))
@@ -169,6 +170,113 @@ def test_integers_of_the_model_stay_as_the_server_has_them(federation):
     grid = federation([lambda model: ({**model, "n": np.array(99)}, {"num-examples": 1})])
     replies = grid.send_and_receive(strategy.configure_train(1, START, ConfigRecord(), grid))
     assert strategy.aggregate_train(1, replies)[0]["n"].numpy() == 3
+
+
+NORMED = ArrayRecord(
+    {
+        "w": Array(np.array([1.0, 2.0], dtype=np.float32)),
+        "norm.running_mean": Array(np.array([0.0, 10.0], dtype=np.float32)),
+        "norm.num_batches_tracked": Array(np.array(3)),
+        "norm.running_var": Array(np.array(1.0, dtype=np.float32)),
+    }
+)
+
+
+def measuring(step, mean, var, examples=1):
+    """A client whose layers measured something, whatever its parameters learned."""
+
+    def reply(model):
+        measured = {
+            "norm.running_mean": np.array(mean, dtype=np.float32),
+            "norm.running_var": np.array(var, dtype=np.float32),
+            "norm.num_batches_tracked": np.array(99),
+        }
+        return {**model, "w": model["w"] + np.float32(step), **measured}, {"num-examples": examples}
+
+    return reply
+
+
+FIVE = [
+    measuring(1.0, [1.0, -5.0], 2.0, 1),
+    measuring(1.0, [2.0, 1e6], 4.0, 1),
+    measuring(1.0, [6.0, 7.0], 3.0, 1),
+    measuring(-1.0, [-1e6, 8.0], 9.0, 1),
+    measuring(-1.0, [3.0, 9.0], 1e9, 6),
+]
+
+
+def next_model(strategy, grid, start=NORMED):
+    """Return the new model as lists, in the order of its arrays, and check that they are the same arrays."""
+    replies = grid.send_and_receive(strategy.configure_train(1, start, ConfigRecord(), grid))
+    arrays, _ = strategy.aggregate_train(1, replies)
+    assert [(name, array.dtype, array.shape) for name, array in arrays.items()] == [
+        (name, array.dtype, array.shape) for name, array in start.items()
+    ]
+    return [array.numpy().tolist() for array in arrays.values()]
+
+
+@pytest.mark.parametrize(
+    ("rule", "w"),
+    [
+        (partial(sign_sgd, step_size=0.5), [1.5, 2.5]),
+        (partial(krum, num_byzantine=1), [2.0, 3.0]),
+        (median, [2.0, 3.0]),
+        (lambda updates, weights: updates.mean(dim=0), [1.2, 2.2]),
+    ],
+    ids=["sign_sgd", "krum", "median", "a rule of somebody's own"],
+)
+def test_statistics_have_the_median_whatever_the_rule(federation, rule, w):
+    strategy = FedAvg(NumberedClients(5, 5), rule=rule)
+    model = next_model(strategy, federation(FIVE))
+    assert model == [pytest.approx(w), [2.0, 8.0], 3, 4.0]
+    if rule is median:
+        assert strategy.account.defense == {"trimmed_per_tail": 2}
+    else:
+        assert "trimmed_per_tail" not in strategy.account.defense  # what happens to statistics is no act of the rule
+
+
+@pytest.mark.parametrize("rule", [fedavg, partial(fedavg)], ids=["fedavg", "partial"])
+def test_statistics_have_the_weighted_mean_under_fedavg(federation, rule):
+    clients = [measuring(1.0, [1.0, 0.0], 2.0, 1), measuring(2.0, [5.0, 8.0], 4.0, 3)]
+    model = next_model(FedAvg(NumberedClients(2, 2), rule=rule), federation(clients))
+    assert model == [pytest.approx([2.75, 3.75]), [4.0, 6.0], 3, 3.5]
+
+
+def test_a_rule_is_given_parameters_alone(federation):
+    seen = []
+
+    def noting(updates, weights):
+        seen.append(updates.tolist())
+        return updates[0]
+
+    next_model(FedAvg(NumberedClients(5, 5), rule=noting), federation(FIVE))
+    assert seen == [[[1.0, 1.0]] * 3 + [[-1.0, -1.0]] * 2]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("place", ["mean", "var"])
+@pytest.mark.parametrize("rule", [fedavg, median], ids=["fedavg", "median"])
+def test_a_statistic_that_is_not_finite_drops_its_reply_alone(federation, rule, place, bad):
+    wrong = measuring(100.0, [bad, 0.0], 1.0) if place == "mean" else measuring(100.0, [0.0, 0.0], bad)
+    grid = federation([measuring(1.0, [1.0, 2.0], 3.0), wrong, measuring(3.0, [3.0, 4.0], 5.0)])
+    strategy = FedAvg(NumberedClients(3, 3), rule=rule)
+    assert next_model(strategy, grid) == [pytest.approx([3.0, 4.0]), [2.0, 3.0], 3, 4.0]
+    assert strategy.account.dropped == [{"client": 1, "reason": "statistics that are not finite"}]
+
+
+def test_statistics_can_be_named(federation):
+    start = ArrayRecord({"w": START["w"], "spread": Array(np.array([5.0], dtype=np.float32))})
+
+    def spreading(value):
+        return lambda model: ({"w": model["w"] + 1, "spread": np.array([value], np.float32)}, {"num-examples": 1})
+
+    clients, rule = [spreading(value) for value in (6.0, 7.0, 1000.0)], partial(sign_sgd, step_size=0.25)
+    named = FedAvg(NumberedClients(3, 3), rule=rule, statistics=["spread"])
+    assert next_model(named, federation(clients), start) == [[1.25, 2.25], [7.0]]
+    unnamed = FedAvg(NumberedClients(3, 3), rule=rule)
+    assert next_model(unnamed, federation(clients), start) == [[1.25, 2.25], [5.25]]
+    with pytest.raises(ValueError, match="there is none called spred"):
+        next_model(FedAvg(NumberedClients(3, 3), statistics=["spred"]), federation(clients), start)
 
 
 def test_what_the_superlink_says_of_a_lost_node_is_the_reason(federation, monkeypatch):

@@ -16,7 +16,7 @@ from thornbed.flower_apps.schemes.scheme import Handler
 from thornbed.protocol.actions import EVALUATE, TRAIN
 from thornbed.protocol.messages import evaluate_reply, read_request, train_reply
 from thornbed.protocol.randomness import generator
-from thornbed.protocol.vector import Layout, to_tensors
+from thornbed.protocol.vector import to_tensors
 
 
 def train_model(run: HorizontalRun, client: Client, message: Message) -> Message:
@@ -30,7 +30,7 @@ def train_model(run: HorizontalRun, client: Client, message: Message) -> Message
         done = trained(run, role, own, who, server_round, arrays)
         sent = done.arrays
         if role.edits_update:
-            layout = Layout.of(arrays)
+            layout = run.layout(arrays)
             start = layout.flatten(arrays)
             update = layout.flatten(sent).sub_(start)
             eyes = Eyes(run, client, role, own, who, server_round, arrays, layout, start)

@@ -8,7 +8,7 @@ from torch import Tensor
 from thornbed.clients.local_training import one_thread, train
 from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
 from thornbed.protocol.randomness import generator
-from thornbed.protocol.vector import Layout, to_arrays, to_tensors
+from thornbed.protocol.vector import to_arrays, to_tensors
 from thornbed.strategies.fedavg import RootTraining
 
 
@@ -36,7 +36,7 @@ def root_training(run: HorizontalRun) -> RootTraining:
                 generator=generator(settings.seed, "root", server_round),
                 device=run.device,
             )
-        layout = Layout.of(arrays)
+        layout = run.layout(arrays)
         return layout.flatten(to_arrays(network.state_dict())).sub_(layout.flatten(arrays))
 
     return train_on_root

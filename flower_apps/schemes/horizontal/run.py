@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from flwr.app import ArrayRecord
 from torch import Tensor, nn
 
 from thornbed.attacks.data import GroupMember
@@ -19,6 +20,7 @@ from thornbed.flower_apps.run.stored_model import stored_model
 from thornbed.flower_apps.schemes.horizontal.roles import Attack, Defense, attack_of, is_attacked
 from thornbed.flower_apps.settings import BadSettings, Resolved, plugins
 from thornbed.protocol.randomness import derived_seed, generator
+from thornbed.protocol.vector import Layout
 from thornbed.strategies import FedAvg, NumberedClients
 from thornbed.strategies._cohort import Cohort
 from thornbed.tasks import Samples
@@ -74,6 +76,15 @@ class HorizontalRun(Run):
         if task.modality == "image":
             network = cast(Any, network).to(memory_format=torch.channels_last)  # torch's own stubs lack this overload
         return network
+
+    @cached_property
+    def statistics(self) -> frozenset[str]:
+        """The floating entries of the network's state that are no parameters: what its layers measure."""
+        return statistics_of(self.network)
+
+    def layout(self, arrays: ArrayRecord) -> Layout:
+        """Return which of a model's arrays are parameters, in which order: what an update means."""
+        return Layout.of(arrays, self.statistics)
 
     def starting_model(self) -> dict[str, Tensor]:
         """Return the tensors that a run begins with: those of a new model, or of the file that --start-from names.
@@ -144,6 +155,13 @@ class HorizontalRun(Run):
         if self.deployed or client in self.settings.malicious:
             return self.defense.benign()
         return self.role(client, {})
+
+
+def statistics_of(network: nn.Module) -> frozenset[str]:
+    """Return the names of the floating entries of a network's state that are no parameters."""
+    learned = {name for name, _ in network.named_parameters(remove_duplicate=False)}
+    entries = network.state_dict().items()
+    return frozenset(name for name, value in entries if value.is_floating_point() and name not in learned)
 
 
 @lru_cache(maxsize=4)

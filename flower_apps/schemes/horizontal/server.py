@@ -27,6 +27,7 @@ class HorizontalServer:
         self.attack, self.attacked = run.attack.measured(self.samples) if run.attack else (None, None)
         self.strategy = run.new_strategy()
         self.strategy.root_training = root_training(run)
+        self.strategy.statistics = run.statistics
 
     @property
     def malicious(self) -> frozenset[int]:

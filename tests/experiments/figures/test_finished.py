@@ -48,8 +48,25 @@ def test_whoever_would_attack_does_so_in_a_run_without_attackers(honest):
     assert honest.loss(honest.backdoor, update) < before
     assert honest.loss(honest.backdoor, honest.update(0)) > honest.loss(honest.backdoor, update)
     assert honest.loss(honest.backdoor) == before  # a step leaves nothing behind
-    assert honest.learned.all()
-    assert len(honest.learned) == len(update)
+    assert honest.dimension == len(update)
+
+
+def test_a_step_moves_parameters_and_leaves_running_statistics_where_they_are(finish):
+    run = finish(model="mlp(hidden=(8,), norm='batch')")
+    model = HorizontalRun(run.settings).new_model()
+    size = sum(parameter.numel() for parameter in model.parameters())
+    update = run.update(0)
+    assert len(update) == run.dimension == size < len(flat(run))
+    model.load_state_dict(load_file(run.folder.path / "model.safetensors"))
+    assert run.loss(run.test) == pytest.approx(run.metrics["loss"], abs=1e-9)
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    torch.nn.utils.vector_to_parameters(
+        torch.nn.utils.parameters_to_vector(model.parameters()) + 2 * update, model.parameters()
+    )
+    assert any("running_var" in name and bool((value != 1).any()) for name, value in before.items())
+    with torch.no_grad():
+        moved = F.cross_entropy(model.eval()(run.test.x), run.test.y)
+    assert run.loss(run.test, 2 * update) == pytest.approx(float(moved), rel=1e-5)
 
 
 def test_the_attack_share_of_a_run_is_no_matter(finish):

@@ -9,7 +9,7 @@ from thornbed.flower_apps import checking
 from thornbed.flower_apps.resolving import resolve
 from thornbed.flower_apps.run import run as runs
 from thornbed.flower_apps.run.client import channel_of
-from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
+from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun, statistics_of
 from thornbed.flower_apps.settings import BadSettings, settings_from
 
 SIGHT = Sight(benign=lambda: torch.zeros(4), last_step=lambda: None)
@@ -36,6 +36,27 @@ def test_a_model_that_is_built_leaves_the_generators_of_gpus_alone(monkeypatch):
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
     HorizontalRun(resolved()).new_model()
     assert seeded == []
+
+
+@pytest.mark.parametrize(
+    ("model", "measured"),
+    [
+        ("cnn(width=2, norm='batch')", {"running_mean", "running_var"}),
+        ("cnn(width=2, norm='frozen')", {"running_mean", "running_var"}),
+        ("cnn(width=2, norm='none')", set()),  # what normalises the input is not sent
+    ],
+)
+def test_statistics_are_what_a_model_sends_and_does_not_learn(model, measured):
+    statistics = HorizontalRun(resolved(model=model)).statistics
+    assert {name.rpartition(".")[2] for name in statistics} == measured
+
+
+def test_a_parameter_of_two_names_is_no_statistic():
+    network = torch.nn.ModuleDict({"one": torch.nn.Linear(2, 2), "other": torch.nn.Linear(2, 2)})
+    network["other"].weight = network["one"].weight
+    network.register_buffer("centre", torch.zeros(1))
+    network.register_buffer("count", torch.zeros(1, dtype=torch.int64))
+    assert statistics_of(network) == {"centre"}
 
 
 def test_a_model_of_texts_takes_token_ids_and_learns_no_vectors(tmp_path):
