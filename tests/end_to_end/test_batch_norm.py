@@ -57,7 +57,7 @@ class Counting(nn.Module):
 @pytest.mark.parametrize("strategy", ["fedavg", "sign_sgd", "fltrust", "sparse_fed(top_k=0.01)"])
 def test_what_a_model_measures_passes_every_rule_attack_and_perturbation_untouched(strategy, tmp_path, monkeypatch):
     """Each of six clients takes one step a round, so that after three rounds there are three, to the last bit."""
-    monkeypatch.setattr("tasks.models.cnn.normalisation", lambda channels, norm: Counting())
+    monkeypatch.setattr("thornbed.tasks.models.cnn.normalisation", lambda channels, norm: Counting())
     _, _, model = finished(
         tmp_path / "run", model="cnn(width=2, norm='frozen')", strategy=strategy, num_clients=6, partition="iid",
         batch_size=4, local_epochs=0.01, rounds=3, defense="local_dp + top_k", num_malicious=2,

@@ -55,7 +55,7 @@ def test_a_run_with_an_attacker_that_cannot_attack_ends_before_its_first_round(t
             return identify_reply(message, Identity(1, "backdoor", "it has no channel"))
         return app(message, context)
 
-    monkeypatch.setattr("flower_apps.engines.inline.app", crippled)
+    monkeypatch.setattr("thornbed.flower_apps.engines.inline.app", crippled)
     words = ["--task", "digits", "--model", "mlp(hidden=(8,))", "--num-clients", 3, "--rounds", 2]
     typed = thornbed("run", *words, "--output", tmp_path / "run")
     assert typed.code == 1
