@@ -18,6 +18,7 @@ from clients.poisoning import GroupPoisoning
 from flower_apps import plugins
 from flower_apps.threat import needs
 from tasks import Samples
+from tests.contracts.options import options_of
 
 NAMES = sorted(name for name, folder in plugins.available("attack").items() if folder == "attacks/group")
 MODALITIES = ("image", "table", "text")
@@ -49,14 +50,6 @@ def pool_of(modality: str, rows: int = ROWS) -> Samples:
 
 def same(first: Samples, second: Samples) -> bool:
     return torch.equal(first.x, second.x) and torch.equal(first.y, second.y)
-
-
-def options_of(name: str, kind: type) -> list[str]:
-    """Return the options that take a number of the kind, also where they may be left out."""
-    hints = typing.get_type_hints(attack_called(name))
-    parameters = inspect.signature(attack_called(name)).parameters.values()
-    options = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
-    return [option for option in options if kind in {hints[option], *typing.get_args(hints[option])}]
 
 
 def test_the_folder_is_not_empty() -> None:
@@ -152,7 +145,7 @@ def test_a_group_of_nobody_and_a_pool_of_nothing_are_refused_with_both_numbers(
 @every_attack
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0])
 def test_numbers_that_make_no_attack_are_refused(name: str, value: float) -> None:
-    for option in options_of(name, float):
+    for option in options_of(attack_called(name), float):
         if value != -1 or (name, option) not in SIGNED:
             with pytest.raises(ValueError, match=f"{name} needs .*{option}.* = {value}"):
                 attack_called(name)(pool_of("table"), 2, generator(), **{option: value})
@@ -160,7 +153,7 @@ def test_numbers_that_make_no_attack_are_refused(name: str, value: float) -> Non
 
 @every_attack
 def test_counts_below_nought_are_refused(name: str) -> None:
-    for option in options_of(name, int):
+    for option in options_of(attack_called(name), int):
         with pytest.raises(ValueError, match=f"{name} needs .*{option}.* = -1"):
             attack_called(name)(pool_of("table"), 2, generator(), **{option: -1})
 

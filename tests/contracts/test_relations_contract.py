@@ -15,6 +15,7 @@ import torch
 from defenses.acted import did_something, listening
 from defenses.relations import Floats
 from flower_apps import plugins
+from tests.contracts.options import options_of
 
 NAMES = sorted(name for name, folder in plugins.available("defense").items() if folder == "defenses/relations")
 LAMBDAS = (0.7, 0.05)
@@ -35,14 +36,6 @@ def related(m: int = 5, d: int = 4, seed: int = 0) -> tuple[Floats, Floats]:
 
 def smallest(omega: Floats, lambdas: tuple[float, float] = LAMBDAS) -> float:
     return float(np.linalg.eigvalsh(lambdas[0] * omega + lambdas[1] * np.eye(len(omega)))[0])
-
-
-def options_of(name: str, kind: type) -> list[str]:
-    """Return the options that take a number of the kind, also where they may be left out."""
-    hints = typing.get_type_hints(defense_called(name))
-    parameters = inspect.signature(defense_called(name)).parameters.values()
-    options = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
-    return [option for option in options if kind in {hints[option], *typing.get_args(hints[option])}]
 
 
 def test_the_folder_is_not_empty() -> None:
@@ -154,7 +147,7 @@ def test_what_does_not_fit_is_refused_with_the_name(name: str, broken: str) -> N
 @every_defense
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -0.1])
 def test_numbers_that_make_no_defense_are_refused(name: str, value: float) -> None:
-    for option in options_of(name, float):
+    for option in options_of(defense_called(name), float):
         if value != -0.1 or (name, option) not in SIGNED:
             with pytest.raises(ValueError, match=f"{name} needs .*{option}.* = {value}"):
                 defense_called(name)(*related(), LAMBDAS, **{option: value})
@@ -162,6 +155,6 @@ def test_numbers_that_make_no_defense_are_refused(name: str, value: float) -> No
 
 @every_defense
 def test_counts_below_nought_are_refused(name: str) -> None:
-    for option in options_of(name, int):
+    for option in options_of(defense_called(name), int):
         with pytest.raises(ValueError, match=f"{name} needs .*{option}.* = -1"):
             defense_called(name)(*related(), LAMBDAS, **{option: -1})

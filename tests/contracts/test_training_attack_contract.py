@@ -19,6 +19,7 @@ from attacks.update import Sight
 from clients.poisoning import TrainingPoisoning
 from flower_apps import plugins
 from flower_apps.threat import needs
+from tests.contracts.options import options_of
 
 NAMES = sorted(name for name, folder in plugins.available("attack").items() if folder == "attacks/training")
 LENGTH = 60
@@ -53,13 +54,6 @@ def depends_on_accomplices(attack: TrainingAttack) -> bool:
     first, three = attack.outgoing(peers(), generator()), peers()
     changed = [torch.cat([three[:1], others]) for others in (-three[1:], 1e3 * three[1:], three[1:2], three[:0])]
     return any(not torch.equal(first, attack.outgoing(every, generator())) for every in changed)
-
-
-def options_of(name: str, kind: type) -> list[str]:
-    """Return the options that take a number of the kind, also where they may be left out."""
-    hints = typing.get_type_hints(attack_class(name))
-    fields = [field.name for field in dataclasses.fields(attack_class(name))]
-    return [field for field in fields if kind in {hints[field], *typing.get_args(hints[field])}]
 
 
 def test_the_folder_is_not_empty() -> None:
@@ -192,7 +186,7 @@ def test_peers_of_another_shape_are_refused_with_the_shape(name: str, shape: tup
 @every_attack
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0])
 def test_numbers_that_make_no_attack_are_refused(name: str, value: float) -> None:
-    for option in options_of(name, float):
+    for option in options_of(attack_class(name), float):
         if value != -1 or (name, option) not in SIGNED:
             with pytest.raises(ValueError, match=f"{name} needs .*{option}.* = {value}"):
                 made(name, **{option: value})
@@ -200,7 +194,7 @@ def test_numbers_that_make_no_attack_are_refused(name: str, value: float) -> Non
 
 @every_attack
 def test_counts_below_nought_are_refused(name: str) -> None:
-    for option in options_of(name, int):
+    for option in options_of(attack_class(name), int):
         with pytest.raises(ValueError, match=f"{name} needs .*{option}.* = -1"):
             made(name, **{option: -1})
 

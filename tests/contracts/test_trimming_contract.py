@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from defenses.acted import did_something, listening
 from defenses.trimming import Floats, Loss
 from flower_apps import plugins
+from tests.contracts.options import options_of
 
 NAMES = sorted(name for name, folder in plugins.available("defense").items() if folder == "defenses/trimming")
 LOSSES: tuple[Loss, ...] = typing.get_args(Loss)
@@ -44,14 +45,6 @@ def points(loss: Loss, n: int = 50, d: int = 4) -> tuple[Floats, Floats, Floats]
     x, w = rng.normal(size=(n, d)), 1 + rng.uniform(size=d)
     z = x @ w + 0.1 * rng.normal(size=n)
     return x, np.where(z > 0, 1.0, -1.0) if loss == "hinge" else z, w
-
-
-def options_of(name: str, kind: type) -> list[str]:
-    """Return the options that take a number of the kind, also where they may be left out."""
-    hints = typing.get_type_hints(defense_called(name))
-    parameters = inspect.signature(defense_called(name)).parameters.values()
-    options = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
-    return [option for option in options if kind in {hints[option], *typing.get_args(hints[option])}]
 
 
 def test_the_folder_is_not_empty() -> None:
@@ -167,7 +160,7 @@ def test_what_does_not_fit_is_refused_with_the_name_and_the_shapes(name: str, br
 @every_defense
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -0.1])
 def test_numbers_that_make_no_defense_are_refused(name: str, value: float) -> None:
-    for option in options_of(name, float):
+    for option in options_of(defense_called(name), float):
         if value != -0.1 or (name, option) not in SIGNED:
             with pytest.raises(ValueError, match=f"{name} needs .*{option}.* = {value}"):
                 defense_called(name)(*points("squared"), "squared", **{option: value})
@@ -175,13 +168,13 @@ def test_numbers_that_make_no_defense_are_refused(name: str, value: float) -> No
 
 @every_defense
 def test_a_share_of_all_points_is_refused(name: str) -> None:
-    if "share" in options_of(name, float):
+    if "share" in options_of(defense_called(name), float):
         with pytest.raises(ValueError, match=f"{name} needs 0 <= share < 1: share = 1.0"):
             defense_called(name)(*points("squared"), "squared", share=1.0)
 
 
 @every_defense
 def test_counts_below_nought_are_refused(name: str) -> None:
-    for option in options_of(name, int):
+    for option in options_of(defense_called(name), int):
         with pytest.raises(ValueError, match=f"{name} needs .*{option}.* = -1"):
             defense_called(name)(*points("squared"), "squared", **{option: -1})

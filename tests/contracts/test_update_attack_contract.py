@@ -8,7 +8,6 @@ import inspect
 import math
 import pkgutil
 import random
-import typing
 from collections.abc import Callable
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch import Tensor
 import attacks.update
 from attacks import Knowledge
 from attacks.update import Sight, outgoing, own_update
+from tests.contracts.options import options_of
 
 NAMES = sorted(module.name for module in pkgutil.iter_modules(attacks.update.__path__) if module.name[0] != "_")
 Attack = Callable[..., Tensor]
@@ -28,9 +28,13 @@ every_attack = pytest.mark.parametrize("name", NAMES)
 however_many = pytest.mark.parametrize("rows", ROWS)
 
 
+def plugin_called(name: str) -> Attack:
+    return getattr(importlib.import_module(f"attacks.update.{name}"), name)
+
+
 def attack_called(name: str) -> Attack:
     """Return the attack with a sight of updates that are nothing like its own, where it asks for one."""
-    return seeing(getattr(importlib.import_module(f"attacks.update.{name}"), name))
+    return seeing(plugin_called(name))
 
 
 def seeing(attack: Attack) -> Attack:
@@ -51,14 +55,6 @@ def peers(rows: int = 3, length: int = LENGTH) -> Tensor:
     return torch.randn(rows, length, generator=generator(11))
 
 
-def options_of(name: str, kind: type) -> list[str]:
-    """Return the options that take a number of the kind, also where they may be left out."""
-    attack = getattr(importlib.import_module(f"attacks.update.{name}"), name)
-    hints = typing.get_type_hints(attack)
-    keywords = [each for each in inspect.signature(attack).parameters.values() if each.kind is each.KEYWORD_ONLY]
-    return [each.name for each in keywords if kind in {hints[each.name], *typing.get_args(hints[each.name])}]
-
-
 def depends_on_accomplices(attack: Attack) -> bool:
     """Tell whether anything but its own update, the first row, changes what an attacker sends."""
     first, three, alone = attack(peers(), generator()), peers(), attack(peers()[:1], generator())
@@ -72,8 +68,7 @@ def test_the_folder_is_not_empty() -> None:
 
 @every_attack
 def test_peers_and_generator_come_first_and_options_are_keywords_with_defaults(name: str) -> None:
-    attack = getattr(importlib.import_module(f"attacks.update.{name}"), name)
-    parameters = inspect.signature(attack).parameters.values()
+    parameters = inspect.signature(plugin_called(name)).parameters.values()
     given = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
     assert given in (["peers", "generator"], ["peers", "generator", "sight"])
     options = list(parameters)[len(given) :]
@@ -167,13 +162,13 @@ def test_peers_of_another_shape_are_refused_with_the_shape(name: str, shape: tup
 @every_attack
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0, 0.0])
 def test_numbers_that_make_no_attack_are_refused(name: str, value: float) -> None:
-    for option in options_of(name, float):
+    for option in options_of(plugin_called(name), float):
         with pytest.raises(ValueError, match=f"{name} needs .*{option}.* = {value}"):
             attack_called(name)(peers(), generator(), **{option: value})
 
 
 @every_attack
 def test_counts_below_nought_are_refused(name: str) -> None:
-    for option in options_of(name, int):
+    for option in options_of(plugin_called(name), int):
         with pytest.raises(ValueError, match=f"{name} needs .*{option}.* = -1"):
             attack_called(name)(peers(), generator(), **{option: -1})
