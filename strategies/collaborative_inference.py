@@ -96,6 +96,8 @@ class CollaborativeInference(ServerTested):
         for name, value in {**sizes, "bottleneck": bottleneck, "epochs": epochs, "head_epochs": head_epochs}.items():
             if value < 1:
                 raise ValueError(f"collaborative_inference needs {name} >= 1: {name} = {value}")
+        if min(hidden, default=1) < 1:
+            raise ValueError(f"collaborative_inference needs every entry of hidden >= 1: hidden = {hidden}")
         if not 0 <= validation < 1 or not 0 <= drop < 1:
             raise ValueError(
                 "collaborative_inference needs 0 <= validation < 1 and 0 <= drop < 1: "

@@ -19,7 +19,6 @@ import pytest
 import torch
 
 import thornbed.clients.optimizers
-import thornbed.tasks as tasks
 import thornbed.tasks.models
 import thornbed.tasks.partitions
 from tests.made_sensors import sensors
@@ -30,7 +29,7 @@ from thornbed.tasks.nus_wide import CLASSES, IMAGE_FEATURES, TAGS
 from thornbed.tasks.phishing_websites import COLUMNS
 from thornbed.tasks.sources import MissingData
 
-NAMES = sorted(module.name for module in pkgutil.iter_modules(tasks.__path__) if not module.ispkg)
+NAMES = sorted(module.name for module in pkgutil.iter_modules(thornbed.tasks.__path__) if not module.ispkg)
 
 
 def images_npz(name: str, image_shape: tuple[int, ...], num_classes: int = 10) -> Callable[[Path], None]:
@@ -104,11 +103,11 @@ GET_IT_FROM: dict[str, tuple[str, ...]] = {
 
 
 def function(name: str) -> Callable[..., Task]:
-    return getattr(importlib.import_module(f"tasks.{name}"), name)
+    return getattr(importlib.import_module(f"thornbed.tasks.{name}"), name)
 
 
 def defaults(name: str) -> Defaults:
-    return importlib.import_module(f"tasks.{name}").DEFAULTS
+    return importlib.import_module(f"thornbed.tasks.{name}").DEFAULTS
 
 
 def options(name: str) -> set[str]:
@@ -142,7 +141,7 @@ def test_the_folder_is_not_empty() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_first_line_is_a_sentence_and_the_source_is_named(name: str) -> None:
-    first, blank, rest = (inspect.getdoc(importlib.import_module(f"tasks.{name}")) or "").split("\n", 2)
+    first, blank, rest = (inspect.getdoc(importlib.import_module(f"thornbed.tasks.{name}")) or "").split("\n", 2)
     assert first.endswith(".")
     assert blank == ""
     assert rest.startswith(("Paper: ", "Source: "))
@@ -208,7 +207,7 @@ def test_samples_have_the_form_that_everybody_expects(name: str, folder: Path | 
     if task.blocks:
         check_blocks(task.blocks, task.sample_shape)
     # Who counts agents before the data are there counts these.
-    assert len(task.blocks) == len(getattr(importlib.import_module(f"tasks.{name}"), "AGENTS", ()))
+    assert len(task.blocks) == len(getattr(importlib.import_module(f"thornbed.tasks.{name}"), "AGENTS", ()))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -259,7 +259,7 @@ def test_a_round_without_a_finite_block_is_left_out_of_the_picture(thornbed, tmp
         (("--attack", "badvfl"), "--attack badvfl does not go with --strategy collaborative_inference"),
         (("--attack", "feature_flip", "--malicious-ids", "12"), "--malicious-ids names client 12; clients are 0 to 5"),
         (("--strategy", "collaborative_inference(bottleneck=0)"), "needs bottleneck >= 1: bottleneck = 0"),
-        (("--strategy", "collaborative_inference(hidden=(0,))"), "widths >= 1: bottleneck = 5, hidden = (0,)"),
+        (("--strategy", "collaborative_inference(hidden=(0,))"), "every entry of hidden >= 1: hidden = (0,)"),
         (("--strategy", "collaborative_inference(validation=0.999)"), "validation leaves 0 rows for training"),
         (("--curious", "agic"), "--curious means nothing with --strategy collaborative_inference"),
         (("--clients-per-round", "3"), "--clients-per-round means nothing with --strategy collaborative_inference"),
