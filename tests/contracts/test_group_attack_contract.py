@@ -16,8 +16,8 @@ from torch import Tensor
 from tests.contracts.options import options_of
 from thornbed.attacks import Knowledge
 from thornbed.clients.poisoning import GroupPoisoning
+from thornbed.flower_apps.run.threat import needs
 from thornbed.flower_apps.settings import plugins
-from thornbed.flower_apps.threat import needs
 from thornbed.tasks import Samples
 
 NAMES = sorted(name for name, folder in plugins.available("attack").items() if folder == "attacks/group")

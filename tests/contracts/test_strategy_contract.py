@@ -16,6 +16,7 @@ import pytest
 import torch
 from flwr.serverapp.strategy import Strategy
 
+import thornbed.strategies
 from tests.contracts.options import options_of
 from thornbed.flower_apps import build, plugins
 from thornbed.flower_apps.schemes.scheme import Scheme, scheme_of

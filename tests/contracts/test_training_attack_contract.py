@@ -18,8 +18,8 @@ from thornbed.attacks import Knowledge
 from thornbed.attacks.training import TrainingAttack
 from thornbed.attacks.update import Sight
 from thornbed.clients.poisoning import TrainingPoisoning
+from thornbed.flower_apps.run.threat import needs
 from thornbed.flower_apps.settings import plugins
-from thornbed.flower_apps.threat import needs
 
 NAMES = sorted(name for name, folder in plugins.available("attack").items() if folder == "attacks/training")
 LENGTH = 60
