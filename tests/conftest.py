@@ -1,14 +1,19 @@
-"""What tests of the command line share: `thornbed(...)` types a command in this process."""
+"""What tests share: `thornbed(...)` types a command here, `plug_in(...)` adds a plug-in, `house` is a copy of all."""
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
 import re
+import shutil
 import signal
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -45,6 +50,51 @@ def thornbed(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str])
         return Typed(int(left.value.code or 0), captured.out, captured.err)
 
     return type_in
+
+
+@pytest.fixture
+def plug_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str, str, str], ModuleType]]:
+    """Return a function that adds a plug-in, `(folder, name, text)`, as a user's new file would, and imports it."""
+    from thornbed.flower_apps.settings import plugins
+
+    plain, added, modules = plugins._available, dict[str, dict[str, str]](), list[str]()
+    monkeypatch.setattr(plugins, "_available", lambda root, kind: {**plain(root, kind), **added.get(kind, {})})
+
+    def add(folder: str, name: str, text: str) -> ModuleType:
+        here = tmp_path / "plugged" / folder
+        here.mkdir(parents=True, exist_ok=True)
+        (here / f"{name}.py").write_text(text, encoding="utf-8")
+        package = importlib.import_module(f"thornbed.{folder.replace('/', '.')}")
+        if str(here) not in package.__path__:
+            monkeypatch.setattr(package, "__path__", [*package.__path__, str(here)])
+        [kind] = [kind for kind, folders in plugins.FOLDERS.items() if folder in folders]
+        added.setdefault(kind, {})[name] = folder
+        modules.append(f"{package.__name__}.{name}")
+        return importlib.import_module(modules[-1])
+
+    yield add
+    for module in modules:
+        sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    """Return a copy of the house, in which a test puts new files as a newcomer would."""
+    root, copy = Path(__file__).resolve().parent.parent, tmp_path / "house"
+    copy.mkdir()
+    for part in sorted(path for path in root.iterdir() if path.is_dir() and any(path.glob("*.py"))):
+        shutil.copytree(part, copy / part.name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, copy)
+    return copy
+
+
+def typed_in(house: Path, *words: object) -> Typed:
+    """Run the command line of a copy of the house in a process of its own."""
+    command = [sys.executable, "-m", "thornbed.experiments.cli", *map(str, words)]
+    env = {**os.environ, "PYTHONPATH": str(house)}
+    done = subprocess.run(command, cwd=house, env=env, capture_output=True, text=True, check=False)
+    return Typed(done.returncode, done.stdout, done.stderr)
 
 
 def read_lines(folder: Path) -> list[dict[str, Any]]:

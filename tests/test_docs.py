@@ -52,7 +52,7 @@ def test_the_defense_that_a_page_adds_passes_the_contract_of_its_kind(page, tmp_
 
 def test_the_attack_that_the_page_adds_passes_the_contract_of_its_kind(tmp_path):
     where = "attacks/update", "tests/contracts/test_update_attack_contract.py"
-    in_a_copy(tmp_path, "docs/extending.md", "inner_product", *where)
+    in_a_copy(tmp_path, "docs/extending.md", "a_little_is_enough", *where)
 
 
 def test_the_figure_that_the_page_adds_passes_the_contract_of_its_kind(tmp_path):
