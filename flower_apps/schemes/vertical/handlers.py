@@ -1,4 +1,4 @@
-"""What a client of vertical learning answers: which samples it holds, its part of a step, embeddings of test samples."""
+"""What a client of vertical learning answers: which samples it holds, its part of a step, embeddings of tests."""
 
 from __future__ import annotations
 
