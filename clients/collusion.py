@@ -35,7 +35,7 @@ class Collusion:
     attack, graph, blocks, sample_shape, num_classes : what all adversaries know, blocks by adversary.
     known, labels : (k,) rows whose labels they know, and these.
     client : this adversary.
-    box : where the letters lie.
+    channel : where the letters lie.
     seed : of the run; what the leader draws follows from it.
     """
 
@@ -47,20 +47,20 @@ class Collusion:
     known: Tensor
     labels: Tensor
     client: int
-    box: Channel
+    channel: Channel
     seed: int
 
     def share(self, x: Tensor, moment: Moment) -> None:
         """Leave its part of the samples, (N, c) in the order that all have in common, where a neighbour needs it."""
         name = f"{FEATURES}-{self.client}"
-        if any(self.graph.neighbors(self.client)) and self.box.read(name, moment) is None:
-            self.box.leave(name, {"x": x}, moment)
+        if any(self.graph.neighbors(self.client)) and self.channel.read(name, moment) is None:
+            self.channel.leave(name, {"x": x}, moment)
 
     def view(self, x: Tensor, moment: Moment) -> View | None:
         """Return what it knows; None as long as a neighbour has not left its features."""
         given: dict[int, Tensor] = {}
         for other in sorted(self.graph.neighbors(self.client)):
-            if (letter := self.box.read(f"{FEATURES}-{other}", moment)) is None:
+            if (letter := self.channel.read(f"{FEATURES}-{other}", moment)) is None:
                 return None
             given[other] = letter["x"]
         return View(
@@ -84,26 +84,26 @@ class Collusion:
         tree = breadth_first(self.graph, leader(self.graph))
         above, below = next(tree.predecessors(self.client), None), sorted(tree.successors(self.client))
         self._send_up(member, above, below, moment)
-        decision = self.box.read(DECISION if above in (None, leader(self.graph)) else f"{DECISION}-{above}", moment)
+        decision = self.channel.read(DECISION if above in (None, leader(self.graph)) else f"{DECISION}-{above}", moment)
         if decision is None:
             return False
         # Whoever has lost its state finds that it has passed the decision on: left again, it would be read later.
-        if above is not None and below and self.box.read(f"{DECISION}-{self.client}") is None:
-            self.box.leave(f"{DECISION}-{self.client}", decision, moment)
+        if above is not None and below and self.channel.read(f"{DECISION}-{self.client}") is None:
+            self.channel.leave(f"{DECISION}-{self.client}", decision, moment)
         member.agree(decision[f"poisoned-{self.client}"], source)
         return True
 
     def _send_up(self, member: Adversary, above: int | None, below: list[int], moment: Moment) -> None:
         """Leave all votes that have come from below, and its own, for the one above; the leader decides instead."""
         name = DECISION if above is None else f"{VOTES}-{self.client}"
-        vote, letters = member.vote(), [self.box.read(f"{VOTES}-{other}", moment) for other in below]
+        vote, letters = member.vote(), [self.channel.read(f"{VOTES}-{other}", moment) for other in below]
         came = [letter for letter in letters if letter is not None]
-        if vote is None or len(came) < len(below) or self.box.read(name) is not None:
+        if vote is None or len(came) < len(below) or self.channel.read(name) is not None:
             return
         votes = {str(self.client): vote}
         for letter in came:
             votes |= letter
-        self.box.leave(name, votes if above is not None else self._decided(votes, len(member.view.x)), moment)
+        self.channel.leave(name, votes if above is not None else self._decided(votes, len(member.view.x)), moment)
 
     def _decided(self, letter: Mapping[str, Tensor], num_rows: int) -> dict[str, Tensor]:
         """Return by adversary the rows that are taken for the target's, and those that it poisons."""

@@ -8,6 +8,7 @@ comes back bit for bit; what is missing is said, and never replaced.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TypeVar
 
@@ -53,14 +54,21 @@ class ClientState:
         """
         kept = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
         self.memory.put(f"{ROUND}{server_round}", kept, dict)
-        for name in self.memory.names():
-            if name.startswith(ROUND) and name not in (f"{ROUND}{server_round}", f"{ROUND}{after}"):
-                self.memory.drop(name)
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             save_tensors(self._path(server_round), kept)
-            for each in self.saved_rounds() - {server_round, after}:
+        self.forget({server_round, after})
+
+    def forget(self, but: AbstractSet[int] = frozenset()) -> None:
+        """Forget what was kept after all rounds but some: by default also what another run left in the folder."""
+        for each in self._rounds() - but:
+            self.memory.drop(f"{ROUND}{each}")
+            if self.folder is not None:
                 self._path(each).unlink(missing_ok=True)
+
+    def latest(self, before: int) -> int:
+        """Return the latest round before one after which tensors were kept; 0 where there is none."""
+        return max((each for each in self._rounds() if each < before), default=0)
 
     def load(self, after: int) -> dict[str, Tensor] | None:
         """Return the tensors that were kept after a round; None after round 0, when there are none yet.
@@ -91,6 +99,10 @@ class ClientState:
         start = f"client-{self.client}-round-"
         told = (path.stem.removeprefix(start) for path in self.folder.glob(f"{start}*.safetensors"))
         return {int(each) for each in told if each.isdecimal()}
+
+    def _rounds(self) -> set[int]:
+        inside = {int(name.removeprefix(ROUND)) for name in self.memory.names() if name.startswith(ROUND)}
+        return inside | self.saved_rounds()
 
     def _path(self, server_round: int) -> Path:
         assert self.folder is not None

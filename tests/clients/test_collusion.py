@@ -28,7 +28,7 @@ def sides(folder, blocks=BLOCKS) -> dict[int, Collusion]:
             known=known,
             labels=known % 3,
             client=party,
-            box=Channel(folder),
+            channel=Channel(folder),
             seed=0,
         )
         for party in blocks
@@ -41,13 +41,13 @@ def features(party: int, blocks=BLOCKS) -> torch.Tensor:
 
 
 def test_a_letter_is_read_in_later_steps_only(tmp_path) -> None:
-    box = Channel(tmp_path)
-    assert box.read("vote") is None
-    box.leave("vote", {"rows": torch.tensor([1, 2])}, (2, 5))
-    assert box.read("vote", (2, 5)) is None
-    assert box.read("vote", (1, 9)) is None
+    channel = Channel(tmp_path)
+    assert channel.read("vote") is None
+    channel.leave("vote", {"rows": torch.tensor([1, 2])}, (2, 5))
+    assert channel.read("vote", (2, 5)) is None
+    assert channel.read("vote", (1, 9)) is None
     for later in ((2, 6), (3, -1), None):
-        found = box.read("vote", later)
+        found = channel.read("vote", later)
         assert found is not None
         assert found["rows"].tolist() == [1, 2]
 

@@ -72,7 +72,7 @@ def test_parties_on_separate_processes_learn_conspire_and_answer_queries_as_inli
     assert there["gradient_perturbation"] > 0  # so they had agreed, and poisoned
     assert json.loads((tmp_path / "there" / "split" / "summary.json").read_text())["malicious"] == [1, 2]
     assert sorted(path.name for path in (tmp_path / "state").iterdir()) == [
-        f"{client}-round-1.safetensors" for client in range(3)
+        f"client-{client}-round-1.safetensors" for client in range(3)
     ]
     # What they learned there they answer queries with, and who is malicious lies in the attacked round.
     *_, here = read_lines(tmp_path / "asked")

@@ -9,23 +9,19 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from flwr.app import Context
 from torch import nn
 
 from tests.conftest import read_lines
 from thornbed.attacks.vertical.cooperative_backdoor import CooperativeAdversary
-from thornbed.clients.vfl import EmbeddingClient
 from thornbed.flower_apps.client_app import app
 from thornbed.flower_apps.engines.inline import InlineGrid
 from thornbed.flower_apps.resolving import resolve
-from thornbed.flower_apps.run.feature_split import blocks
-from thornbed.flower_apps.run.kept_networks import kept_folder, kept_state
-from thornbed.flower_apps.schemes.vertical import parties as vertical_parties
-from thornbed.flower_apps.schemes.vertical.parties import bottom_model, strategy
-from thornbed.flower_apps.schemes.vertical.scheme import course
+from thornbed.flower_apps.schemes.scheme import built
+from thornbed.flower_apps.schemes.vertical.run import VerticalRun
 from thornbed.flower_apps.settings import settings_from
 from thornbed.protocol.actions import EVALUATE_SPLIT, IDENTIFY, QUERY_ROWS, TRAIN_SPLIT
 from thornbed.protocol.randomness import generator
-from thornbed.protocol.split import read_evaluation, read_rows_request
 from thornbed.protocol.threads import one_thread
 from thornbed.tasks.blocks import Blocks, split
 from thornbed.tasks.digits import digits
@@ -47,10 +43,15 @@ def made(**values):
 
 
 class Spied(InlineGrid):
-    """A grid that notes the kind of every message, and what is in its reply."""
+    """A grid that notes the kind of every message, and what is in its reply.
 
-    def __init__(self, settings):
+    Its clients live between two messages, as they do inline, or all of them is in `context.state`, as elsewhere.
+    """
+
+    def __init__(self, settings, *, living=True):
         super().__init__(app, settings.num_clients, settings.to_run_config())
+        if not living:
+            self._contexts = {node: recorded(context) for node, context in self._contexts.items()}
         self.kinds, self.arrays = [], set()
 
     def push_messages(self, messages):
@@ -67,9 +68,14 @@ class Spied(InlineGrid):
         return replies
 
 
+def recorded(context):
+    """Return a context as Flower's own engines give it, in which records alone last."""
+    return Context(context.run_id, context.node_id, context.node_config, context.state, context.run_config)
+
+
 def trace(settings, grid=None):
     """Return the losses of all steps of a run, and its strategy."""
-    made_strategy, losses = strategy(settings, course(settings)), []
+    made_strategy, losses = built(settings).new_strategy(), []
     made_strategy.start(
         grid or Spied(settings),
         made_strategy.initial(),
@@ -81,9 +87,9 @@ def trace(settings, grid=None):
 
 def central(settings):
     """Return the losses of the joint network trained in one place."""
-    task, built = digits(None, num_train=300), strategy(settings, course(settings))
-    parts = split(task.samples("train").x, blocks(settings))
-    joint = nn.ModuleList([*(bottom_model(settings, client) for client in range(4)), built.top.top])
+    task, run = digits(None, num_train=300), built(settings)
+    parts = split(task.samples("train").x, run.blocks)
+    joint = nn.ModuleList([*(run.bottom_model(client) for client in range(4)), run.new_strategy().top.top])
     optimizers = [torch.optim.Adam(joint[:-1].parameters(), lr=settings.learning_rate)]
     optimizers.append(torch.optim.Adam(joint[-1].parameters(), lr=0.01))
     losses = []
@@ -101,16 +107,16 @@ def central(settings):
     return losses
 
 
-@pytest.mark.parametrize("engine", ["inline", "simulation"])  # where a client lives, and where its state does
-def test_the_losses_are_those_of_the_joint_network_in_one_place(engine, tmp_path):
-    settings = made(rounds=3, local_epochs=1.5, engine=engine, output=str(tmp_path / "run"))
+@pytest.mark.parametrize("living", [True, False])
+def test_the_losses_are_those_of_the_joint_network_in_one_place(living, tmp_path):
+    settings = made(rounds=3, local_epochs=1.5, output=str(tmp_path / "run"))
     with one_thread():
-        losses, built = trace(settings)
+        losses, strategy = trace(settings, Spied(settings, living=living))
         expected = central(settings)
     assert len(losses) == 3 * math.ceil(1.5 * 5)
     assert expected[-1] < expected[0]
     torch.testing.assert_close(torch.tensor(losses), torch.tensor(expected), atol=1e-6, rtol=0)
-    assert built.figures["clean_data_accuracy"] > 0.15
+    assert strategy.figures["clean_data_accuracy"] > 0.15
 
 
 @pytest.mark.parametrize(
@@ -118,10 +124,10 @@ def test_the_losses_are_those_of_the_joint_network_in_one_place(engine, tmp_path
 )
 def test_adversaries_whose_state_travels_do_what_those_that_live_on_do(attack, tmp_path):
     found = []
-    for engine in ("inline", "simulation"):
-        settings = made(rounds=4, attack=attack, num_malicious=2, engine=engine, output=str(tmp_path / engine))
-        losses, built = trace(settings)
-        found.append((losses, built.figures))
+    for living in (True, False):
+        settings = made(rounds=4, attack=attack, num_malicious=2, output=str(tmp_path / f"living {living}"))
+        losses, strategy = trace(settings, Spied(settings, living=living))
+        found.append((losses, strategy.figures))
     assert found[0][0] == pytest.approx(found[1][0], abs=1e-6)
     assert found[0][1] == pytest.approx(found[1][1], abs=1e-6)
     assert found[0][1]["gradient_perturbation"] > 0
@@ -236,88 +242,23 @@ def test_defenses_run_with_any_attack_and_say_what_they_did(thornbed, tmp_path, 
     assert all(0 < share <= 1 for share in told.values())
 
 
-def test_a_party_with_other_rows_is_refused_before_training(tmp_path, monkeypatch):
+def test_a_client_with_other_rows_is_refused_before_training(monkeypatch):
     from thornbed.strategies import RunStopped
     from thornbed.tasks.split.records import Records
 
-    whole = vertical_parties.part
+    whole = VerticalRun.records
 
-    def shorter(settings, kind, client):
-        found = whole(settings, kind, client)
-        rows = found.ids != 7
-        return Records(found.ids[rows], found.x[rows]) if (kind, client) == ("train", 2) else found
+    def shorter(run, client):
+        train, test = whole(run, client)
+        rows = train.ids != 7
+        return (Records(train.ids[rows], train.x[rows]) if client == 2 else train), test
 
-    monkeypatch.setattr(vertical_parties, "part", shorter)
-    vertical_parties._parts.cache_clear()
-    settings = made(rounds=1, seed=99)
+    monkeypatch.setattr(VerticalRun, "records", shorter)
+    settings = made(rounds=1)
     grid = Spied(settings)
     with pytest.raises(RunStopped, match="client 2 holds other samples than the server: it lacks training sample 7"):
         trace(settings, grid)
     assert TRAIN_SPLIT not in grid.kinds
-    vertical_parties._parts.cache_clear()
-
-
-@pytest.mark.parametrize("engine", ["inline", "simulation"])
-def test_a_party_that_cannot_say_what_it_holds_learns_from_the_round_on_in_which_it_can(tmp_path, monkeypatch, engine):
-    from thornbed.flower_apps import client_app
-
-    answers = client_app.answer_rows
-
-    def late(settings, client, message, context):
-        if client == 2 and read_rows_request(message)[0] == 1:
-            raise RuntimeError("the disk is not mounted")
-        return answers(settings, client, message, context)
-
-    monkeypatch.setattr(client_app, "answer_rows", late)
-    settings = made(rounds=2, engine=engine, output=str(tmp_path / "run"))
-    built, dropped = strategy(settings, course(settings)), []
-    grid = InlineGrid(app, settings.num_clients, settings.to_run_config())
-    look = lambda server_round, arrays: dropped.append(built.account.dropped if server_round else [])  # noqa: E731
-    built.start(grid, built.initial(), num_rounds=2, evaluate_fn=look)
-    assert [(drop["client"], drop["steps"]) for drop in dropped[1]] == [(2, 6)]
-    assert dropped[2] == []
-    kept = [kept_state(kept_folder(settings, {}), 2, server_round) for server_round in (1, 2)]
-    assert kept[0] is None
-    moved = bottom_model(settings, 2)
-    first = {f"model.{name}": tensor.clone() for name, tensor in moved.state_dict().items()}
-    assert any(not torch.equal(kept[1][name], tensor) for name, tensor in first.items())
-
-
-def test_a_party_that_missed_the_end_of_a_round_and_is_restarted_goes_on_from_the_one_before(tmp_path, monkeypatch):
-    """What it kept last is older than the server's checkpoint, and better than nothing."""
-    from thornbed.flower_apps import client_app
-
-    answers = client_app.answer_evaluation
-
-    def failing(settings, client, message, context):
-        if client == 2 and read_evaluation(message).server_round == 2:
-            vertical_parties._living.pop(id(context))  # restarted: what it had in memory is gone
-            first.append(kept_state(folder, 2, 1))
-            raise RuntimeError("the machine went down")
-        return answers(settings, client, message, context)
-
-    restored, restore = [], EmbeddingClient.restore
-
-    def watched(self, state, moment):
-        restored.append(state)
-        restore(self, state, moment)
-
-    monkeypatch.setattr(client_app, "answer_evaluation", failing)
-    monkeypatch.setattr(EmbeddingClient, "restore", watched)
-    settings, first = made(rounds=3, engine="inline", output=str(tmp_path / "run")), []
-    folder = kept_folder(settings, {})
-    built, dropped = strategy(settings, course(settings)), []
-    grid = InlineGrid(app, settings.num_clients, settings.to_run_config())
-
-    def look(server_round, arrays):
-        dropped.append([drop["client"] for drop in built.account.dropped] if server_round else [])
-
-    built.start(grid, built.initial(), num_rounds=3, evaluate_fn=look)
-    assert dropped == [[], [], [2], []]
-    assert [kept_state(folder, 2, server_round) is None for server_round in (1, 2, 3)] == [False, True, False]
-    [state], [before] = restored, first
-    assert state.keys() == before.keys()
-    assert all(torch.equal(state[name], tensor) for name, tensor in before.items())
 
 
 @pytest.mark.parametrize(

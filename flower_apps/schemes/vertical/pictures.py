@@ -14,11 +14,7 @@ from thornbed.flower_apps.records.curves import ACCURACY, ATTACK, CURVES, Drawn,
 from thornbed.flower_apps.records.folder import Folder
 from thornbed.flower_apps.records.image_sheet import DPI, GAP, HEADING, LINE, MARGIN, SIDE, Sheet, scale_of
 from thornbed.flower_apps.records.plots import TRIGGER, save
-from thornbed.flower_apps.run import build
-from thornbed.flower_apps.run.feature_split import blocks
-from thornbed.flower_apps.run.kept_networks import kept_folder, kept_state
-from thornbed.flower_apps.schemes.vertical.parties import known, part
-from thornbed.flower_apps.settings import Resolved
+from thornbed.flower_apps.schemes.vertical.run import VerticalRun
 from thornbed.protocol.randomness import generator
 from thornbed.tasks.metrics.vertical import rows_to_attack
 
@@ -32,7 +28,7 @@ RATES = (
 )
 
 
-def write_pictures(folder: Path, settings: Resolved, attack: VerticalAttack | None) -> None:
+def write_pictures(folder: Path, run: VerticalRun) -> None:
     """Write curves.png from the rounds in `folder`, and trigger.png where adversaries change pixels.
 
     Their networks and pools are those that they kept after the last round; in deployment nobody knows these.
@@ -42,26 +38,24 @@ def write_pictures(folder: Path, settings: Resolved, attack: VerticalAttack | No
     with style.context("default"):
         if lines := [line for line in Folder(folder).lines() if line["round"]]:
             save(curves(lines, RATES), folder / CURVES, dpi=150)
-        shape = build.load_task(settings.task, settings.data_dir).sample_shape
-        if attack is None or len(shape) != 3:
+        if run.attack is None or len(run.task.sample_shape) != 3:
             return
-        members = adversaries(settings, attack)
-        if members and (rows := stages(settings, attack, members)):
+        members = adversaries(run, run.attack)
+        if members and (rows := stages(run, run.attack, members)):
             save(_sheet(rows), folder / TRIGGER, dpi=DPI)
 
 
-def adversaries(settings: Resolved, attack: VerticalAttack) -> dict[int, Adversary]:
+def adversaries(run: VerticalRun, attack: VerticalAttack) -> dict[int, Adversary]:
     """Return the adversaries as they kept themselves after the last round; those that did not are left out."""
-    folder, found = kept_folder(settings, {}), dict[int, Adversary]()
-    task, rows = build.load_task(settings.task, settings.data_dir), known(settings, attack)
-    held = {each: blocks(settings)[each] for each in sorted(settings.malicious)}
+    found: dict[int, Adversary] = {}
+    task, rows, held = run.task, run.known(attack), run.held(sorted(run.settings.malicious))
     for client in held:
-        state = None if folder is None else kept_state(folder, client, settings.rounds)
-        memory = {name.removeprefix(MEMORY): each for name, each in (state or {}).items() if name.startswith(MEMORY)}
+        kept = run.kept(client).items()
+        memory = {name.removeprefix(MEMORY): each for name, each in kept if name.startswith(MEMORY)}
         if memory:
             view = View(
                 party=client,
-                x=part(settings, "train", client).in_order,
+                x=run.records(client)[0].in_order,
                 shared={},
                 blocks=held,
                 sample_shape=task.sample_shape,
@@ -74,19 +68,19 @@ def adversaries(settings: Resolved, attack: VerticalAttack) -> dict[int, Adversa
     return found
 
 
-def stages(settings: Resolved, attack: VerticalAttack, members: dict[int, Adversary]) -> list[tuple[str, Tensor]]:
+def stages(run: VerticalRun, attack: VerticalAttack, members: dict[int, Adversary]) -> list[tuple[str, Tensor]]:
     """Return test samples (n, C, H, W) as they are, with the trigger, replaced, and both, each with what it is called.
 
     Stages that change nothing are left out; there is none at all of an attack that changes no pixel.
     """
-    task, source = build.load_task(settings.task, settings.data_dir), generator(settings.seed, "pictures")
+    task, source = run.task, generator(run.settings.seed, "pictures")
     chosen = rows_to_attack(task.test.y, attack.target, SHOWN, source)
     whole = task.samples("test", chosen).x
 
     def changed(*verbs: str) -> Tensor:
         flat = whole.flatten(1).clone()
         for client, member in members.items():
-            columns = list(blocks(settings)[client])
+            columns = list(run.blocks[client])
             for verb in verbs:
                 flat[:, columns] = getattr(member, verb)(flat[:, columns], source)
         return flat.view_as(whole)
