@@ -26,7 +26,7 @@ from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
 from thornbed.flower_apps.schemes.scheme import built, scheme_of
 from thornbed.flower_apps.settings import NONE, BadSettings, Resolved, RunFailed
 from thornbed.protocol.vector import to_arrays, to_tensors
-from thornbed.strategies import Cohort, NumberedClients, Resumed
+from thornbed.strategies import Cohort, FedAvg, NumberedClients, Resumed
 
 START = "start_from_sha256"
 OnRound = Callable[[Mapping[str, Any]], None]
@@ -93,6 +93,8 @@ class _Federation:
         begun = self.folder.rounds_done() is not None
         if begun:
             tensors, self.strategy.memory = self.folder.load_checkpoint(self.learning.layout())
+            if isinstance(self.strategy, FedAvg):
+                self.strategy.last_rounds = self.folder.last_rounds()
         else:
             tensors = dict(self.learning.initial())
         rounds = self.settings.rounds
@@ -177,6 +179,8 @@ class _Federation:
                 "defense_acted": did_something(account.defense, len(account.sampled) - len(account.dropped)),
                 **_replaced(self.strategy.cohort),
             }
+            if account.attack:
+                line["attack"] = account.attack
         self._round_started = now
         self.last = self.folder.append(line)
         self.folder.checkpoint(tensors, server_round, self.strategy.memory)

@@ -22,6 +22,8 @@ Record = TypeVar("Record")
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 NUM_EXAMPLES, SERVER_ROUND, TRAIN_LOSS = "num-examples", "server-round", "train-loss"
 DEFENSE = "defense-"  # before the name of a figure that a defense on the client reports
+ATTACK = "attack-"  # before that of a figure of an attack
+LAST_ROUND = "last-round"
 PARTITION_ID, ROLE, PROBLEM = "partition-id", "role", "problem"
 LONGEST_ROLE, LONGEST_PROBLEM = 100, 300  # characters
 
@@ -57,9 +59,15 @@ class Identity:
     problem: str = ""
 
 
-def train_message(arrays: ArrayRecord, config: ConfigRecord, server_round: int, node_id: int) -> Message:
-    """Ask a node to train the model in `arrays`."""
-    settings = ConfigRecord({**config, SERVER_ROUND: server_round})
+def train_message(
+    arrays: ArrayRecord, config: ConfigRecord, server_round: int, node_id: int, last_round: int = 0
+) -> Message:
+    """Ask a node to train the model in `arrays`.
+
+    last_round : the latest round of which the server took an answer of this client, 0 without one: whatever the client
+        kept after that round is to be there.
+    """
+    settings = ConfigRecord({**config, SERVER_ROUND: server_round, LAST_ROUND: last_round})
     content = RecordDict({ARRAYS: arrays, CONFIG: settings})
     return Message(content=content, dst_node_id=node_id, message_type=TRAIN, group_id=str(server_round))
 
@@ -70,9 +78,14 @@ def train_reply(
     num_examples: int,
     train_loss: float,
     defense: Mapping[str, float] | None = None,
+    attack: Mapping[str, float] | None = None,
 ) -> Message:
-    """Answer a training message with the arrays of the trained model, and what a defense on the client did."""
+    """Answer a training message with the arrays of the trained model, and what a defense on the client did.
+
+    attack : figures of an attack, for the records of the testbed; no defense is shown them.
+    """
     figures = {DEFENSE + name: value for name, value in (defense or {}).items()}
+    figures |= {ATTACK + name: value for name, value in (attack or {}).items()}
     metrics = MetricRecord({NUM_EXAMPLES: num_examples, TRAIN_LOSS: train_loss, **figures})
     return Message(content=RecordDict({ARRAYS: arrays, METRICS: metrics}), reply_to=request)
 
@@ -88,6 +101,12 @@ def read_request(message: Message) -> tuple[ArrayRecord, int]:
     arrays = only(message.content.array_records, "array record")
     config = next(iter(message.content.config_records.values()), ConfigRecord())
     return arrays, int(config.get(SERVER_ROUND, 0))  # type: ignore[arg-type]
+
+
+def last_round_of(message: Message) -> int:
+    """Return the latest round of which the server took an answer of this client; 0 where there is none."""
+    config = next(iter(message.content.config_records.values()), ConfigRecord())
+    return int(config.get(LAST_ROUND, 0))  # type: ignore[arg-type]
 
 
 def read_train_reply(message: Message, layout: Layout, current: Tensor, out: Tensor) -> TrainReply:
