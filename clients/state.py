@@ -52,33 +52,39 @@ class ClientState:
         after : the last round of which the server took this client's answer, since the server may not take this one's.
         """
         kept = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        earlier = {int(name.removeprefix(ROUND)) for name in self.memory.names() if name.startswith(ROUND)}
         self.memory.put(f"{ROUND}{server_round}", kept, dict)
-        for name in self.memory.names():
-            if name.startswith(ROUND) and name not in (f"{ROUND}{server_round}", f"{ROUND}{after}"):
-                self.memory.drop(name)
+        for each in earlier - {server_round, after}:
+            self.memory.drop(f"{ROUND}{each}")
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             save_tensors(self._path(server_round), kept)
-            for each in self.saved_rounds() - {server_round, after}:
+            # A memory that begins knows nothing of files of an earlier process; later on, looking is not worth its time.
+            for each in (earlier if len(earlier) > 1 else self.saved_rounds()) - {server_round, after}:
                 self._path(each).unlink(missing_ok=True)
 
     def load(self, after: int) -> dict[str, Tensor] | None:
         """Return the tensors that were kept after a round; None after round 0, when there are none yet.
 
         after : the last round of which the server took this client's answer; it is in the request.
-        Raises LostState where they are neither in memory nor in the folder.
+        Raises LostState where they are neither in memory nor in the folder, or cannot be read there.
         """
         if after == 0:
             return None
         if (kept := self.memory.get(f"{ROUND}{after}", dict)) is not None:
             return {name: tensor.clone() for name, tensor in kept.items()}
-        if (stored := self.saved(after)) is None:
+        try:
+            stored = self.saved(after)
+        except ValueError as damage:
+            said = f"client {self.client} cannot read what it kept after round {after} ({self._path(after)}: {damage})"
+            raise LostState(said) from None
+        if stored is None:
             where = 'no folder is named for it: state="FOLDER" in --node-config' if self.folder is None else self.folder
             raise LostState(f"client {self.client} has lost what it kept after round {after} ({where})")
         return stored
 
     def saved(self, server_round: int) -> dict[str, Tensor] | None:
-        """Return the tensors that lie in the folder of a round; None where there are none."""
+        """Return the tensors that lie in the folder of a round; None where there are none, ValueError for damaged ones."""
         try:
             return None if self.folder is None else load_tensors(self._path(server_round))[0]
         except FileNotFoundError:
