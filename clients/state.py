@@ -53,18 +53,17 @@ class ClientState:
         after : the last round of which the server took this client's answer, since the server may not take this one's.
         """
         kept = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        earlier = self._remembered_rounds()
         self.memory.put(f"{ROUND}{server_round}", kept, dict)
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             save_tensors(self._path(server_round), kept)
-        self.forget({server_round, after})
+        # A memory that begins knows nothing of files of an earlier process; later on, looking is not worth its time.
+        self._drop((earlier if len(earlier) > 1 else self._rounds()) - {server_round, after})
 
     def forget(self, but: AbstractSet[int] = frozenset()) -> None:
         """Forget what was kept after all rounds but some: by default also what another run left in the folder."""
-        for each in self._rounds() - but:
-            self.memory.drop(f"{ROUND}{each}")
-            if self.folder is not None:
-                self._path(each).unlink(missing_ok=True)
+        self._drop(self._rounds() - but)
 
     def latest(self, before: int) -> int:
         """Return the latest round before one after which tensors were kept; 0 where there is none."""
@@ -74,19 +73,24 @@ class ClientState:
         """Return the tensors that were kept after a round; None after round 0, when there are none yet.
 
         after : the last round of which the server took this client's answer; it is in the request.
-        Raises LostState where they are neither in memory nor in the folder.
+        Raises LostState where they are neither in memory nor in the folder, or cannot be read there.
         """
         if after == 0:
             return None
         if (kept := self.memory.get(f"{ROUND}{after}", dict)) is not None:
             return {name: tensor.clone() for name, tensor in kept.items()}
-        if (stored := self.saved(after)) is None:
+        try:
+            stored = self.saved(after)
+        except ValueError as damage:
+            said = f"client {self.client} cannot read what it kept after round {after} ({self._path(after)}: {damage})"
+            raise LostState(said) from None
+        if stored is None:
             where = 'no folder is named for it: state="FOLDER" in --node-config' if self.folder is None else self.folder
             raise LostState(f"client {self.client} has lost what it kept after round {after} ({where})")
         return stored
 
     def saved(self, server_round: int) -> dict[str, Tensor] | None:
-        """Return the tensors that lie in the folder of a round; None where there are none."""
+        """Return the tensors that lie in the folder of a round; None where there are none, ValueError for damaged ones."""
         try:
             return None if self.folder is None else load_tensors(self._path(server_round))[0]
         except FileNotFoundError:
@@ -101,8 +105,16 @@ class ClientState:
         return {int(each) for each in told if each.isdecimal()}
 
     def _rounds(self) -> set[int]:
-        inside = {int(name.removeprefix(ROUND)) for name in self.memory.names() if name.startswith(ROUND)}
-        return inside | self.saved_rounds()
+        return self._remembered_rounds() | self.saved_rounds()
+
+    def _remembered_rounds(self) -> set[int]:
+        return {int(name.removeprefix(ROUND)) for name in self.memory.names() if name.startswith(ROUND)}
+
+    def _drop(self, rounds: AbstractSet[int]) -> None:
+        for each in rounds:
+            self.memory.drop(f"{ROUND}{each}")
+            if self.folder is not None:
+                self._path(each).unlink(missing_ok=True)
 
     def _path(self, server_round: int) -> Path:
         assert self.folder is not None

@@ -31,6 +31,7 @@ from thornbed.protocol.vector import to_arrays, to_tensors
 
 WEIGHTS, SUM, HELD = "weights", "sum", "held"
 CURVATURE, PASSES, HELD_ROUND, CONJUGATE = "curvature", "passes", "held-round", "conjugate"
+LOST, ANEW = "lost", "began-anew"
 
 Array = NDArray[np.float64]
 
@@ -45,7 +46,7 @@ class NodeRequest:
     curvature : sigma' K[l, l] of its local problem, > 0.
     passes : over its points, >= 0; less than one for a straggler.
     held_round : the round whose sum of the node's duals is in the weights; 0 where none is.
-    held : that sum (d,), for a node that has said that it does not know it; else None, since the node has it.
+    held : that sum (d,), for a node that has said that it has lost it; else None, since the node has it.
     """
 
     weights: Array
@@ -60,14 +61,19 @@ class NodeRequest:
 class NodeReply:
     """What a checked reply says: the sum `v` (d,) of the node's duals, the mean conjugate of the same, and its loss.
 
-    `v` is None of a node that does not know the sum that is in its weights, and so has done nothing.
+    `anew` says that the node had lost its duals, and has made new ones.
     """
 
-    v: Array | None
+    v: Array
     conjugate: float
     loss: float
     num_points: int
     metrics: Mapping[str, float]
+    anew: bool = False
+
+
+class LostDuals(RefusedReply):
+    """A node has lost its duals, and the sum of them that is in its weights; the text is the node's own."""
 
 
 def node_message(request: NodeRequest, config: ConfigRecord, node_id: int) -> Message:
@@ -104,27 +110,39 @@ def read_node_request(message: Message) -> NodeRequest:
 
 
 def node_reply(
-    request: Message, v: Array | None, *, conjugate: float, loss: float, num_points: int, defense: Mapping[str, float]
+    request: Message,
+    v: Array,
+    *,
+    conjugate: float,
+    loss: float,
+    num_points: int,
+    defense: Mapping[str, float],
+    anew: bool = False,
 ) -> Message:
-    """Answer with the sum of the node's duals, two numbers about them, and what a defense on the node did.
-
-    None is the answer of a node that does not know what is in its weights.
-    """
-    figures = {DEFENSE + name: value for name, value in defense.items()}
+    """Answer with the sum of the node's duals, two numbers about them, and what a defense on the node did."""
+    figures = {DEFENSE + name: value for name, value in defense.items()} | ({ANEW: 1} if anew else {})
     metrics = MetricRecord({NUM_EXAMPLES: num_points, TRAIN_LOSS: loss, CONJUGATE: conjugate, **figures})
-    arrays = to_arrays({SUM: torch.from_numpy(np.empty(0) if v is None else v)})
+    arrays = to_arrays({SUM: torch.from_numpy(v)})
     return Message(content=RecordDict({ARRAYS: arrays, METRICS: metrics}), reply_to=request)
+
+
+def lost_reply(request: Message, reason: str) -> Message:
+    """Answer that the node has lost its duals and has done nothing; the reason says which node, and what it lost."""
+    return Message(content=RecordDict({CONFIG: ConfigRecord({LOST: reason})}), reply_to=request)
 
 
 def read_node_reply(message: Message, dimension: int) -> NodeReply:
     """Check a reply; raises RefusedReply for an error, other records, another shape, and numbers that are not finite.
 
-    `dimension` is d, the length of the sum.
+    `dimension` is d, the length of the sum. Raises LostDuals where the node says that it has lost its duals.
     """
     refuse_error(message)
+    for record in message.content.config_records.values():
+        if LOST in record:
+            raise LostDuals(str(record[LOST]))
     metrics = only(message.content.metric_records, "metric record")
     [v] = _vectors(message, (SUM,))
-    if len(v) not in (0, dimension):
+    if len(v) != dimension:
         raise RefusedReply(f"a sum of shape {v.shape} instead of ({dimension},)")
     if not np.isfinite(v).all():
         raise RefusedReply("values that are not finite")
@@ -133,7 +151,12 @@ def read_node_reply(message: Message, dimension: int) -> NodeReply:
         if not math.isfinite(numbers.get(name, math.nan)):
             raise RefusedReply(f"no finite number {name}")
     return NodeReply(
-        v if len(v) else None, numbers[CONJUGATE], numbers[TRAIN_LOSS], int(numbers[NUM_EXAMPLES]), numbers
+        v,
+        numbers[CONJUGATE],
+        numbers[TRAIN_LOSS],
+        int(numbers[NUM_EXAMPLES]),
+        numbers,
+        anew=bool(numbers.get(ANEW, 0)),
     )
 
 

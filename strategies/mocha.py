@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
-from logging import INFO
+from collections.abc import Callable, Iterable, Mapping
+from logging import INFO, WARNING
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from thornbed.defenses.reporting import Figure, listening
-from thornbed.protocol.multitask import NodeReply, NodeRequest, node_message, read_node_reply
+from thornbed.protocol.multitask import LostDuals, NodeReply, NodeRequest, node_message, read_node_reply
 from thornbed.protocol.randomness import generator
 from thornbed.protocol.vector import to_arrays, to_tensors
 from thornbed.strategies._cohort import Cohort
@@ -32,6 +32,7 @@ Array = NDArray[np.float64]
 Relations = Callable[[Array, Array, tuple[float, float]], Array]
 """A defense of `defenses.relations`: weights (d, m), omega (m, m) and the lambdas to the relation matrix to use."""
 W, OMEGA = "W", "Omega"
+FIGURE = "figure/"  # in the memory, before the name of what a defense on the server last reported
 FLOOR = 0.1
 
 
@@ -52,9 +53,10 @@ class Mocha(ServerTested):
     stragglers : share of the nodes of a round that have time for part of their passes only, uniform in [0, 1).
 
     Started with `initial(num_features, num_nodes)`. A node that sits out a round, or whose reply is lost or refused,
-    stays as it was, and nobody waits for it; one that has lost its duals is told once what is in its weights. `memory`
-    holds the sums (d, m) and the mean conjugate (m,) of the same duals, from which `dual` of the present model
-    follows, and the round (m,) that each sum is from. Raises ValueError for options out of range.
+    stays as it was, and nobody waits for it. The reply of a node that has lost its duals is counted as refused; it is
+    told once what is in its weights, and `began_anew` in the account is where it has made new duals. `memory` holds the
+    sums (d, m) and the mean conjugate (m,) of the same duals, from which `dual` of the present model follows, the round
+    (m,) that each sum is from, and the figures of the relation matrix. Raises ValueError for options out of range.
     """
 
     scheme = "multitask"
@@ -123,7 +125,9 @@ class Mocha(ServerTested):
         tensors = to_tensors(arrays)
         weights, omega = tensors[W].numpy(), tensors[OMEGA].numpy()
         nodes = weights.shape[1]
-        if "v" not in self.memory:
+        if "v" in self.memory:
+            self._figures = _figures_in(self.memory)  # also of a run that goes on
+        else:
             zeros = torch.zeros(nodes, dtype=torch.float64)
             self.memory = {"v": torch.from_numpy(weights * 0), "conjugates": zeros, "rounds": zeros.to(torch.int64)}
         v, rounds = self.memory["v"].numpy(), self.memory["rounds"].tolist()
@@ -157,23 +161,33 @@ class Mocha(ServerTested):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Check the replies, take in their sums, and return the weights of all nodes and how these are related."""
+        nodes_without: set[int] = set()  # duals, by node id
 
         def read(reply: Message, place: int) -> NodeReply:
-            return read_node_reply(reply, len(self._server.v))
+            try:
+                return read_node_reply(reply, len(self._server.v))
+            except LostDuals:
+                nodes_without.add(reply.metadata.src_node_id)
+                raise
 
         accepted, account = self._sent.gather(replies, read, at_least=self.min_replies)
         self.account = account
         started = time.perf_counter()
-        # A node that asks is told whenever it is drawn again, which may be many rounds later.
-        self._lost = (self._lost - accepted.keys()) | {node for node, reply in accepted.items() if reply.v is None}
-        server = self._server.receive({node: reply.v for node, reply in accepted.items() if reply.v is not None})
+        # A node that has lost its duals is told whenever it is drawn again, which may be many rounds later.
+        anew = [node for node, reply in accepted.items() if reply.anew and node in self._lost]
+        lost = {member.client for member in self._sent.members if member.node_id in nodes_without}
+        self._lost = (self._lost - accepted.keys()) | lost
+        server = self._server.receive({node: reply.v for node, reply in accepted.items()})
         conjugates, rounds = self.memory["conjugates"].clone(), self.memory["rounds"].clone()
         for node, reply in accepted.items():
-            if reply.v is not None:
-                conjugates[node], rounds[node] = reply.conjugate, server_round
-        self.memory = {"v": torch.from_numpy(server.v), "conjugates": conjugates, "rounds": rounds}
+            conjugates[node], rounds[node] = reply.conjugate, server_round
+        sums = torch.from_numpy(server.v)
+        self.memory = {"v": sums, "conjugates": conjugates, "rounds": rounds, **_as_tensors(self._figures)}
         account.defense = {**self._figures, **of_clients(reply.metrics for reply in accepted.values())}
-        account.train_loss = mean_finite(reply.loss for reply in accepted.values() if reply.v is not None)
+        if anew:
+            account.defense["began_anew"] = anew
+            log(WARNING, "Clients %s began anew in round %s: they had lost their duals", anew, server_round)
+        account.train_loss = mean_finite(reply.loss for reply in accepted.values())
         account.seconds_aggregation = time.perf_counter() - started
         metrics = MetricRecord({"replies": len(accepted), "dropped": len(account.dropped)})
         return _arrays(server.weights, server.coupling.omega), metrics
@@ -210,3 +224,11 @@ class Mocha(ServerTested):
 
 def _arrays(weights: Array, omega: Array) -> ArrayRecord:
     return to_arrays({W: torch.from_numpy(np.ascontiguousarray(weights)), OMEGA: torch.from_numpy(omega)})
+
+
+def _as_tensors(figures: Mapping[str, Figure]) -> dict[str, Tensor]:
+    return {FIGURE + name: torch.from_numpy(np.array(value)) for name, value in figures.items()}
+
+
+def _figures_in(memory: Mapping[str, Tensor]) -> dict[str, Figure]:
+    return {name.removeprefix(FIGURE): value.tolist() for name, value in memory.items() if name.startswith(FIGURE)}

@@ -17,6 +17,7 @@ from thornbed.experiments.figures.page import named, page
 from thornbed.experiments.runs.finished import FinishedRun
 from thornbed.flower_apps.schemes.multitask import pictures as multitask_pictures
 from thornbed.flower_apps.schemes.multitask import scheme as multitask
+from thornbed.flower_apps.schemes.multitask.server import MODEL
 from thornbed.flower_apps.schemes.scheme import scheme_of
 from thornbed.flower_apps.settings import Resolved, RunFailed
 from thornbed.tasks.sources.archive import read_archive
@@ -57,7 +58,7 @@ class RelationMatrices:
 
 
 def _cosines(run: FinishedRun) -> np.ndarray:
-    path = run.folder.path / multitask.MODEL
+    path = run.folder.path / MODEL
     try:
         return multitask_pictures.cosines(read_archive(path, ("W",))["W"])
     except (FileNotFoundError, ValueError) as error:
