@@ -27,7 +27,7 @@ attack = ["pixel_trigger(size=2)", "gaussian(std=0.1)", "label_flip"]
 LOOP = """
 import sys
 from pathlib import Path
-from flower_apps import launch
+from thornbed.experiments.runs import launch
 from thornbed.experiments.sweeps.plan import read_plan
 for cell in read_plan(Path(sys.argv[1])).cells:
     settings = launch.prepare(cell.settings.model_copy(update={"output": sys.argv[2] + "/" + cell.key}))

@@ -26,7 +26,7 @@ from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
 from thornbed.flower_apps.schemes.scheme import built, scheme_of
 from thornbed.flower_apps.settings import NONE, BadSettings, Resolved, RunFailed
 from thornbed.protocol.vector import to_arrays, to_tensors
-from thornbed.strategies import NumberedClients, Resumed
+from thornbed.strategies import Cohort, FedAvg, NumberedClients, Resumed
 
 OnRound = Callable[[Mapping[str, Any]], None]
 
@@ -62,6 +62,14 @@ def default_output(settings: Resolved) -> str:
     return str(Path("runs") / "-".join([*words, time.strftime("%Y%m%d-%H%M%S")]))
 
 
+def _replaced(cohort: Cohort) -> dict[str, Any]:
+    """Return what a round's line says of clients that another node holds since; nothing where there is none."""
+    if not isinstance(cohort, NumberedClients) or not cohort.replaced:
+        return {}
+    # Node ids have 64 bits, and many readers of JSON keep 53 bits of a number.
+    return {"replaced": [{"client": r.client, "node": str(r.node), "by": str(r.by)} for r in cohort.replaced]}
+
+
 class _Federation:
     """The server's side of one run: it tests the model after every round and keeps the records."""
 
@@ -79,6 +87,8 @@ class _Federation:
         begun = self.folder.rounds_done() is not None
         if begun:
             tensors, self.strategy.memory = self.folder.load_checkpoint(self.learning.layout())
+            if isinstance(self.strategy, FedAvg):
+                self.strategy.last_rounds = self.folder.last_rounds()
         else:
             tensors = dict(self.learning.initial())
         rounds = self.settings.rounds
@@ -161,7 +171,10 @@ class _Federation:
                 "dropped": account.dropped,
                 "defense": account.defense,
                 "defense_acted": did_something(account.defense, len(account.sampled) - len(account.dropped)),
+                **_replaced(self.strategy.cohort),
             }
+            if account.attack:
+                line["attack"] = account.attack
         self._round_started = now
         self.last = self.folder.append(line)
         self.folder.checkpoint(tensors, server_round, self.strategy.memory)

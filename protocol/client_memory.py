@@ -8,7 +8,6 @@ things themselves stay.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from flwr.app import Context
@@ -88,11 +87,12 @@ class RecordMemory:
         return list(self._records.array_records)
 
 
-@dataclass
 class LivingContext(Context):
     """A context whose client answers every message in one process, and keeps its things there."""
 
-    memory: LivingMemory = field(default_factory=LivingMemory, repr=False)
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.memory = LivingMemory()
 
 
 def memory_of(context: Context) -> ClientMemory:

@@ -22,14 +22,17 @@ Record = TypeVar("Record")
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 NUM_EXAMPLES, SERVER_ROUND, TRAIN_LOSS = "num-examples", "server-round", "train-loss"
 DEFENSE = "defense-"  # before the name of a figure that a defense on the client reports
-PARTITION_ID, ROLE = "partition-id", "role"
+ATTACK = "attack-"  # before that of a figure of an attack
+LAST_ROUND = "last-round"
+PARTITION_ID, ROLE, PROBLEM = "partition-id", "role", "problem"
+LONGEST_ROLE, LONGEST_PROBLEM = 100, 300  # characters
 
 
 class RefusedReply(ValueError):
     """A reply that must not enter the aggregate; the text says why, in at most 200 printable characters."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__("".join(char if char.isprintable() else " " for char in reason[:200]))
+        super().__init__(_printable(reason, 200))
 
 
 @dataclass(frozen=True)
@@ -42,15 +45,29 @@ class TrainReply:
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a node is: the client (partition) it holds and the role it plays."""
+    """Who a node says it is.
+
+    Attributes
+    ----------
+    partition_id : the client (partition) that the node holds.
+    role : the role that the node plays, 1 to 100 printable characters.
+    problem : why a malicious node cannot carry out its attack, at most 300 printable characters; empty where it can.
+    """
 
     partition_id: int
     role: str
+    problem: str = ""
 
 
-def train_message(arrays: ArrayRecord, config: ConfigRecord, server_round: int, node_id: int) -> Message:
-    """Ask a node to train the model in `arrays`."""
-    settings = ConfigRecord({**config, SERVER_ROUND: server_round})
+def train_message(
+    arrays: ArrayRecord, config: ConfigRecord, server_round: int, node_id: int, last_round: int = 0
+) -> Message:
+    """Ask a node to train the model in `arrays`.
+
+    last_round : the latest round of which the server took an answer of this client, 0 without one: whatever the client
+        kept after that round is to be there.
+    """
+    settings = ConfigRecord({**config, SERVER_ROUND: server_round, LAST_ROUND: last_round})
     content = RecordDict({ARRAYS: arrays, CONFIG: settings})
     return Message(content=content, dst_node_id=node_id, message_type=TRAIN, group_id=str(server_round))
 
@@ -61,9 +78,14 @@ def train_reply(
     num_examples: int,
     train_loss: float,
     defense: Mapping[str, float] | None = None,
+    attack: Mapping[str, float] | None = None,
 ) -> Message:
-    """Answer a training message with the arrays of the trained model, and what a defense on the client did."""
+    """Answer a training message with the arrays of the trained model, and what a defense on the client did.
+
+    attack : figures of an attack, for the records of the testbed; no defense is shown them.
+    """
     figures = {DEFENSE + name: value for name, value in (defense or {}).items()}
+    figures |= {ATTACK + name: value for name, value in (attack or {}).items()}
     metrics = MetricRecord({NUM_EXAMPLES: num_examples, TRAIN_LOSS: train_loss, **figures})
     return Message(content=RecordDict({ARRAYS: arrays, METRICS: metrics}), reply_to=request)
 
@@ -79,6 +101,12 @@ def read_request(message: Message) -> tuple[ArrayRecord, int]:
     arrays = only(message.content.array_records, "array record")
     config = next(iter(message.content.config_records.values()), ConfigRecord())
     return arrays, int(config.get(SERVER_ROUND, 0))  # type: ignore[arg-type]
+
+
+def last_round_of(message: Message) -> int:
+    """Return the latest round of which the server took an answer of this client; 0 where there is none."""
+    config = next(iter(message.content.config_records.values()), ConfigRecord())
+    return int(config.get(LAST_ROUND, 0))  # type: ignore[arg-type]
 
 
 def read_train_reply(message: Message, layout: Layout, current: Tensor, out: Tensor) -> TrainReply:
@@ -120,21 +148,33 @@ def identify_message(node_id: int) -> Message:
 
 
 def identify_reply(request: Message, identity: Identity) -> Message:
-    """Tell the server which client a node holds, and its role (a testbed records it; no defense is told)."""
+    """Tell the server which client a node holds, and its role (a testbed records it; no defense is told).
+
+    The problem is sent only where there is one, in one line, cut after 300 characters.
+    """
     record = ConfigRecord({PARTITION_ID: identity.partition_id, ROLE: identity.role})
+    if problem := _printable(" ".join(identity.problem.split()), LONGEST_PROBLEM):
+        record[PROBLEM] = problem
     return Message(content=RecordDict({CONFIG: record}), reply_to=request)
 
 
 def read_identity(message: Message) -> Identity:
-    """Return who a node says it is; raises RefusedReply where it does not say."""
+    """Return who a node says it is.
+
+    Raises RefusedReply for an error reply, and where the partition-id is no whole number (True and False are none), or
+    the role or the problem is no printable text, blank, or longer than `Identity` says. Whether there is such a client
+    the caller knows.
+    """
     if message.has_error():
         lines = (message.error.reason or "no reason given").strip().splitlines()
         raise RefusedReply(lines[-1] if lines else "no reason given")
     record = only(message.content.config_records, "config record")
-    partition_id, role = record.get(PARTITION_ID), record.get(ROLE)
-    if not isinstance(partition_id, int) or not isinstance(role, str):
-        raise RefusedReply("no partition-id and role")
-    return Identity(partition_id, role)
+    partition_id = record.get(PARTITION_ID)
+    if not isinstance(partition_id, int) or isinstance(partition_id, bool):
+        raise RefusedReply(f"no whole number {PARTITION_ID}")
+    role = _text(record, ROLE, LONGEST_ROLE)
+    problem = _text(record, PROBLEM, LONGEST_PROBLEM) if PROBLEM in record else ""
+    return Identity(partition_id, role, problem)
 
 
 def refuse_error(message: Message) -> None:
@@ -150,3 +190,15 @@ def only(records: Mapping[str, Record], what: str) -> Record:
     if len(records) != 1:
         raise RefusedReply(f"{len(records)} {what}s instead of one")
     return next(iter(records.values()))
+
+
+def _text(record: ConfigRecord, key: str, longest: int) -> str:
+    """Return a text of a record; raises RefusedReply for one that no log and no record is to hold."""
+    text = record.get(key)
+    if not isinstance(text, str) or not text.strip() or len(text) > longest or not text.isprintable():
+        raise RefusedReply(f"{key} is no printable text of 1 to {longest} characters")
+    return text
+
+
+def _printable(text: str, longest: int) -> str:
+    return "".join(char if char.isprintable() else " " for char in text[:longest])

@@ -3,7 +3,7 @@
 `from strategies import FedAvg, InvariantAggregation, Curious` works in any Flower app of the message API.
 """
 
-from thornbed.strategies._cohort import AnyNodes, Cohort, NumberedClients
+from thornbed.strategies._cohort import AnyNodes, CannotBegin, Cohort, NumberedClients
 from thornbed.strategies._rounds import RoundAccount, RunStopped
 from thornbed.strategies.collaborative_inference import CollaborativeInference
 from thornbed.strategies.fedavg import FedAvg
@@ -15,6 +15,7 @@ from thornbed.strategies.wrappers.resumed import Resumed
 
 __all__ = [
     "AnyNodes",
+    "CannotBegin",
     "Cohort",
     "CollaborativeInference",
     "Curious",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import pairwise
 from logging import INFO, WARNING
 from typing import Protocol
 
@@ -15,6 +16,12 @@ from flwr.serverapp import Grid
 from thornbed.protocol.messages import Identity, RefusedReply, identify_message, read_identity
 from thornbed.protocol.randomness import generator
 
+SILENT = "it does not say which client it holds"
+
+
+class CannotBegin(RuntimeError):
+    """The clients that are there are not those that a run begins with; the text says what would be right."""
+
 
 @dataclass(frozen=True)
 class Member:
@@ -22,6 +29,15 @@ class Member:
 
     client: int
     node_id: int | None
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """A client whose node was gone, and that another node holds since."""
+
+    client: int
+    node: int
+    by: int
 
 
 class Cohort(Protocol):
@@ -55,15 +71,22 @@ class AnyNodes:
 class NumberedClients:
     """A fixed number of clients, 0 to num_clients - 1, of which the same ones are drawn for a seed in every engine.
 
-    Nodes are asked once who they are; whoever comes later is asked when it is first seen, and one that does not answer
-    is asked again after 2, 4, 8, ... rounds, as each time costs the round `wait_seconds`. A drawn client whose node is
-    away stays in the draw, so that its absence shows in the records and changes nobody else's turn.
+    Nodes are asked once who they are; whoever comes later is asked when it is first seen. One that does not answer, or
+    whose answer cannot be used, is asked again after 2, 4, 8, ... rounds, as each time can cost the round
+    `wait_seconds`. A drawn client whose node is away stays in the draw, so that its absence shows in the records and
+    changes nobody else's turn.
+
+    Within a run a client stays with the node that claimed it first, for as long as that node is connected. Another node
+    that claims it is refused, and asked again in the first round without the holder; a node that claims it then takes
+    it over, which `replaced` tells, and the earlier holder is a newcomer like any other. Nothing proves a claim: a
+    client that no connected node holds goes to whoever claims it.
 
     With `fixed=(clients, count)` every round has exactly `count` of these clients, and the others are drawn among the
     rest: attackers that take part continuously.
 
     The first round waits for all clients for up to `wait_seconds`, and goes on with `min_clients` of them (by default
-    all); RuntimeError says what is missing where there are fewer.
+    all). CannotBegin, a RuntimeError, says what is missing where there are fewer, who holds a client twice, and which
+    attacker says that it cannot attack (later on, such a one is refused and asked again).
     """
 
     def __init__(
@@ -93,18 +116,24 @@ class NumberedClients:
         self.fixed = fixed
         self.num_clients, self.clients_per_round = num_clients, clients_per_round
         self.seed, self.wait_seconds = seed, wait_seconds
-        self._identities: dict[int, Identity | None] = {}  # by node id; None: a node that is not one of ours
-        self._silent: dict[int, tuple[int, int]] = {}  # by node id: times asked in vain, round to ask again
+        self._identities: dict[int, Identity] = {}  # by node id, of the nodes that hold a client: one node a client
+        self._contested: dict[int, int] = {}  # by node id: the client that it claims while another node holds it
+        self._unknown: dict[int, tuple[int, int]] = {}  # by node id: times asked in vain, round to ask again
+        self._replaced: tuple[Replacement, ...] = ()
         self._begun = False
 
     @property
     def roles(self) -> Mapping[int, str]:
         """The role of every client that has identified itself, by client number."""
-        known = (identity for identity in self._identities.values() if identity is not None)
-        return dict(sorted((identity.partition_id, identity.role) for identity in known))
+        return dict(sorted((identity.partition_id, identity.role) for identity in self._identities.values()))
+
+    @property
+    def replaced(self) -> Sequence[Replacement]:
+        """The clients that another node took over at the latest draw, as the node that held them was gone."""
+        return sorted(self._replaced, key=lambda replacement: replacement.client)
 
     def client_of(self, node_id: int) -> int | None:
-        """Return the client that a node holds; None for one that has not identified itself."""
+        """Return the client that a node holds; None for one that holds none."""
         identity = self._identities.get(node_id)
         return None if identity is None else identity.partition_id
 
@@ -131,40 +160,76 @@ class NumberedClients:
             connected = _wait_for_nodes(grid, self.num_clients, self.wait_seconds, enough=self.min_clients)
         else:
             connected = sorted(grid.get_node_ids())
-        unknown = [node for node in connected if node not in self._identities]
-        if now := [node for node in unknown if self._silent.get(node, (0, 0))[1] <= server_round]:
-            self._ask(grid, now, server_round)
-        nodes: dict[int, int] = {}
-        for node in (known for known in self._identities if known in set(connected)):
-            identity = self._identities[node]
-            if identity is None:
-                continue
-            # Later on the node that identified itself last holds the client: a SuperNode that was restarted is a new
-            # node, while the old one stays listed for a while.
-            if first and identity.partition_id in nodes:
-                raise RuntimeError(
-                    f"two nodes say they hold client {identity.partition_id}: give every SuperNode a partition-id of "
-                    "its own in --node-config"
-                )
-            nodes[identity.partition_id] = node
+        here = set(connected)
+        refused = self._identify(here, server_round, grid, first=first)
+        nodes = {identity.partition_id: node for node, identity in self._identities.items() if node in here}
         missing = sorted(set(range(self.num_clients)) - set(nodes))
         if first and len(nodes) < self.min_clients:
-            if silent := [node for node in connected if node not in self._identities]:
-                raise RuntimeError(
-                    f"{len(silent)} of {len(connected)} connected nodes did not say within {self.wait_seconds:g} s "
+            if silent := list(refused.values()).count(SILENT):
+                raise CannotBegin(
+                    f"{silent} of {len(connected)} connected nodes did not say within {self.wait_seconds:g} s "
                     "which client they hold: a busy machine needs more time (--node-timeout), else see their logs"
                 )
-            raise RuntimeError(
-                f"{len(missing)} of {self.num_clients} clients are held by no node, client {missing[0]} first: start "
-                f"SuperNodes with partition-id 0 to {self.num_clients - 1} in --node-config"
+            why = next((f" (node {node} is refused: {reason})" for node, reason in refused.items()), "")
+            raise CannotBegin(
+                f"{len(missing)} of {self.num_clients} clients are held by no node, client {missing[0]} first{why}: "
+                f"start SuperNodes with partition-id 0 to {self.num_clients - 1} in --node-config"
             )
         if first and missing:
             log(WARNING, "Clients %s are held by no node now; they may come later", missing)
         return nodes
 
-    def _ask(self, grid: Grid, nodes: list[int], server_round: int) -> None:
-        replies = grid.send_and_receive([identify_message(node) for node in nodes], timeout=self.wait_seconds)
-        for reply in replies:
+    def _identify(self, here: Set[int], server_round: int, grid: Grid, *, first: bool) -> dict[int, str]:
+        """Ask the connected nodes whose turn it is who they are; return why those that take no part for now do not."""
+        self._replaced = ()
+        self._contested = {node: client for node, client in self._contested.items() if node in here}
+        holders = {identity.partition_id: node for node, identity in self._identities.items()}
+        turn = self._turn(here, holders, server_round)
+        answers = self._answers(grid, turn) if turn else {}
+        if first:
+            _check_claims([answer for answer in answers.values() if isinstance(answer, Identity)])
+        refused: dict[int, str] = {}
+        for node in turn:  # not in the order of arrival, which would let the fastest of two take a client
+            answer = answers.get(node, SILENT)
+            self._contested.pop(node, None)
+            if isinstance(answer, Identity) and answer.problem:
+                answer = _cannot_attack(answer)
+            if isinstance(answer, str):
+                refused[node] = answer
+                self._ask_later(node, answer, server_round)
+                continue
+            client = answer.partition_id
+            if (holder := holders.get(client)) in here:
+                refused[node] = f"node {holder} holds client {client}"
+                self._contested[node] = client
+                said = "Node %s takes no part for now: it says it holds client %s, which node %s holds; it is asked "
+                log(WARNING, said + "again when that node is gone", node, client, holder)
+                continue
+            if holder is not None:
+                del self._identities[holder]
+                self._replaced += (Replacement(client, holder, node),)
+                log(WARNING, "Node %s holds client %s now: node %s, which held it, is gone", node, client, holder)
+            self._identities[node], holders[client] = answer, node
+        return refused
+
+    def _ask_later(self, node: int, reason: str, server_round: int) -> None:
+        times = self._unknown.get(node, (0, 0))[0] + 1
+        self._unknown[node] = (times, server_round + 2**times)
+        said = "Node %s takes no part for now: %s; it is asked again in %s rounds"
+        log(WARNING, said, node, reason, 2**times)
+
+    def _turn(self, here: Set[int], holders: Mapping[int, int], server_round: int) -> list[int]:
+        """Return the nodes to ask now: those whose claim is open again, in the order of claiming, then the others."""
+        # An honest SuperNode that was restarted is a new node, and the old one stays listed for a while: the new one
+        # has its turn in the first round without the old one, not after 2, 4, 8, ... rounds.
+        again = [node for node, client in self._contested.items() if holders.get(client) not in here]
+        others = sorted(here - self._identities.keys() - self._contested.keys())
+        return again + [node for node in others if self._unknown.get(node, (0, 0))[1] <= server_round]
+
+    def _answers(self, grid: Grid, nodes: Sequence[int]) -> dict[int, Identity | str]:
+        """Return who nodes say they are, or why that cannot be used; nothing of those that say nothing in time."""
+        answers: dict[int, Identity | str] = {}
+        for reply in grid.send_and_receive([identify_message(node) for node in nodes], timeout=self.wait_seconds):
             node = reply.metadata.src_node_id
             if node not in nodes:  # the SuperLink, which says that some node went away
                 continue
@@ -172,14 +237,28 @@ class NumberedClients:
                 identity = read_identity(reply)
                 if not 0 <= identity.partition_id < self.num_clients:
                     raise RefusedReply(f"partition-id {identity.partition_id} is none of 0 to {self.num_clients - 1}")
-                self._identities[node] = identity
+                answers[node] = identity
             except RefusedReply as reason:
-                log(WARNING, "Node %s takes no part: %s", node, reason)
-                self._identities[node] = None
-        for node in (node for node in nodes if node not in self._identities):
-            times = self._silent.get(node, (0, 0))[0] + 1
-            self._silent[node] = (times, server_round + 2**times)
-            log(WARNING, "Node %s does not say which client it holds; it is asked again in %s rounds", node, 2**times)
+                answers[node] = str(reason)
+        return answers
+
+
+def _check_claims(identities: Sequence[Identity]) -> None:
+    """Refuse to begin with an attacker that cannot attack, or with a client that two nodes claim."""
+    claims = sorted(identities, key=lambda identity: identity.partition_id)
+    for identity in claims:
+        if identity.problem:
+            raise CannotBegin(_cannot_attack(identity))
+    for one, other in pairwise(claims):
+        if one.partition_id == other.partition_id:
+            raise CannotBegin(
+                f"two nodes say they hold client {one.partition_id}: give every SuperNode a partition-id of its own "
+                "in --node-config"
+            )
+
+
+def _cannot_attack(identity: Identity) -> str:
+    return f"client {identity.partition_id} cannot attack: {identity.problem}"
 
 
 def _wait_for_nodes(grid: Grid, needed: int, seconds: float, *, enough: int | None = None) -> list[int]:
@@ -190,7 +269,7 @@ def _wait_for_nodes(grid: Grid, needed: int, seconds: float, *, enough: int | No
         if time.monotonic() > deadline:
             if enough is not None and len(nodes) >= enough:
                 break
-            raise RuntimeError(
+            raise CannotBegin(
                 f"{needed} clients are needed and {len(nodes)} nodes are connected after {seconds:g} s: start more "
                 "SuperNodes, or in simulation ask for more with --federation-config 'num-supernodes=N'"
             )

@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from thornbed.defenses.reporting import Figure
-from thornbed.protocol.messages import DEFENSE, RefusedReply
+from thornbed.protocol.messages import ATTACK, DEFENSE, RefusedReply
 from thornbed.strategies._cohort import Member
 
 Reply = TypeVar("Reply")
@@ -32,6 +32,7 @@ class RoundAccount:
     sampled: list[int]
     dropped: list[dict[str, int | str]] = field(default_factory=list)
     defense: dict[str, Figure] = field(default_factory=dict)
+    attack: dict[str, Figure] = field(default_factory=dict)
     train_loss: float | None = None
     seconds_training: float = 0.0
     seconds_aggregation: float = 0.0
@@ -122,10 +123,20 @@ def mean_finite(values: Iterable[float]) -> float | None:
 
 def of_clients(replies: Iterable[Mapping[str, float]]) -> dict[str, Figure]:
     """Return the mean of every figure that defenses on clients report, `clients_NAME`, over those that report it."""
+    return {f"clients_{name}": sum(values) / len(values) for name, values in _told(replies, DEFENSE).items()}
+
+
+def of_attackers(replies: Iterable[Mapping[str, float]]) -> dict[str, Figure]:
+    """Return every figure that attackers report, one number of each attacker, in the order of the replies."""
+    return dict(_told(replies, ATTACK))
+
+
+def _told(replies: Iterable[Mapping[str, float]], prefix: str) -> dict[str, list[float]]:
+    """Return by name the numbers that replies report under a prefix, ascending by name."""
     found: dict[str, list[float]] = {}
     for metrics in replies:
-        told = [(name, value) for name, value in metrics.items() if name.startswith(DEFENSE)]
+        told = [(name, value) for name, value in metrics.items() if name.startswith(prefix)]
         for name, value in told[:8]:  # whoever sends thousands does not fill the records
             if math.isfinite(value) and len(name) < 40:
-                found.setdefault(name.removeprefix(DEFENSE), []).append(value)
-    return {f"clients_{name}": sum(values) / len(values) for name, values in sorted(found.items())}
+                found.setdefault(name.removeprefix(prefix), []).append(value)
+    return dict(sorted(found.items()))

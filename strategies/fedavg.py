@@ -24,7 +24,15 @@ from thornbed.protocol.messages import TRAIN_LOSS, read_train_reply, train_messa
 from thornbed.protocol.randomness import generator
 from thornbed.protocol.vector import Layout
 from thornbed.strategies._cohort import AnyNodes, Cohort
-from thornbed.strategies._rounds import RoundAccount, RunStopped, SentRound, ServerTested, mean_finite, of_clients
+from thornbed.strategies._rounds import (
+    RoundAccount,
+    RunStopped,
+    SentRound,
+    ServerTested,
+    mean_finite,
+    of_attackers,
+    of_clients,
+)
 
 RootTraining = Callable[[ArrayRecord, int, int], Tensor]
 """What a server's own data make of a model: `(arrays, server_round, num_samples) -> update (d,)`."""
@@ -43,7 +51,8 @@ class FedAvg(ServerTested):
     root_training : trains a model on trusted data of the server's own, for rules that ask for it.
 
     A reply that is broken is dropped alone and counted with its reason. `account` tells about the latest round,
-    `memory` is what the rule keeps; whoever goes on from a checkpoint gives it back.
+    `memory` is what the rule keeps, and `last_rounds` by client the latest round of which an answer was taken; whoever
+    goes on from a checkpoint gives both back.
     Clients evaluate nothing; pass `evaluate_fn` to `start` for the server's own test.
     """
 
@@ -63,6 +72,7 @@ class FedAvg(ServerTested):
         self.seed = seed
         self.root_training = root_training
         self.memory: dict[str, Tensor] = {}
+        self.last_rounds: dict[int, int] = {}
         self.min_replies = min_replies
         self.account: RoundAccount | None = None
         self._arrays, self._sent = ArrayRecord(), SentRound.now(0, ())
@@ -74,7 +84,7 @@ class FedAvg(ServerTested):
         members = self.cohort.draw(server_round, grid)
         self._arrays, self._sent = arrays, SentRound.now(server_round, members)
         return [
-            train_message(arrays, config, server_round, member.node_id)
+            train_message(arrays, config, server_round, member.node_id, self.last_rounds.get(member.client, 0))
             for member in members
             if member.node_id is not None
         ]
@@ -94,6 +104,7 @@ class FedAvg(ServerTested):
         )
         accepted, clients = list(by_client.values()), list(by_client)
         self.account = account
+        self.last_rounds |= dict.fromkeys(by_client, server_round)
         started = time.perf_counter()
         num_examples = torch.tensor([reply.num_examples for reply in accepted], dtype=torch.float64)
         weights = (num_examples / num_examples.sum()).to(torch.float32)
@@ -103,6 +114,7 @@ class FedAvg(ServerTested):
             except ValueError as error:
                 raise RunStopped(f"round {server_round} cannot be aggregated: {error}") from error
         account.defense = {**figures, **of_clients(reply.metrics for reply in accepted)}
+        account.attack = of_attackers(reply.metrics for reply in accepted)
         moved = current + step
         if broken := int((~moved.isfinite()).sum()):  # of finite replies: such a model is no end, and no checkpoint
             raise RunStopped(

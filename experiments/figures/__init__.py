@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from thornbed.experiments.runs.finished import FinishedRun
 from thornbed.flower_apps.schemes.horizontal.roles import attack_of
-from thornbed.flower_apps.settings import NONE, Resolved
+from thornbed.flower_apps.settings import Resolved
 
 if TYPE_CHECKING:
     import pandas as pd

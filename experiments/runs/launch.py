@@ -23,7 +23,7 @@ from thornbed.flower_apps.resolving import check_address, resolve
 from thornbed.flower_apps.run import threat
 from thornbed.flower_apps.schemes.scheme import scheme_of
 from thornbed.flower_apps.settings import NONE, BadSettings, Interrupted, Resolved, RunFailed, Settings, plugins
-from thornbed.strategies import RunStopped
+from thornbed.strategies import CannotBegin, RunStopped
 
 
 def prepare(settings: Settings) -> Resolved:
@@ -109,13 +109,15 @@ def _result(settings: Resolved, summary: Mapping[str, Any]) -> Table:
 def start(settings: Resolved, on_round: OnRound) -> dict[str, Any] | None:
     """Hand the settings to their engine and return its summary, None where only another machine has it.
 
-    Raises RunFailed with a hint where the checkpoint is.
+    Raises RunFailed with a hint where the checkpoint is, or what a run would begin with.
     """
     engine = plugins.find("engine", settings.engine)
     try:
         return engine(settings, on_round)
     except RunStopped as error:
         raise RunFailed(f"{error}; the checkpoint is in {settings.output}") from error
+    except CannotBegin as error:
+        raise RunFailed(str(error)) from error
 
 
 @contextmanager

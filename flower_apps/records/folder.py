@@ -25,6 +25,7 @@ from thornbed.protocol.tensor_files import save_tensors
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 CHECKPOINT, MODEL = "checkpoint.safetensors", "model.safetensors"
+FORMAT = 2  # of what a run that goes on needs: raised where older runs could not go on as they were
 MEMORY = "memory/"  # before a tensor of the checkpoint that the rule keeps; no parameter's name holds a slash
 # What every summary holds beside the settings and versions.
 SUMMARIZED = ("metrics", "rounds", "seconds", "malicious", "replies_dropped", "defense_acted", "defense_was_told")
@@ -80,6 +81,12 @@ class Folder:
             return 0
         self._compare(settings)
         self.check()
+        if (self.rounds_done() or 0) < int(settings.rounds) and self.fact("format") != FORMAT:
+            made = (self.fact("versions") or {}).get("thornbed", "another version")
+            raise BadSettings(
+                f"{self.path} is of thornbed {made}, whose runs can be shown and reported and not gone on with: what "
+                "clients keep and how a round goes has changed since; start anew with another --output"
+            )
         done, told = self.rounds_done(), [line["round"] for line in self.lines()]
         if done is None:
             if max(told, default=0) or (self.path / SUMMARY).exists():
@@ -135,6 +142,7 @@ class Folder:
     def write_config(self, settings: Settings, facts: Mapping[str, Any]) -> None:
         """Write everything that was resolved, the versions, and the command that repeats the run."""
         content = {
+            "format": FORMAT,
             "settings": _kept(settings),
             "command": settings.command(),
             "argv": json.loads(settings.origin).get("argv") if settings.origin else None,
@@ -151,6 +159,16 @@ class Folder:
             stream.flush()
             os.fsync(stream.fileno())
         return dict(json.loads(text))
+
+    def last_rounds(self) -> dict[int, int]:
+        """Return by client the latest round that is done and of which the client's answer was taken."""
+        done = self.rounds_done() or 0
+        taken: dict[int, int] = {}
+        for line in self.lines():
+            lost = {drop["client"] for drop in line.get("dropped", ())}
+            if line["round"] <= done:
+                taken |= {client: line["round"] for client in line.get("sampled", ()) if client not in lost}
+        return taken
 
     def lines(self) -> list[dict[str, Any]]:
         """Return the rounds of metrics.jsonl; a last line that was cut off by a kill is left out."""

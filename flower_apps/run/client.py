@@ -45,7 +45,8 @@ class Client:
             raise ValueError(
                 "this node has no partition-id; give it one in --node-config, such as 'partition-id=0'"
                 if number is None
-                else f"partition-id in --node-config is a whole number from 0 on, not {number!r}"
+                else "partition-id in --node-config is a whole number from 0, such as 'partition-id=0': this node's is "
+                f"{number!r}"
             )
         folder = state_folder(run.settings, context.node_config)
         return cls(number, context.node_config, ClientState(number, memory_of(context), folder), context.run_id)

@@ -191,7 +191,7 @@ import matplotlib
 matplotlib.rcParams.update({"backend": "svg", "font.size": 30, "text.usetex": True, "figure.facecolor": "red"})
 before = dict(matplotlib.rcParams)
 from thornbed.attacks.data.pixel_trigger import PixelTrigger
-from tasks import Samples, Task
+from thornbed.tasks import Samples, Task
 import torch
 samples = Samples(torch.arange(128.0).reshape(2, 1, 8, 8) / 128, torch.tensor([1, 2]))
 task = Task(name="made", modality="image", num_classes=3, train=samples, test=samples)

@@ -21,7 +21,9 @@ def federation() -> Callable[..., InlineGrid]:
 
         @app.query(IDENTIFY.removeprefix("query."))
         def identify(message: Message, context: Context) -> Message:
-            return identify_reply(message, Identity(int(context.node_config["partition-id"]), "benign"))
+            config = context.node_config
+            said = (str(config.get("role", "benign")), str(config.get("problem", "")))
+            return identify_reply(message, Identity(int(config["partition-id"]), *said))
 
         @app.train()
         def train(message: Message, context: Context) -> Message:

@@ -65,8 +65,9 @@ def _check_data(run: HorizontalRun, attack: Attack | None) -> None:
             f"{settings.num_clients} clients); take fewer clients or another partition"
         )
     try:
+        network = run.network  # made outside: an inference tensor could not be trained
         with torch.inference_mode():
-            run.network.eval()(task.samples("test", torch.arange(min(2, len(task.test)))).x)
+            network.eval()(task.samples("test", torch.arange(min(2, len(task.test)))).x)
     except (RuntimeError, MemoryError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadSettings(f"--model {settings.model} cannot be made for --task {settings.task}: {reason}") from error

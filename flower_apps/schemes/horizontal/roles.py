@@ -12,7 +12,7 @@ from typing import Any
 from thornbed.attacks import Knowledge
 from thornbed.attacks.data import DataAttack, Divided, GroupMember, Leaking
 from thornbed.clients.backdoor import Backdoor
-from thornbed.clients.benign import Benign, Perturbation
+from thornbed.clients.benign import ALONE, Benign, Perturbation
 from thornbed.clients.poisoning import DataPoisoning, GroupPoisoning, TrainingPoisoning, UpdatePoisoning
 from thornbed.clients.role import Role, Roles
 from thornbed.defenses.hardening import Hardening
@@ -117,7 +117,7 @@ class Defense:
         """The confidence below which a prediction is rejected: the largest of the parts, 0 where none says one."""
         return max((part.min_confidence for part in self.hardenings), default=0.0)
 
-    def benign(self, leaking: Sequence[Leaking] = (), member: GroupMember = GroupMember(0, 1)) -> Benign:
+    def benign(self, leaking: Sequence[Leaking] = (), member: GroupMember = ALONE) -> Benign:
         """Return the role of an honest client with this defense."""
         return Benign(self.perturbations, leaking, member, hardenings=self.hardenings)
 
