@@ -21,7 +21,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     copies = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
-    save_file(copies, part, dict(metadata or {}))
+    # Of neither tensors nor texts safetensors writes a file that it cannot read, unless it is given no texts at all.
+    save_file(copies, part, dict(metadata or {}) if copies or metadata else None)
     if metadata and len(metadata) > 1:
         _sort_texts(part)
     part.chmod(0o666 & ~_umask())  # safetensors makes files that only their owner can read

@@ -16,6 +16,7 @@ from thornbed.flower_apps.run.stored_model import check_same_start
 from thornbed.flower_apps.schemes.inference.run import InferenceRun, coalition_of
 from thornbed.flower_apps.settings import AUTO, BadSettings, plugins
 from thornbed.protocol.randomness import generator
+from thornbed.protocol.threads import one_thread
 from thornbed.strategies.collaborative_inference import FIRST_ATTACKED
 
 STEPS = "steps"  # the option that says how long an attack takes; one is enough to try it
@@ -107,8 +108,9 @@ def _rehearse(run: InferenceRun) -> None:
         network=lambda x, observed: centre.undefended(model, x, observed),
         defended=lambda x, observed: centre.undefended(model, x, observed),
     )
-    for attackers, attack in _tried(run):
-        sent = attack(sent, attackers, toy)
+    with one_thread():
+        for attackers, attack in _tried(run):
+            sent = attack(sent, attackers, toy)
     if (left := int(sent.observed.sum())) < settings.min_replies:
         raise BadSettings(
             f"--attack leaves {left} of {clients} agents that send anything, and --min-replies is "

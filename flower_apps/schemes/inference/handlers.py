@@ -61,7 +61,10 @@ def own_extractor(run: InferenceRun, client: Client) -> nn.Module:
         raise BadSettings(
             'an agent needs state="FOLDER" in --node-config, in which it kept its network of a run of split_nn'
         )
-    kept = client.state.saved(max(client.state.saved_rounds(), default=0))
+    try:
+        kept = client.state.saved(max(client.state.saved_rounds(), default=0))
+    except ValueError as error:
+        raise BadSettings(f"agent {number} kept a network in {folder} that cannot be read: {error}") from None
     if kept is None:
         raise BadSettings(f"agent {number} kept no network of a run of split_nn in {folder}")
     tensors = {name.removeprefix(MODEL): tensor for name, tensor in kept.items() if name.startswith(MODEL)}

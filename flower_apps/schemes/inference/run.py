@@ -70,9 +70,7 @@ class InferenceRun(FeatureSplitRun):
         """The strategy for what its options say: without a fusion centre, and without data."""
         return self.new_strategy()
 
-    def new_strategy(
-        self, centre: FusionCentre | None = None, asked: Queries | None = None
-    ) -> CollaborativeInference:
+    def new_strategy(self, centre: FusionCentre | None = None, asked: Queries | None = None) -> CollaborativeInference:
         """Build the strategy; raises ValueError for options out of range."""
         return self._make_strategy(self.cohort(), self.settings.min_replies, self.settings.seed, centre, asked)
 
