@@ -26,11 +26,11 @@ from thornbed.defenses.leverage import Certificate, certify
 from thornbed.defenses.purification.copur import copur
 from thornbed.flower_apps.records.folder import MODEL, Folder
 from thornbed.flower_apps.resolving import resolve
-from thornbed.flower_apps.schemes.inference.answers import ANSWERS, read_answers, write_answers
-from thornbed.flower_apps.schemes.inference.centre import strategy
-from thornbed.flower_apps.schemes.inference.scheme import SCHEME
-from thornbed.flower_apps.schemes.scheme import scheme_of
-from thornbed.flower_apps.settings import NONE, BadSettings, Resolved, plugins
+from thornbed.flower_apps.schemes.inference.run import InferenceRun
+from thornbed.flower_apps.schemes.inference.server import ANSWERS, read_answers, write_answers
+from thornbed.flower_apps.schemes.scheme import built
+from thornbed.flower_apps.settings import BadSettings
+from thornbed.flower_apps.settings.plugins import Spec
 from thornbed.protocol.randomness import generator
 from thornbed.protocol.tensor_files import load_tensors
 from thornbed.protocol.threads import one_thread
@@ -51,11 +51,12 @@ def run(path: Path, silent: str | None, out: Console, err: Console) -> None:
     """
     folder = Folder(path.expanduser())
     settings = resolve(folder.settings())
-    if scheme_of(settings) is not SCHEME:
+    made = built(settings)
+    if not isinstance(made, InferenceRun):
         raise BadSettings(
             f"{path} holds a run of --strategy {settings.strategy}, and certify is for collaborative_inference"
         )
-    autoencoder, deltas = _autoencoder(folder, settings), _deltas(folder)
+    autoencoder, deltas = _autoencoder(folder, made), _deltas(folder)
     agents = len(autoencoder.mean)
     answers = _answers(folder) if silent is None else {}
     asked = silent_sets(answers)
@@ -71,7 +72,7 @@ def run(path: Path, silent: str | None, out: Console, err: Console) -> None:
             told = _told(certificate, deltas if autoencoder.is_affine else {})
             found.append({"silent": list(missing), "queries": asked[missing], **told})
     out.print(_table(found))
-    lacks = lacks_guarantee(settings, affine=autoencoder.is_affine)
+    lacks = lacks_guarantee(made.defenses, affine=autoencoder.is_affine)
     needed = ("gap", "clipped")
     if lacks is None and any(
         f"moved_{name}" in answers and f"{each}_{name}" not in answers for name in ROUNDS for each in needed
@@ -106,14 +107,13 @@ def run(path: Path, silent: str | None, out: Console, err: Console) -> None:
     out.print(f"Numbers: {folder.path / CERTIFICATE}", markup=False, highlight=False, soft_wrap=True)
 
 
-def lacks_guarantee(settings: Resolved, *, affine: bool) -> str | None:
-    """Say what a run lacks for the theorems to be of its answers, or None.
+def lacks_guarantee(defenses: Sequence[Spec], *, affine: bool) -> str | None:
+    """Say what a run with these defenses lacks for the theorems to be of its answers, or None.
 
     They are of the minimum on the manifold: how near copur came to it is known with the reweighted solver, and stage
     two stays there with a tau for which it gains nothing off the manifold, or where it is left out.
     """
-    specs = [] if settings.defense == NONE else plugins.parse_sum(settings.defense)
-    given = next((spec.options for spec in specs if spec.name == copur.__name__), None)
+    given = next((spec.options for spec in defenses if spec.name == copur.__name__), None)
     if given is None:
         return "the theorems are of copur"
     options = {name: each.default for name, each in inspect.signature(copur).parameters.items()} | dict(given)
@@ -187,22 +187,21 @@ def _answers(folder: Folder) -> dict[str, NDArray[Any]]:
         raise BadSettings(f"{folder.path / ANSWERS} is damaged ({error})") from None
 
 
-def _autoencoder(folder: Folder, settings: Resolved) -> Autoencoder:
-    path = folder.path / MODEL
+def _autoencoder(folder: Folder, made: InferenceRun) -> Autoencoder:
+    path, options = folder.path / MODEL, made.strategy
     try:
         stored, _ = load_tensors(path)
         tensors = {name.removeprefix(PREFIX): tensor for name, tensor in stored.items() if name.startswith(PREFIX)}
-        made = strategy(settings)
-        built = Autoencoder(
-            tensors["mean"], tensors["scale"], made.bottleneck, generator(0, "blank"), hidden=made.hidden
+        autoencoder = Autoencoder(
+            tensors["mean"], tensors["scale"], options.bottleneck, generator(0, "blank"), hidden=options.hidden
         )
-        built.load_state_dict(tensors)
+        autoencoder.load_state_dict(tensors)
     except FileNotFoundError:
         raise BadSettings(f"{folder.path} has no {MODEL}; certify takes the folder of a finished run") from None
     except (KeyError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise BadSettings(f"{path} holds no model of this run ({reason})") from None
-    return built
+    return autoencoder
 
 
 def _size(autoencoder: Autoencoder) -> float:

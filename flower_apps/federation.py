@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shlex
 import shutil
@@ -21,6 +20,7 @@ from thornbed.flower_apps.inversion.inverting import invert
 from thornbed.flower_apps.inversion.watching import recordings_folder, recordings_of, watched
 from thornbed.flower_apps.metrics import named
 from thornbed.flower_apps.records.folder import Folder
+from thornbed.flower_apps.run.stored_model import START, digest_of
 from thornbed.flower_apps.run.threat import threat_model
 from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
 from thornbed.flower_apps.schemes.scheme import built, scheme_of
@@ -28,7 +28,6 @@ from thornbed.flower_apps.settings import NONE, BadSettings, Resolved, RunFailed
 from thornbed.protocol.vector import to_arrays, to_tensors
 from thornbed.strategies import Cohort, FedAvg, NumberedClients, Resumed
 
-START = "start_from_sha256"
 OnRound = Callable[[Mapping[str, Any]], None]
 
 
@@ -61,11 +60,6 @@ def default_output(settings: Resolved) -> str:
     parts = [settings.task, settings.strategy, settings.attack, f"seed{settings.seed}"]
     words = [re.sub(r"\(.*?\)", "", part).replace(" ", "").replace("+", "-") for part in parts]
     return str(Path("runs") / "-".join([*words, time.strftime("%Y%m%d-%H%M%S")]))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _replaced(cohort: Cohort) -> dict[str, Any]:
@@ -128,7 +122,7 @@ class _Federation:
         facts = {**self.learning.facts, "threat_model": threat_model(self.settings, len(self.learning.malicious))}
         if start := self.settings.start_from:
             # of a run that goes on as it was: the file may be another one by now, or gone
-            facts[START] = self.folder.fact(START) if begun else _sha256(Path(start).expanduser())
+            facts[START] = self.folder.fact(START) if begun else digest_of(start)
         if bundle := grid.run.fab_hash:  # Flower ran a bundle: this is which one
             facts["flower_bundle"] = bundle
         return facts

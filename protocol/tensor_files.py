@@ -24,10 +24,12 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     copies = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
+    # Of neither tensors nor texts safetensors writes a file that it cannot read, unless it is given no texts at all.
+    texts = dict(metadata or {}) if copies or metadata else None
     if sum(copy.nbytes for copy in copies.values()) <= SMALL:
-        part.write_bytes(save(copies, dict(metadata or {})))
+        part.write_bytes(save(copies, texts))
     else:
-        save_file(copies, part, dict(metadata or {}))
+        save_file(copies, part, texts)
     if metadata and len(metadata) > 1:
         _sort_texts(part)
     part.chmod(0o666 & ~_umask())  # safetensors makes files that only their owner can read

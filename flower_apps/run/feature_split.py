@@ -13,7 +13,7 @@ from thornbed.flower_apps.settings import BadSettings, Resolved, plugins
 from thornbed.protocol.randomness import derived_seed
 from thornbed.tasks import Samples, Split
 from thornbed.tasks.blocks import Blocks, block_shapes, check_blocks
-from thornbed.tasks.bottoms import bottom
+from thornbed.tasks.bottoms import Bottom, bottom
 
 NATURAL = "natural"  # the division that a task has by nature
 
@@ -47,14 +47,19 @@ class FeatureSplitRun(Run):
         samples = self.task.train if split == "train" else self.task.test
         return Samples(samples.x.flatten(1)[:, torch.tensor(self.blocks[client])], samples.y).decoded().x
 
+    @cached_property
+    def _make_bottom(self) -> Bottom:
+        make: Bottom = plugins.load("bottom", self.settings.model)
+        return make
+
     def bottom_model(self, client: int) -> nn.Module:
         """Build a client's network with first weights that depend on the seed and its number alone."""
         task, block = self.task, self.blocks[client]
-        make, shape = plugins.load("bottom", self.settings.model), block_shapes([block], task.sample_shape)[0]
+        shape = block_shapes([block], task.sample_shape)[0]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derived_seed(self.settings.seed, "bottom", client))
             size, whole = self.embedding_size, task.sample_shape
-            return bottom(make, block, shape, size, mean=task.mean, std=task.std, sample_shape=whole)
+            return bottom(self._make_bottom, block, shape, size, mean=task.mean, std=task.std, sample_shape=whole)
 
 
 def natural_agents(task: str) -> int:

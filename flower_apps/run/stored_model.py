@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
+from thornbed.flower_apps.records.folder import Folder
 from thornbed.flower_apps.settings import BadSettings, Resolved
 from thornbed.protocol.tensor_files import load_tensors, misfit
+
+START = "start_from_sha256"  # in config.json
 
 
 def stored_model(
@@ -32,3 +36,18 @@ def stored_model(
     if odd := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
         raise BadSettings(f"--start-from {path} holds values that are not finite: in {odd[0]} ({len(odd)} such)")
     return tensors, said
+
+
+def digest_of(start_from: str) -> str:
+    """Return the SHA-256 of the file that --start-from names."""
+    with Path(start_from).expanduser().open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_same_start(settings: Resolved, output: Path) -> None:
+    """Refuse to go on where --start-from is another file than the run in `output` began with."""
+    if Folder(output).fact(START) not in (None, digest_of(settings.start_from)):
+        raise BadSettings(
+            f"--start-from {settings.start_from} is another file than when the run in {output} began, which still "
+            "needs it; a run goes on with what it began with"
+        )

@@ -8,6 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from thornbed.flower_apps.engines.inline import inline
+from thornbed.flower_apps.resolving import resolve
+from thornbed.flower_apps.schemes.inference import run
+from thornbed.flower_apps.schemes.scheme import built
+from thornbed.flower_apps.settings import settings_from
 from thornbed.protocol.tensor_files import load_tensors, save_tensors
 
 FLAGS = (
@@ -107,19 +112,87 @@ def test_one_silent_and_one_that_knows_the_model(thornbed, tmp_path):
     assert metrics["robust_accuracy"] < metrics["clean_accuracy"] - 0.2
 
 
+class Stop(Exception):
+    """What cuts a run off after a round."""
+
+
+def forget():
+    """Forget what this process knows of runs, as another process would not know it either."""
+    run._trained.cache_clear()
+    built.cache_clear()
+
+
+def assert_same(one, other):
+    """Check that two finished runs left the same: every round, every answer, and the bytes of the model."""
+    for left, right in zip(lines(one), lines(other), strict=True):
+        assert {name: value for name, value in left.items() if not name.startswith("seconds")} == {
+            name: value for name, value in right.items() if not name.startswith("seconds")
+        }
+    ours, theirs = answers(one), answers(other)
+    assert ours.keys() == theirs.keys()
+    for name, array in ours.items():
+        np.testing.assert_array_equal(array, theirs[name])
+    assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("attack", ["missing(agents=(4,)) + targeted_pgd(agents=(5,), steps=3)", "feature_flip"])
+def test_a_run_that_was_cut_off_after_any_round_ends_with_the_same_bytes(tmp_path, attack):
+    def settings(name, **more):
+        known = {
+            "task": "digits(num_train=100, num_test=40)", "num_clients": 6, "local_epochs": 2.0, "rounds": 4,
+            "strategy": "collaborative_inference(embedding_size=4, epochs=20)", "defense": "copur + oracle",
+            "attack": attack, "malicious_ids": "4,5", "output": str(tmp_path / name), **more,
+        }  # fmt: skip
+        return resolve(settings_from(known))
+
+    inline(settings("whole"), lambda line: None)
+    for last in range(4):
+
+        def stop(line, last=last):
+            if line["round"] == last:
+                raise Stop
+
+        with pytest.raises(Stop):
+            inline(settings(f"cut {last}"), stop)
+        forget()
+        inline(settings(f"cut {last}", resume=True), lambda line: None)
+        assert_same(tmp_path / f"cut {last}", tmp_path / "whole")
+
+
 def test_flowers_own_engine_finds_the_same_and_so_does_a_run_that_goes_on(thornbed, tmp_path):
     flags = (*FLAGS, "--attack", "targeted_pgd(steps=3)", "--defense", "copur", "--seed", "1")
     for engine in ("inline", "simulation"):
         said = thornbed(*flags, "--engine", engine, "--output", tmp_path / engine)
         assert said.code == 0, said.err
     assert summary(tmp_path / "inline")["metrics"] == summary(tmp_path / "simulation")["metrics"]
-    one, other = answers(tmp_path / "inline"), answers(tmp_path / "simulation")
-    for name, array in one.items():
-        np.testing.assert_array_equal(array, other[name])
-    again = thornbed("run", "--resume", "--output", tmp_path / "inline", "--rounds", "4")
-    assert again.code == 0, again.err
+    assert_same(tmp_path / "inline", tmp_path / "simulation")
+    kept = tmp_path / "simulation" / "extractors.safetensors"
+    before = kept.stat()
+    for engine in ("inline", "simulation"):
+        forget()
+        again = thornbed("run", "--resume", "--output", tmp_path / engine, "--rounds", "4")
+        assert again.code == 0, again.err
+    assert_same(tmp_path / "inline", tmp_path / "simulation")
+    assert (kept.stat().st_mtime_ns, kept.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
     last = lines(tmp_path / "inline")[4]
     assert last["robust_accuracy"] == lines(tmp_path / "inline")[3]["robust_accuracy"]
+
+
+def test_a_run_goes_on_with_the_extractors_that_it_began_with(thornbed, tmp_path):
+    small = (*FLAGS, "--task", "digits(num_train=100, num_test=40)", "--local-epochs", "1", "--rounds", "2")
+    for seed in ("0", "1"):
+        assert thornbed(*small, "--seed", seed, "--output", tmp_path / seed).code == 0
+    start = tmp_path / "start.safetensors"
+    start.write_bytes((tmp_path / "0" / "model.safetensors").read_bytes())
+    assert thornbed(*small, "--start-from", start, "--output", tmp_path / "run").code == 0
+    start.write_bytes((tmp_path / "1" / "model.safetensors").read_bytes())
+    said = thornbed("run", "--resume", "--rounds", "3", "--output", tmp_path / "run")
+    assert said.code == 2
+    assert f"--start-from {start} is another file than when the run in {tmp_path / 'run'} began" in said.sentence
+    assert len(lines(tmp_path / "run")) == 3
+    start.write_bytes((tmp_path / "0" / "model.safetensors").read_bytes())
+    said = thornbed("run", "--resume", "--rounds", "3", "--output", tmp_path / "run")
+    assert said.code == 0, said.err
 
 
 def test_extractors_of_an_earlier_run_and_validation_rows(thornbed, tmp_path):

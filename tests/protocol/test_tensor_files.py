@@ -17,3 +17,9 @@ def test_the_same_tensors_and_texts_make_the_same_bytes(tmp_path):
     assert said == texts
     assert found.keys() == tensors.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+
+
+def test_a_file_without_tensors_is_read_again(tmp_path):
+    for place, texts in enumerate((None, {}, {"left": "3 0"})):
+        save_tensors(tmp_path / str(place), {}, texts)
+        assert load_tensors(tmp_path / str(place)) == ({}, texts or {})

@@ -1,0 +1,112 @@
+"""The server's side of collaborative inference: the fusion centre, tested on the queries, whose labels it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from thornbed.flower_apps.run.stored_extractors import trained_on
+from thornbed.flower_apps.schemes.inference.run import EXTRACTORS, InferenceRun, states_of
+from thornbed.flower_apps.schemes.scheme import known_malicious
+from thornbed.protocol.tensor_files import save_tensors
+from thornbed.protocol.vector import to_tensors
+from thornbed.strategies.collaborative_inference import ATTACKED, CLEAN, EXPLAINED, accuracies
+from thornbed.tasks.sources.archive import read_archive
+
+MODEL, ANSWERS = "model.safetensors", "answers.npz"
+# Of what the strategy remembers.
+TOLD = frozenset({CLEAN, ATTACKED, "moved", "gap", "clipped", "label_radius", "label_tolerated"})
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class InferenceServer:
+    """Learns from clean embeddings, then answers queries; the clients have the features."""
+
+    def __init__(self, run: InferenceRun) -> None:
+        self.run, self.settings = run, run.settings
+        self.labels = run.labels(run.asked.split, run.asked.queries)
+        self.strategy = run.new_strategy(run.centre, run.asked)
+        if run.settings.output and not run.goes_on:  # what a run left that ended before it began
+            (run.output / EXTRACTORS).unlink(missing_ok=True)
+        # In deployment each client has its own extractor, and nobody has them all.
+        self.networks = () if run.deployed else run.extractors
+        self.trained_on = {} if run.deployed else trained_on(run.settings, len(run.asked.train))
+
+    @property
+    def malicious(self) -> frozenset[int]:
+        """The clients that attack; in deployment those that are known by now."""
+        return known_malicious(self.settings, self.strategy.cohort)
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """The sizes of the networks, how many columns each client holds, and what is asked."""
+        networks: list[nn.Module] = [*self.networks, self.run.centre.blank()]
+        sizes = [sum(each.numel() for each in network.parameters()) for network in networks]
+        return {
+            "device": "cpu",
+            "num_parameters": sum(sizes),
+            "num_parameters_fusion_centre": sizes[-1],
+            "columns": [len(block) for block in self.run.blocks],
+            "training_rows": len(self.run.asked.train),
+            "queries": len(self.labels),
+        }
+
+    def layout(self) -> Mapping[str, Tensor]:
+        """Return a fusion centre's model like the run's."""
+        return self.initial()
+
+    def initial(self) -> Mapping[str, Tensor]:
+        """Return one that has learned nothing."""
+        return to_tensors(self.strategy.initial())
+
+    def test(self, tensors: Mapping[str, Tensor]) -> dict[str, float | None]:
+        """Return accuracies on the queries, of the rounds that there were, and the share of the most frequent class."""
+        memory = self.strategy.memory
+        right = accuracies(memory, self.labels)
+        found = {"clean_accuracy": right[CLEAN], "robust_accuracy": right[ATTACKED]}
+        if not self.run.attacks:
+            del found["robust_accuracy"]
+        explained = memory.get(EXPLAINED)
+        return {
+            **found,
+            "majority_share": float(self.labels.bincount().max()) / len(self.labels),
+            "explained_variance": None if explained is None else float(explained),
+        }
+
+    def keep(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
+        """Write model.safetensors (extractors but in deployment, autoencoder, head), answers.npz and the picture.
+
+        answers.npz has labels (n,), the predictions `clean` and `attacked` (n,), how far purification moved each block,
+        `moved_clean` and `moved_attacked` (n, M), NaN of one that was not used, how far above its minimum purification
+        ended at most, `gap_clean` and `gap_attacked` (n,), NaN where nobody knows, how many blocks were so far away
+        that they count as corrupted ones, `clipped_clean` and `clipped_attacked` (n,), and what a defense that
+        certifies labels says of each, `label_radius_clean`, `label_tolerated_clean` and so on (n,).
+        """
+        from thornbed.flower_apps.schemes.inference.pictures import write_pictures
+
+        save_tensors(folder / MODEL, {**states_of(self.networks), **tensors}, self.trained_on)
+        told = {
+            name.replace("/", "_"): tensor.numpy()
+            for name, tensor in self.strategy.memory.items()
+            if name.removesuffix(f"/{CLEAN}").removesuffix(f"/{ATTACKED}") in TOLD
+        }
+        write_answers(folder, {"labels": self.labels.numpy(), **told})
+        write_pictures(folder, told, self.malicious)
+
+
+def write_answers(folder: Path, arrays: Arrays) -> None:
+    """Write answers.npz, whole or not at all."""
+    part = folder / f"{ANSWERS}.part"
+    with part.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **arrays)
+    part.replace(folder / ANSWERS)
+
+
+def read_answers(folder: Path) -> dict[str, NDArray[Any]]:
+    """Return what answers.npz holds; raises FileNotFoundError, and ValueError for a file that is none."""
+    return read_archive(folder / ANSWERS)
