@@ -13,7 +13,7 @@ from flwr.app import Context
 from thornbed.clients.channel import Channel
 from thornbed.clients.state import ClientState
 from thornbed.flower_apps.run.run import Run
-from thornbed.flower_apps.settings import BadSettings, Resolved
+from thornbed.flower_apps.settings import NONE, BadSettings, Resolved
 from thornbed.protocol.client_memory import memory_of
 
 KEPT = "clients"  # below a run's output, what its clients keep after rounds
@@ -74,8 +74,14 @@ def is_malicious(settings: Resolved, client: int, node_config: Mapping[str, Any]
 
 
 def attack_text(settings: Resolved, node_config: Mapping[str, Any]) -> str:
-    """Return the spec of the attack of a malicious client: the run's, or in deployment one that its node names."""
-    return str(node_config.get("attack", settings.attack)) if settings.engine == "deployment" else settings.attack
+    """Return the spec of the attack of a malicious client: the run's, or in deployment one that its node names.
+
+    Raises BadSettings where there is none: a malicious client never becomes honest in silence.
+    """
+    text = str(node_config.get("attack", settings.attack)) if settings.engine == "deployment" else settings.attack
+    if text == NONE:
+        raise BadSettings("this node is malicious and there is no attack: name one in --node-config or in the run")
+    return text
 
 
 def accomplices(settings: Resolved, client: int, node_config: Mapping[str, Any]) -> tuple[int, ...]:

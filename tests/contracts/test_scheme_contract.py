@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +16,15 @@ import torch
 from torch import Tensor
 
 from thornbed.attacks import Knowledge
+from thornbed.clients.state import ClientState
 from thornbed.flower_apps.metrics import METRICS
 from thornbed.flower_apps.resolving import resolve
 from thornbed.flower_apps.run import threat
+from thornbed.flower_apps.run.client import Client
 from thornbed.flower_apps.schemes.scheme import Scheme, available, built, load, scheme_of
 from thornbed.flower_apps.settings import AUTO, BadSettings, Resolved, Settings, kind_of, plugins, settings_from
 from thornbed.flower_apps.settings.plugins import ROOT
+from thornbed.protocol.client_memory import LivingMemory
 from thornbed.tasks import Defaults
 from thornbed.tasks.sources import MissingData
 
@@ -67,6 +71,14 @@ def attacked_run(name: str, attack: str, **more: object) -> Resolved:
 
 def attacks_of(name: str) -> list[str]:
     return [attack for attack, folder in plugins.available("attack").items() if folder in SCHEMES[name].attacks]
+
+
+def role_of(settings: Resolved, client: int, **node_config: str) -> str:
+    """Return the role of a client of a run, which needs nothing of what it keeps."""
+    memory = ClientState(client, LivingMemory(), None)
+    return SCHEMES[_scheme_name(plugins.parse(settings.strategy).name)].role(
+        built(settings), Client(client, node_config, memory, 7)
+    )
 
 
 def printable(text: object) -> bool:
@@ -147,25 +159,36 @@ def test_with_an_attack_some_clients_are_malicious_and_not_all(name: str) -> Non
 
 @every_scheme
 def test_roles_are_words_that_can_be_printed_and_whoever_is_honest_is_benign(name: str) -> None:
-    honest, role = run_of(name), SCHEMES[name].role
-    assert {role(honest, client, {}) for client in range(honest.num_clients)} == {"benign"}
+    honest = run_of(name)
+    assert {role_of(honest, client) for client in range(honest.num_clients)} == {"benign"}
     for attack in attacks_of(name):
         attacked = attacked_run(name, attack)
-        roles = {client: role(attacked, client, {}) for client in range(attacked.num_clients)}
+        roles = {client: role_of(attacked, client) for client in range(attacked.num_clients)}
         assert all(printable(each) and each and each == each.strip() for each in roles.values())
         assert {each for client, each in roles.items() if client not in attacked.malicious} == {"benign"}
 
 
 @every_scheme
-def test_a_node_of_a_deployment_is_what_it_says_of_itself(name: str) -> None:
+def test_a_node_of_a_deployment_is_what_it_says_of_itself(name: str, tmp_path: Path) -> None:
     """The records of a run count whoever is not benign as malicious."""
-    role, deployed = SCHEMES[name].role, attacked_run(name, attacks_of(name)[0], engine="deployment")
-    assert role(deployed, 0, {}) == role(deployed, 0, {"role": "benign"}) == "benign"
-    malicious = role(deployed, 0, {"role": "malicious"})
+    apart = SCHEMES[name].known_in("deployment")
+    attack = next(each for each in attacks_of(name) if threat.needs(each) <= apart)
+    deployed = attacked_run(name, attack, engine="deployment")
+    assert role_of(deployed, 0) == role_of(deployed, 0, role="benign") == "benign"
+    malicious = role_of(deployed, 0, role="malicious", channel=str(tmp_path), accomplices="0,1")
     assert malicious != "benign"
     assert printable(malicious)
     with pytest.raises(BadSettings, match="role in --node-config is benign or malicious, not 'evil'"):
-        role(deployed, 0, {"role": "evil"})
+        role_of(deployed, 0, role="evil")
+
+
+@every_scheme
+def test_a_node_that_cannot_attack_says_so_in_a_sentence(name: str) -> None:
+    """A malicious node without an attack would be honest, and nobody would know."""
+    settings = run_of(name)
+    words = {"strategy": settings.strategy, "task": settings.task, "engine": "deployment"}
+    with pytest.raises(BadSettings, match="this node is malicious and there is no attack: name one in --node-config"):
+        role_of(resolve(settings_from(words)), 0, role="malicious", channel="anywhere", accomplices="0,1")
 
 
 @every_scheme
@@ -186,7 +209,7 @@ def learning(tmp_path_factory: pytest.TempPathFactory) -> Any:
     def make(name: str) -> Any:
         if name not in made:
             folder = tmp_path_factory.mktemp(name)
-            made[name] = SCHEMES[name].learn(run_of(name).model_copy(update={"output": str(folder)}))
+            made[name] = SCHEMES[name].learn(built(run_of(name).model_copy(update={"output": str(folder)})))
         return made[name]
 
     return make
@@ -229,4 +252,4 @@ def test_metrics_before_the_first_round_are_known_ones_and_finite_or_none(name: 
 
 @every_scheme
 def test_how_long_a_run_takes_is_a_number_of_seconds(name: str) -> None:
-    assert 0 < SCHEMES[name].seconds(run_of(name)) < math.inf
+    assert 0 < SCHEMES[name].seconds(built(run_of(name))) < math.inf

@@ -18,9 +18,9 @@ from flwr.serverapp.strategy import Strategy
 
 import thornbed.strategies
 from tests.contracts.options import options_of
-from thornbed.flower_apps import build, plugins
+from thornbed.flower_apps.schemes.horizontal.run import strategy_of
 from thornbed.flower_apps.schemes.scheme import Scheme, scheme_of
-from thornbed.flower_apps.settings import settings_from
+from thornbed.flower_apps.settings import plugins, settings_from
 from thornbed.strategies import FedAvg, NumberedClients
 
 NAMES = sorted(name for name, folder in plugins.available("strategy").items() if folder == "strategies")
@@ -41,7 +41,7 @@ def cohort() -> NumberedClients:
 
 def built(name: str) -> Any:
     """Return the strategy as a run makes it of its name."""
-    return build.strategy_of(name, cohort(), 2)
+    return strategy_of(name, cohort(), 2)
 
 
 def refuses(name: str, option: str, value: object) -> None:
@@ -98,7 +98,7 @@ def test_every_option_is_documented(name: str) -> None:
 @every_strategy
 def test_a_run_finds_what_it_needs_in_a_new_one(name: str) -> None:
     given = cohort()
-    made = build.strategy_of(name, given, 2)
+    made = strategy_of(name, given, 2)
     assert type(made) is strategy_class(name)
     assert made.cohort is given
     assert made.min_replies == 2
@@ -154,7 +154,7 @@ def test_widths_below_one_are_refused_with_the_option_and_its_value(name: str, v
 @every_name
 def test_options_that_it_does_not_take_are_refused_with_those_that_it_does(name: str) -> None:
     with pytest.raises(plugins.BadSpec, match=f"{name} has no option nonsense; it takes "):
-        build.strategy_of(f"{name}(nonsense=1)", cohort(), 1)
+        strategy_of(f"{name}(nonsense=1)", cohort(), 1)
 
 
 @every_strategy

@@ -18,8 +18,8 @@ from PIL import Image
 
 from thornbed.attacks.data.label_flip import LabelFlip
 from thornbed.attacks.data.pixel_trigger import PixelTrigger
-from thornbed.flower_apps.records.curves import ACCURACY, ATTACK, LOSS, Drawn, apart, panel
-from thornbed.flower_apps.records.folder import Folder, curves
+from thornbed.flower_apps.records.curves import ACCURACY, ATTACK, LOSS, Drawn, apart, curves, panel
+from thornbed.flower_apps.records.folder import Folder
 from thornbed.flower_apps.records.image_sheet import GAP, MARGIN, SIDE
 from thornbed.flower_apps.records.plots import attacked_pairs, write_pictures
 from thornbed.tasks import Samples, Task

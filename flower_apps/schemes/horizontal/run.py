@@ -144,8 +144,6 @@ class HorizontalRun(Run):
             alike = [each for each in range(settings.num_clients) if (each in settings.malicious) == malicious]
             member = GroupMember(alike.index(client), len(alike))
         built = self.attack_on(node_config) if malicious else self.attack
-        if malicious and built is None:
-            raise BadSettings("this node is malicious and there is no attack: name one in --node-config or in the run")
         if malicious and attacked and built is not None:
             return built.role(member)
         return self.defense.benign(built.leaking if built is not None and not malicious else [], member)

@@ -102,8 +102,8 @@ def _own_part(run: InferenceRun, client: Client) -> Part:
         if client.number in part.agents:
             return part
     raise BadSettings(
-        f"agent {client.number} is malicious and has no part in the attack {text}; name one in --node-config or in "
-        "the run"
+        f"client {client.number} is malicious and has no part in the attack {text}: name one that it has a part in, in "
+        "--node-config or in the run"
     )
 
 

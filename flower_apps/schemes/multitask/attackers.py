@@ -10,7 +10,7 @@ from __future__ import annotations
 from thornbed.flower_apps.run.client import Client, accomplices, attack_text, channel_of, clients_in, says_malicious
 from thornbed.flower_apps.schemes.multitask.injection import Aim, shared
 from thornbed.flower_apps.schemes.multitask.run import MultitaskRun
-from thornbed.flower_apps.settings import NONE, BadSettings
+from thornbed.flower_apps.settings import BadSettings
 from thornbed.tasks.multitask import Points
 
 
@@ -22,8 +22,7 @@ def aim_of(run: MultitaskRun, client: Client) -> Aim | None:
     settings, said = run.settings, client.node_config
     if not says_malicious(said):
         return None
-    if (text := attack_text(settings, said)) == NONE:
-        raise BadSettings("this node is malicious and there is no attack: name one in --node-config or in the run")
+    text = attack_text(settings, said)
     sources = accomplices(settings, client.number, said) if "accomplices" in said else (client.number,)
     if "targets" not in said:
         return Aim(text, sources, sources)

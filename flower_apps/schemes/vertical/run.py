@@ -118,8 +118,7 @@ class VerticalRun(FeatureSplitRun):
         Raises BadSettings where there is no attack, no group, or no channel, and ValueError where it is no graph.
         """
         attack = self.attack_on(client.node_config)
-        if attack is None:
-            raise BadSettings("this node is malicious and there is no attack: name one in --node-config or in the run")
+        assert attack is not None  # a malicious client has one
         adversaries = accomplices(self.settings, client.number, client.node_config)
         channel = channel_of(self.settings, client.node_config, client.run_id)
         return attack, self.graph(attack, adversaries), channel

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from tests.flower_apps.figures.conftest import finished
+from tests.experiments.figures.conftest import finished
 
 from thornbed.experiments.runs.finished import FinishedRun
 from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun

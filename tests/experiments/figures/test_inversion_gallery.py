@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.flower_apps.figures.conftest import settings_of
+from tests.experiments.figures.conftest import settings_of
 
 from thornbed.experiments.figures.inversion_gallery import InversionGallery
 from thornbed.experiments.runs.finished import FinishedRun

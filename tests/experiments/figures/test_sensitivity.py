@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-from tests.flower_apps.figures.conftest import settings_of
+from tests.experiments.figures.conftest import settings_of
 
 from thornbed.experiments.figures.sensitivity import Sensitivity
 from thornbed.experiments.runs.finished import FinishedRun

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.flower_apps.figures.conftest import settings_of
+from tests.experiments.figures.conftest import settings_of
 
 from thornbed.experiments.figures.update_histogram import UpdateHistogram
 

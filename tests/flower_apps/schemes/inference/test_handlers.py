@@ -78,7 +78,7 @@ def test_a_malicious_client_lies_from_the_attacked_round_on_and_as_the_node_says
 @pytest.mark.parametrize(
     ("attack", "sentence"),
     [
-        ("none", "agent 2 is malicious and has no part in the attack none; name one in --node-config or in the run"),
+        ("none", "this node is malicious and there is no attack: name one in --node-config or in the run"),
         ("missing(agents=(1,))", r"has no part in the attack missing\(agents=\(1,\)\)"),
         ("missing + feature_flip", "of several parts says which agents carry out each"),
         ("missing(agents=2)", r"takes numbers of agents, as in missing\(agents=\(6, 9\)\); missing says 2"),
