@@ -131,8 +131,9 @@ def test_an_installed_wheel_is_thornbed_and_no_other_package(installed, tmp_path
 
 def test_an_installed_wheel_lists_what_the_checkout_lists(installed, tmp_path, thornbed):
     words = ("list", "--format", "json")
-    listed = alone("-m", "thornbed.experiments.cli", *words, site=installed, cwd=tmp_path).stdout
-    assert json.loads(listed) == json.loads(thornbed(*words).out)
+    listed = json.loads(alone("-m", "thornbed.experiments.cli", *words, site=installed, cwd=tmp_path).stdout)
+    assert listed == json.loads(thornbed(*words).out)
+    assert {"krum", "sign_flip", "digits"} <= {plugin["name"] for plugin in listed}
 
 
 def test_an_editable_install_finds_what_is_added_to_the_checkout(house, tmp_path):
