@@ -148,7 +148,8 @@ def test_an_editable_install_finds_what_is_added_to_the_checkout(house, tmp_path
     code = (
         f"import site; site.addsitedir({str(tmp_path / 'site')!r});"
         "import thornbed.defenses.extension;from thornbed.flower_apps.settings import plugins;"
-        "print(plugins.ROOT, plugins.available('strategy')['newcomer'], plugins.find('strategy', 'newcomer').__module__)"
+        "found = plugins.find('strategy', 'newcomer').__module__;"
+        "print(plugins.ROOT, plugins.available('strategy')['newcomer'], found)"
     )
     found = alone("-c", code, site=tmp_path / "site", cwd=tmp_path).stdout.split()
     assert found == [str(house), "defenses/aggregation", "thornbed.defenses.aggregation.newcomer"]
