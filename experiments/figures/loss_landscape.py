@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from thornbed.experiments.figures import Drawing, check_backdoor
-from thornbed.experiments.figures.page import DASHES, PALETTE, legend, named, page
+from thornbed.experiments.figures._page import DASHES, PALETTE, legend, named, page
 from thornbed.experiments.runs.finished import FinishedRun
 from thornbed.flower_apps.settings import Resolved
 from thornbed.protocol.randomness import generator

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from thornbed.experiments.figures import Drawing
-from thornbed.experiments.figures.page import DASHES, PALETTE, legend, named, page
+from thornbed.experiments.figures._page import DASHES, PALETTE, legend, named, page
 from thornbed.experiments.runs.finished import FinishedRun
 from thornbed.flower_apps.metrics import METRICS
 from thornbed.flower_apps.records.folder import WHEREABOUTS

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from thornbed.experiments.figures import Drawing
-from thornbed.experiments.figures.page import named, page
+from thornbed.experiments.figures._page import named, page
 from thornbed.experiments.runs.finished import FinishedRun
 from thornbed.flower_apps.schemes.multitask import pictures as multitask_pictures
 from thornbed.flower_apps.schemes.multitask import scheme as multitask

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from thornbed.experiments.figures import Drawing
-from thornbed.experiments.figures.page import DOTTED, FAINT, legend, named, page
+from thornbed.experiments.figures._page import DOTTED, FAINT, legend, named, page
 from thornbed.experiments.runs.finished import FinishedRun
 from thornbed.flower_apps.records.curves import ACCURACY, ATTACK
 from thornbed.flower_apps.records.folder import WHEREABOUTS

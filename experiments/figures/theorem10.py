@@ -40,7 +40,7 @@ from thornbed.defenses.aggregation.invariant import invariant
 from thornbed.defenses.aggregation.trimmed_mean import trimmed_mean
 from thornbed.defenses.order_statistics import least_agreement, tail_size
 from thornbed.experiments.figures import Drawing
-from thornbed.experiments.figures.page import DASHES, PALETTE, legend, named, page
+from thornbed.experiments.figures._page import DASHES, PALETTE, legend, named, page
 from thornbed.experiments.runs.finished import FinishedRun
 from thornbed.flower_apps.records.image_sheet import INK
 from thornbed.flower_apps.settings import Resolved

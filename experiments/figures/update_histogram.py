@@ -23,7 +23,7 @@ from torch import Tensor
 from thornbed.attacks.update import Sight
 from thornbed.attacks.update.mimic import mimic
 from thornbed.experiments.figures import Drawing, check_backdoor
-from thornbed.experiments.figures.page import DOTTED, FAINT, legend, named, page
+from thornbed.experiments.figures._page import DOTTED, FAINT, legend, named, page
 from thornbed.experiments.runs.finished import FinishedRun
 from thornbed.flower_apps.records.curves import ACCURACY, ATTACK
 from thornbed.flower_apps.settings import Resolved

@@ -171,7 +171,7 @@ def a_little_is_enough():
 
 def test_the_attack_of_the_page_defeats_the_median_where_attackers_collude(thornbed, plug_in, tmp_path):
     plug_in("attacks/update", "a_little_is_enough", a_little_is_enough())
-    words = ["--task", "digits", "--strategy", "median", "--num-clients", 10, "--rounds", 15, "--partition", "iid"]
+    words = ["--task", "digits", "--strategy", "median", "--num-clients", 10, "--rounds", 15]
     attack = ["--attack", "a_little_is_enough(deviations=4.0)", "--num-malicious", 4]
     accuracy = {}
     for name, more in (("clean", []), ("attacked", attack)):

@@ -20,7 +20,7 @@ from thornbed.attacks import Knowledge
 from thornbed.attacks.update import Sight
 from thornbed.clients.channel import Channel
 from thornbed.clients.role import Role
-from thornbed.flower_apps.run.client import Client, accomplices, channel_of
+from thornbed.flower_apps.run.client import Client, accomplices, channel_of, is_malicious
 from thornbed.flower_apps.schemes.horizontal.local_work import honest_update, train_network
 from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
 from thornbed.protocol.vector import Layout, to_arrays, to_tensors
@@ -63,6 +63,8 @@ class Eyes:
 
     def sight(self) -> Sight:
         """Return what the client finds out when it asks."""
+        if not is_malicious(self.run.settings, self.client.number, self.client.node_config):
+            return Sight(benign=self._benign, last_step=self._last_step)
         attack = self.run.attack_on(self.client.node_config)
         if attack is None or Knowledge.HONEST_UPDATES not in attack.needs:
             return Sight(benign=self._benign, last_step=self._last_step)

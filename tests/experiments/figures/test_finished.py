@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from tests.experiments.figures.conftest import finished
 
+from tests.experiments.figures.conftest import finished
 from thornbed.experiments.runs.finished import FinishedRun
 from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
 from thornbed.flower_apps.settings import RunFailed

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.experiments.figures.conftest import settings_of
 
+from tests.experiments.figures.conftest import settings_of
 from thornbed.experiments.figures.inversion_gallery import InversionGallery
 from thornbed.experiments.runs.finished import FinishedRun
 from thornbed.experiments.sweeps.drawing import write_drawing

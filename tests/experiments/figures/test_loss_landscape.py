@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from tests.experiments.figures.conftest import settings_of
 
+from tests.experiments.figures.conftest import settings_of
 from thornbed.experiments.figures.loss_landscape import LossLandscape
 from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
 

@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 
 import pytest
-from tests.experiments.figures.conftest import settings_of
 
+from tests.experiments.figures.conftest import settings_of
 from thornbed.experiments.figures.option_curves import OptionCurves
 from thornbed.experiments.runs.finished import FinishedRun
 from thornbed.flower_apps.records.folder import Folder

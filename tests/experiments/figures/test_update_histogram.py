@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.experiments.figures.conftest import settings_of
 
+from tests.experiments.figures.conftest import settings_of
 from thornbed.experiments.figures.update_histogram import UpdateHistogram
 
 KEPT = 30

@@ -44,7 +44,7 @@ def test_what_is_foreseen_is_what_is_read(flags, thornbed, tmp_path):
     assert done.code == 0, done.err
     read = [(path, load_update(path).facts) for path in recordings_in(tmp_path / "rec")]
     known = [Update(facts, load_originals(path, facts) is not None) for path, facts in read]
-    assert foreseen(settings) == known
+    assert foreseen(HorizontalRun(settings)) == known
     assert len(known) > 0
 
 
