@@ -93,7 +93,7 @@ def _check_updates(run: HorizontalRun, attack: Attack) -> None:
         mine, others, honest = (torch.randn(3, 8, generator=generator(0, "check", name)) for name in "abc")
         sight = Sight(benign=lambda: torch.ones(8), last_step=last_step)
         if Knowledge.HONEST_UPDATES in declared:
-            sight = Sight(benign=sight.benign, last_step=last_step, honest=lambda rows=honest: rows)
+            sight = Sight(benign=sight.benign, last_step=last_step, honest=honest.clone)
         apply = outgoing if folder == "attacks/update" else _training
         if Knowledge.OTHER_ATTACKERS in declared:
             apply(part, mine, generator(0, "check"), sight)
