@@ -1,6 +1,6 @@
 """Server side: Flower strategies. Rules of defenses/aggregation need no strategy of their own.
 
-`from strategies import FedAvg, InvariantAggregation, Curious` works in any Flower app of the message API.
+`from thornbed.strategies import FedAvg, InvariantAggregation, Curious` works in any Flower app of the message API.
 """
 
 from thornbed.strategies._cohort import AnyNodes, CannotBegin, Cohort, NumberedClients
