@@ -79,16 +79,21 @@ def plug_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callabl
         sys.modules.pop(module, None)
 
 
-@pytest.fixture
-def house(tmp_path: Path) -> Path:
-    """Return a copy of the house, in which a test puts new files as a newcomer would."""
-    root, copy = Path(__file__).resolve().parent.parent, tmp_path / "house"
+def copy_of_the_house(copy: Path) -> Path:
+    """Make a folder, without what git ignores: the checkout as a newcomer has it, to put new files in or to build."""
+    root = Path(__file__).resolve().parent.parent
     copy.mkdir()
     for part in sorted(path for path in root.iterdir() if path.is_dir() and any(path.glob("*.py"))):
         shutil.copytree(part, copy / part.name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in (".gitignore", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(root / name, copy)
     return copy
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    """Return a copy of the house, in which a test puts new files as a newcomer would."""
+    return copy_of_the_house(tmp_path / "house")
 
 
 def typed_in(house: Path, *words: object) -> Typed:
