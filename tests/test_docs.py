@@ -145,7 +145,8 @@ def test_every_plug_in_that_the_readme_names_is_there():
     rows = re.findall(r"^\| `(?:--)?(\w+)`[^|]*\| (.*) \|$", table.partition("\n\n")[0], flags=re.M)
     assert {kind for kind, _ in rows} >= {"task", "model", "strategy", "attack", "defense", "partition", "figure"}
     for kind, text in rows:
-        known = {*plugins.available(kind), *(plugins.available("blocks") if kind == "partition" else ()), "natural"}
+        more = {"partition": "blocks", "model": "bottom"}.get(kind, kind)
+        known = {*plugins.available(kind), *plugins.available(more), "natural"}
         words = re.findall(r"`(\w+)(?:\([^`]*\))?`", text)
         strategies = set(plugins.available("strategy"))  # which the row says that an attack or a defense is for
         assert [word for word in words if word not in known | strategies] == [], kind

@@ -5,7 +5,7 @@ example without any engine; `model` is then trained on `local`, and accuracy on 
 
     >>> import torch
     >>> from thornbed.attacks.data.pixel_trigger import PixelTrigger
-    >>> from tasks import Samples
+    >>> from thornbed.tasks import Samples
     >>> samples = Samples(torch.zeros(8, 1, 4, 4), torch.tensor([0, 1, 2, 3, 0, 1, 2, 3]))
     >>> attack = PixelTrigger(size=2, target=3, fraction=0.25)
     >>> attack.check(num_classes=4, sample_shape=(1, 4, 4))
