@@ -80,7 +80,7 @@ def plug_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callabl
 
 
 def copy_of_the_house(copy: Path) -> Path:
-    """Copy the folders with code, and the files that a build reads; returns the copy."""
+    """Make a folder, without what git ignores: the checkout as a newcomer has it, to put new files in or to build."""
     root = Path(__file__).resolve().parent.parent
     copy.mkdir()
     for part in sorted(path for path in root.iterdir() if path.is_dir() and any(path.glob("*.py"))):

@@ -1,8 +1,8 @@
 """Networks, one a file: `NAME(sample_shape, num_classes, *, options) -> nn.Module` returns logits (n, num_classes).
 
-Initial weights come from torch's current generator; the caller forks and seeds it (`HorizontalRun.new_model`). What
-these functions return expects normalised input; `normalised` turns it into a network that takes decoded samples, and
-`embedded` into one that takes token ids.
+Initial weights come from torch's current generator; the caller forks and seeds it, as `HorizontalRun.new_model` does.
+What these functions return expects normalised input; `normalised` turns it into a network that takes decoded samples,
+and `embedded` into one that takes token ids.
 """
 
 from __future__ import annotations

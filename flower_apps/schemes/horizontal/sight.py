@@ -8,7 +8,7 @@ leaves its own honest update there and waits a while for those of its accomplice
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from logging import WARNING
 
 import torch
@@ -66,9 +66,13 @@ class Eyes:
         if not is_malicious(self.run.settings, self.client.number, self.client.node_config):
             return Sight(benign=self._benign, last_step=self._last_step)
         attack = self.run.attack_on(self.client.node_config)
-        if attack is None or Knowledge.HONEST_UPDATES not in attack.needs:
-            return Sight(benign=self._benign, last_step=self._last_step)
-        return Sight(benign=self._benign, last_step=self._last_step, honest=self._honest)
+        declared = frozenset[Knowledge]() if attack is None else attack.needs
+        sight = Sight(benign=self._benign)
+        if Knowledge.EARLIER_MODELS in declared:
+            sight = replace(sight, last_step=self._last_step)
+        if Knowledge.HONEST_UPDATES in declared:
+            sight = replace(sight, honest=self._honest)
+        return sight
 
     @property
     def _channel(self) -> Channel:
