@@ -34,7 +34,7 @@ OnRound = Callable[[Mapping[str, Any]], None]
 def conduct(settings: Resolved, grid: Grid, on_round: OnRound | None = None) -> dict[str, Any]:
     """Run a federation of resolved settings, write its records, and return the summary.
 
-    `on_round` is called with every line of metrics.jsonl as it is written. Raises `config.BadSettings` before anything
+    `on_round` is called with every line of metrics.jsonl as it is written. Raises BadSettings before anything
     starts, and `strategies.RunStopped` where too few replies are usable; the checkpoint of the last whole round stays.
     """
     folder = Folder(Path(settings.output or default_output(settings)).expanduser())

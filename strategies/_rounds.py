@@ -27,12 +27,16 @@ class RunStopped(RuntimeError):
 
 @dataclass(kw_only=True)
 class RoundAccount:
-    """What happened in one round, for the records."""
+    """What happened in one round, for the records.
+
+    `replies` has the numbers that accepted replies of horizontal training report, by client.
+    """
 
     sampled: list[int]
     dropped: list[dict[str, int | str]] = field(default_factory=list)
     defense: dict[str, Figure] = field(default_factory=dict)
     attack: dict[str, Figure] = field(default_factory=dict)
+    replies: dict[int, Mapping[str, float]] = field(default_factory=dict)
     train_loss: float | None = None
     seconds_training: float = 0.0
     seconds_aggregation: float = 0.0

@@ -129,6 +129,7 @@ class FedAvg(ServerTested):
                 raise RunStopped(f"round {server_round} cannot be aggregated: {error}") from error
         account.defense = {**figures, **of_clients(reply.metrics for reply in accepted)}
         account.attack = of_attackers(reply.metrics for reply in accepted)
+        account.replies = {client: reply.metrics for client, reply in by_client.items()}
         moved = current + step
         if broken := int((~moved.isfinite()).sum()):  # of finite replies: such a model is no end, and no checkpoint
             raise RunStopped(

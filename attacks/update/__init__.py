@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -26,18 +27,20 @@ class Sight:
     last_step : how far the server's model has moved (d,) since the latest earlier round in which an attacker called
         this; None where there is none. Needs `Knowledge.EARLIER_MODELS`.
     honest : returns what the honest clients of the round send (h, d), ascending by client. Needs
-        `Knowledge.HONEST_UPDATES`; raises ValueError for an attack that does not declare it.
+        `Knowledge.HONEST_UPDATES`.
+
+    What needs knowledge that an attack does not declare raises ValueError.
     """
 
     benign: Callable[[], Tensor]
-    last_step: Callable[[], Tensor | None]
-    honest: Callable[[], Tensor] = lambda: _undeclared()
-
-
-def _undeclared() -> Tensor:
-    raise ValueError(
-        "this attack asks what honest clients send, and its NEEDS does not say so; NEEDS takes Knowledge.HONEST_UPDATES"
+    last_step: Callable[[], Tensor | None] = lambda: _undeclared(
+        "where the server's model was before", "EARLIER_MODELS"
     )
+    honest: Callable[[], Tensor] = lambda: _undeclared("what honest clients send", "HONEST_UPDATES")
+
+
+def _undeclared(asked: str, knowledge: str) -> NoReturn:
+    raise ValueError(f"this attack asks {asked}, and its NEEDS does not say so; NEEDS takes Knowledge.{knowledge}")
 
 
 def own_update(peers: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class Figure(Protocol):
     def draw(self, runs: Sequence[FinishedRun]) -> Drawing:
         """Return the drawing of finished runs, in the order of the sweep; the same runs give the same numbers.
 
-        Randomness is that of the runs' seeds, or of an option of the figure's own. Raises config.RunFailed with a
+        Randomness is that of the runs' seeds, or of an option of the figure's own. Raises RunFailed with a
         sentence where what was run cannot be drawn.
         """
 

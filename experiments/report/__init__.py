@@ -18,7 +18,7 @@ from typing import Any
 from thornbed.experiments.report.figures import Shown
 from thornbed.experiments.report.group import Group, Points, grouped, heatmap, names_of
 from thornbed.experiments.report.pictures import data, size
-from thornbed.experiments.report.run import DASHES, Run, acted, read_run
+from thornbed.experiments.report.run import DASHES, ReportedRun, acted, read_run
 from thornbed.flower_apps.metrics import METRICS, columns
 from thornbed.flower_apps.records.curves import panel
 
@@ -48,7 +48,7 @@ def write_report(folders: Sequence[Path], target: Path, title: str, figures: Seq
     def suffix(task: str) -> str:
         return f", {task or 'unknown task'}" if len(parts) > 1 else ""
 
-    pictures: dict[bytes, list[Run]] = {}
+    pictures: dict[bytes, list[ReportedRun]] = {}
     for run in runs:
         if run.picture:
             pictures.setdefault(run.picture, []).append(run)
@@ -106,13 +106,13 @@ def _have_a_course(groups: Sequence[Group]) -> bool:
     return any(len(run.lines) != 2 for group in groups for run in group.runs)
 
 
-def _curves(groups: Sequence[Group]) -> list[tuple[str, Callable[[Run], Points]]]:
+def _curves(groups: Sequence[Group]) -> list[tuple[str, Callable[[ReportedRun], Points]]]:
     """Return what has a curve over the rounds, with its title and how a run tells it."""
     lines = (line for group in groups for run in group.runs for line in run.lines)
     return [
-        *((METRICS[name].heading, partial(Run.points, metric=name)) for name in _rates(lines)),
-        ("Share that the defense cut away", Run.cut),
+        *((METRICS[name].heading, partial(ReportedRun.points, metric=name)) for name in _rates(lines)),
+        ("Share that the defense cut away", ReportedRun.cut),
     ]
 
 
-__all__ = ["DASHES", "TEMPLATES", "Run", "acted", "write_report"]
+__all__ = ["DASHES", "TEMPLATES", "ReportedRun", "acted", "write_report"]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from thornbed.experiments.report.run import Numbered, Run
+from thornbed.experiments.report.run import Numbered, ReportedRun
 from thornbed.flower_apps.records.folder import WHEREABOUTS
 from thornbed.flower_apps.settings import Settings
 
@@ -23,7 +23,7 @@ APART = [name for name in Settings.model_fields if name not in (*WHEREABOUTS, "s
 class Group(Numbered):
     """One or several runs; several have the same settings and seeds of their own."""
 
-    runs: Sequence[Run]
+    runs: Sequence[ReportedRun]
     name: str = ""
     apart: Mapping[str, str] = field(default_factory=dict)
     """Settings in which groups of the same task differ, as text."""
@@ -34,12 +34,12 @@ class Group(Numbered):
         return "" if self.first.problem else self.first.settings.get("task", "")
 
     @property
-    def first(self) -> Run:
+    def first(self) -> ReportedRun:
         """Return the run that speaks for what all have in common."""
         return self.runs[0]
 
     @property
-    def told(self) -> Sequence[Run]:
+    def told(self) -> Sequence[ReportedRun]:
         """Return the finished runs, or all while none is: a run on its way does not belong into a mean of ends."""
         return [run for run in self.runs if run.state == "finished"] or self.runs
 
@@ -53,16 +53,16 @@ class Group(Numbered):
         values = [value for run in self.told if (value := run.metrics.get(name)) is not None]
         return statistics.fmean(values) if values else None, statistics.stdev(values) if len(values) > 1 else None
 
-    def points(self, read: Callable[[Run], Points]) -> Points:
+    def points(self, read: Callable[[ReportedRun], Points]) -> Points:
         """Return the mean of a rate by round over the runs that have it."""
         return [(x, statistics.fmean(values) if values else None) for x, values in self._by_round(read)]
 
-    def band(self, read: Callable[[Run], Points]) -> list[tuple[float, float, float]]:
+    def band(self, read: Callable[[ReportedRun], Points]) -> list[tuple[float, float, float]]:
         """Return (round, mean - deviation, mean + deviation), held to [0, 1], where two runs or more have the rate."""
         several = [(x, statistics.fmean(v), statistics.stdev(v)) for x, v in self._by_round(read) if len(v) > 1]
         return [(x, max(mean - spread, 0.0), min(mean + spread, 1.0)) for x, mean, spread in several]
 
-    def _by_round(self, read: Callable[[Run], Points]) -> list[tuple[float, list[float]]]:
+    def _by_round(self, read: Callable[[ReportedRun], Points]) -> list[tuple[float, list[float]]]:
         found: dict[float, list[float]] = {}
         for run in self.told:
             for x, y in read(run):
@@ -86,14 +86,14 @@ class Group(Numbered):
         return statistics.fmean(known) if known else None
 
 
-def grouped(runs: Sequence[Run]) -> list[Group]:
+def grouped(runs: Sequence[ReportedRun]) -> list[Group]:
     """Put runs together that differ in their seed alone, in the order of their first; damaged ones stay alone."""
-    found: dict[str, list[Run]] = {}
+    found: dict[str, list[ReportedRun]] = {}
     for run in runs:
         settings = {name: run.settings.get(name) for name in APART}
         key = json.dumps(settings, sort_keys=True) if run.settings and not run.problem else f"alone {run.number}"
         found.setdefault(key, []).append(run)
-    groups: list[list[Run]] = []
+    groups: list[list[ReportedRun]] = []
     for members in found.values():
         seeds = [run.settings.get("seed") for run in members]
         # The same run in two places is no repetition, and its spread would be none.
@@ -107,7 +107,7 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
     ]
 
 
-def _apart(run: Run, groups: Sequence[Sequence[Run]]) -> dict[str, str]:
+def _apart(run: ReportedRun, groups: Sequence[Sequence[ReportedRun]]) -> dict[str, str]:
     """Return the settings of a run that differ between groups: its task, and the others among groups of its task.
 
     Another task has another model, other rounds and so on, which tells nothing of what is compared.
@@ -121,7 +121,7 @@ def _apart(run: Run, groups: Sequence[Sequence[Run]]) -> dict[str, str]:
     }
 
 
-def _names(groups: Sequence[Sequence[Run]], apart: Sequence[Mapping[str, str]]) -> list[str]:
+def _names(groups: Sequence[Sequence[ReportedRun]], apart: Sequence[Mapping[str, str]]) -> list[str]:
     """Return a lone run's own name, and for seeds and cells what tells their settings from those of other groups."""
     told = [", ".join(settings.values()) for settings in apart]
     counts = Counter(told)

@@ -42,7 +42,7 @@ class Numbered:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run(Numbered):
+class ReportedRun(Numbered):
     """What a folder tells about a run; values may be of any JSON type, since nobody vouches for the files."""
 
     name: str
@@ -225,14 +225,16 @@ def _selected(rows: list[Any], line: Mapping[str, Any]) -> str:
     return f"{text}, {len(kept & malicious)} of {len(malicious)} malicious ones" if malicious else text
 
 
-def read_run(number: int, name: str, path: Path) -> Run:
+def read_run(number: int, name: str, path: Path) -> ReportedRun:
     """Read a run's folder; one that is missing or damaged gives a run with a sentence in `problem`."""
     file = CONFIG
     try:
         if not path.is_dir():
-            return Run(number=number, name=name, problem="There is no such folder.")
+            return ReportedRun(number=number, name=name, problem="There is no such folder.")
         if not (path / CONFIG).exists():
-            return Run(number=number, name=name, problem=f"There is no {CONFIG} in this folder, so it holds no run.")
+            return ReportedRun(
+                number=number, name=name, problem=f"There is no {CONFIG} in this folder, so it holds no run."
+            )
         config = _object(path / CONFIG)
         file = METRICS
         lines: list[Any] = Folder(path).lines()
@@ -248,9 +250,9 @@ def read_run(number: int, name: str, path: Path) -> Run:
         reason = str(error.strerror if isinstance(error, OSError) else error)
         # What Folder says of a damaged line ends in advice for whoever starts a run.
         reason = reason.removeprefix(f"{path / file} is ").partition(";")[0]
-        return Run(number=number, name=name, problem=f"{file} cannot be read: {reason}.")
+        return ReportedRun(number=number, name=name, problem=f"{file} cannot be read: {reason}.")
     seen = read_seen(path)
-    return Run(
+    return ReportedRun(
         number=number,
         name=name,
         config=config,

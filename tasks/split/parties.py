@@ -40,7 +40,7 @@ class HonestParty:
 
 
 @dataclass
-class Trained:
+class SplitTraining:
     """How a training went: the mean loss of each step, and how many answers of each party (K,) were missing."""
 
     losses: list[float] = field(default_factory=list)
@@ -56,13 +56,13 @@ def train_parties(
     *,
     min_parties: int = 1,
     after_step: Callable[[int, Tensor, Tensor, TopStep], None] | None = None,
-) -> Trained:
+) -> SplitTraining:
     """Train with one message per party and step, on batches of sample ids (b,); labels (N,) are by id, the server's.
 
     A party that does not answer is masked for that step, and counted; it gets no gradient for it. after_step(number,
     ids, embeddings (b, K, d), result) looks on. Raises ValueError where fewer than min_parties answer a step.
     """
-    done = Trained(missed=torch.zeros(len(parties), dtype=torch.int64))
+    done = SplitTraining(missed=torch.zeros(len(parties), dtype=torch.int64))
     back: list[Tensor | None] = [None] * len(parties)
     for number, ids in enumerate(batches):
         answers = [party.step(gradient, ids) for party, gradient in zip(parties, back)]

@@ -58,12 +58,17 @@ def test_the_folder_is_not_empty() -> None:
 
 
 @every_strategy
-def test_it_is_a_strategy_of_flower_that_the_package_exports(name: str) -> None:
+def test_it_is_a_strategy_of_flower(name: str) -> None:
     cls = strategy_class(name)
     assert issubclass(cls, Strategy)
     assert not inspect.isabstract(cls)
-    assert cls.__name__ in thornbed.strategies.__all__
-    assert getattr(thornbed.strategies, cls.__name__) is cls
+
+
+def test_the_package_exports_the_strategies_of_this_house() -> None:
+    names = {"FedAvg", "InvariantAggregation", "Mocha", "SplitNN", "CollaborativeInference"}
+    assert names <= set(thornbed.strategies.__all__)
+    classes = {strategy_class(name) for name in ("fedavg", *NAMES)}
+    assert {getattr(thornbed.strategies, name) for name in names} <= classes
 
 
 @every_strategy

@@ -127,6 +127,12 @@ def test_an_attack_that_asks_for_honest_updates_undeclared_is_refused(looking, t
         made(tmp_path, attack="looking")
 
 
+def test_an_attack_that_asks_for_earlier_models_undeclared_is_refused(looking, tmp_path):
+    looking("", "sight.last_step()")
+    with pytest.raises(BadSettings, match=r"NEEDS takes Knowledge.EARLIER_MODELS"):
+        made(tmp_path, attack="looking")
+
+
 def test_nobody_sees_honest_updates_on_separate_machines(looking, tmp_path):
     looking("HONEST_UPDATES", "sight.honest()")
     with pytest.raises(BadSettings, match="looking must know what honest clients send, which a malicious client does"):
@@ -151,16 +157,19 @@ def test_on_separate_machines_attackers_leave_their_updates_and_take_what_comes_
     assert [each["attack-rows"] for each in metrics] == [1, 2]
 
 
-def test_an_attacker_without_a_channel_says_so_before_the_first_round(looking, tmp_path):
+def test_an_attacker_without_a_channel_or_accomplices_says_so_before_the_first_round(looking, tmp_path):
     from thornbed.protocol.messages import identify_message, read_identity
 
     looking("OTHER_ATTACKERS")
     settings = deployed(tmp_path)
     grid = InlineGrid(app, settings.num_clients, settings.to_run_config())
     grid._contexts[5].node_config |= {"role": "malicious"}
-    honest, malicious = map(read_identity, grid.send_and_receive([identify_message(2), identify_message(5)]))
+    grid._contexts[6].node_config |= {"role": "malicious", "channel": str(tmp_path / "shared")}
+    asked = [identify_message(node) for node in (2, 5, 6)]
+    honest, malicious, lonely = map(read_identity, grid.send_and_receive(asked))
     assert honest.problem == ""
     assert 'need channel="FOLDER" in --node-config' in malicious.problem
+    assert 'needs accomplices="3,7" in --node-config' in lonely.problem
 
 
 def a_little_is_enough():
@@ -171,7 +180,7 @@ def a_little_is_enough():
 
 def test_the_attack_of_the_page_defeats_the_median_where_attackers_collude(thornbed, plug_in, tmp_path):
     plug_in("attacks/update", "a_little_is_enough", a_little_is_enough())
-    words = ["--task", "digits", "--strategy", "median", "--num-clients", 10, "--rounds", 15, "--partition", "iid"]
+    words = ["--task", "digits", "--strategy", "median", "--num-clients", 10, "--rounds", 15]
     attack = ["--attack", "a_little_is_enough(deviations=4.0)", "--num-malicious", 4]
     accuracy = {}
     for name, more in (("clean", []), ("attacked", attack)):

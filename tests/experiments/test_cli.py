@@ -9,7 +9,7 @@ import pytest
 def test_it_says_which_versions_it_stands_on(thornbed):
     typed = thornbed("--version")
     assert typed.code == 0
-    assert "thornbed 0.1.0" in typed.out
+    assert "thornbed 0.2.0" in typed.out
     assert f"flwr {version('flwr')}, torch {version('torch')}" in typed.out
     assert "git " in typed.out
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from thornbed.experiments.report import DASHES, TEMPLATES, Run, acted, write_report
+from thornbed.experiments.report import DASHES, TEMPLATES, ReportedRun, acted, write_report
 from thornbed.flower_apps.inversion.pictures import write_inversion_pictures
 from thornbed.flower_apps.records.folder import Folder
 from thornbed.flower_apps.records.plots import write_pictures
@@ -225,7 +225,7 @@ def test_runs_are_told_apart(tmp_path: Path) -> None:
     paths = [make_run(tmp_path / name).path for name in ("a/run", "b/run", "other")]
     page = report(tmp_path, [*paths, paths[0], tmp_path / "a" / ".." / "other"])
     assert [row[0] for row in page.rows if len(row) == 11][1:] == ["1 a/run", "2 b/run", "3 other"]
-    styles = [(run.color, run.dash) for run in (Run(number=n, name="") for n in range(1, 37))]
+    styles = [(run.color, run.dash) for run in (ReportedRun(number=n, name="") for n in range(1, 37))]
     assert len(set(styles)) == 36
     assert {dash for _, dash in styles[:6]} == set(DASHES)
     assert "There are no runs to show." in report(tmp_path, []).text

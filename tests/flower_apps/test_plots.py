@@ -18,7 +18,7 @@ from PIL import Image
 
 from thornbed.attacks.data.label_flip import LabelFlip
 from thornbed.attacks.data.pixel_trigger import PixelTrigger
-from thornbed.flower_apps.records.curves import ACCURACY, ATTACK, LOSS, Drawn, apart, curves, panel
+from thornbed.flower_apps.records.curves import ACCURACY, ATTACK, LOSS, Drawn, _small, apart, panel
 from thornbed.flower_apps.records.folder import Folder
 from thornbed.flower_apps.records.image_sheet import GAP, MARGIN, SIDE
 from thornbed.flower_apps.records.plots import attacked_pairs, write_pictures
@@ -110,7 +110,7 @@ def test_a_loss_that_diverges_is_drawn_on_a_logarithmic_scale() -> None:
 
     for values, scale in ((2.0, 0.01), "linear"), ((2.0, 1e9), "log"), ((0.0, 1e9), "linear"), ((math.nan,), "linear"):
         axes = Figure().subplots()
-        curves._small(axes, range(len(values)), np.array(values), Drawn("loss", "loss", LOSS), "Test loss")
+        _small(axes, range(len(values)), np.array(values), Drawn("loss", "loss", LOSS), "Test loss")
         assert axes.get_yscale() == scale
 
 

@@ -15,7 +15,7 @@ from thornbed.clients.multitask import node_work
 from thornbed.flower_apps.engines.inline import InlineGrid
 from thornbed.protocol.actions import IDENTIFY, TRAIN_MOCHA
 from thornbed.protocol.messages import Identity, identify_reply
-from thornbed.protocol.multitask import node_reply, read_node_request
+from thornbed.protocol.multitask import lost_reply, node_reply, read_node_request
 from thornbed.protocol.vector import to_tensors
 from thornbed.strategies import Mocha, NumberedClients, RunStopped
 from thornbed.strategies.mocha import OMEGA, W
@@ -41,11 +41,16 @@ class Nodes:
 
     def __init__(self, loss: Loss, spoil: Callable[[int, int, Message], Message] = lambda node, turn, reply: reply):
         self.points, self.loss, self.spoil = points_of(loss), loss, spoil
-        self.duals: dict[int, np.ndarray] = {}
-        self.sums: dict[int, dict[int, np.ndarray]] = {node: {0: np.zeros(3)} for node in range(NODES)}
+        self.kept: dict[int, dict[int, tuple[np.ndarray | None, np.ndarray]]] = {}
+        for node in range(NODES):
+            self.forget(node)
         self.passes: list[float] = []
         self.ignorant = 0
         self.sizes: set[tuple[int, int]] = set()
+
+    def forget(self, node: int) -> None:
+        """Restart a node, which has then what it begins with."""
+        self.kept[node] = {0: (None, np.zeros(3))}
 
     def grid(self) -> InlineGrid:
         app = ClientApp()
@@ -58,22 +63,22 @@ class Nodes:
         def improve(message: Message, context: Context) -> Message:
             node, request = int(context.node_config["partition-id"]), read_node_request(message)
             self.passes.append(request.passes)
-            held = self.sums[node].get(request.held_round) if request.held is None else request.held
-            if held is None:
+            if request.held is None and request.held_round not in self.kept[node]:
                 self.ignorant += 1
-                return node_reply(message, None, conjugate=0.0, loss=0.0, num_points=1, defense={})
+                return lost_reply(message, f"client {node} has lost its duals")
+            alpha, held = self.kept[node][request.held_round] if request.held is None else (None, request.held)
+            anew = request.held is not None
             work = node_work(
                 self.points[node],
-                self.duals.get(node),
+                alpha,
                 request.weights,
                 request.curvature,
                 self.loss,
                 torch.Generator().manual_seed(request.server_round * NODES + node),
-                passes=request.passes,
+                passes=request.passes * (10 if anew else 1),
                 held=held,
             )
-            self.duals[node] = work.alpha
-            self.sums[node] = {request.held_round: held, request.server_round: work.v}
+            self.kept[node] = {request.held_round: (alpha, held), request.server_round: (work.alpha, work.v)}
             self.sizes.add((len(request.weights), len(work.v)))
             reply = node_reply(
                 message,
@@ -82,6 +87,7 @@ class Nodes:
                 loss=work.loss,
                 num_points=len(self.points[node]),
                 defense={},
+                anew=anew,
             )
             return self.spoil(node, request.server_round, reply)
 
@@ -141,8 +147,7 @@ def test_the_dual_never_falls_though_replies_are_lost_and_nodes_forget(loss):
 
     def spoil(node: int, turn: int, reply: Message) -> Message:
         if node == 1 and turn in (5, 6, 30):  # a node that is restarted
-            nodes.duals.pop(1, None)
-            nodes.sums[1] = {0: np.zeros(3)}
+            nodes.forget(1)
         if (node + turn) % 3 == 0:
             raise RuntimeError("lost on its way")
         return reply
@@ -162,13 +167,12 @@ def test_a_node_that_lost_its_duals_is_told_whenever_it_is_drawn_again():
 
     def spoil(node: int, turn: int, reply: Message) -> Message:
         if node == 1 and not asked and turn > 20:  # a node that is restarted
-            nodes.duals.pop(1, None)
-            nodes.sums[1] = {}
+            nodes.forget(1)
             asked.append(turn)
         return reply
 
     nodes.spoil = spoil
-    strategy = mocha(per_round=1)
+    strategy = mocha(per_round=2)  # with one the round would have no answer
     weights, omega = run(nodes, strategy, 300)
     assert asked
     best = solve(nodes.points, strategy.coupling(omega), "squared", torch.Generator(), gap=1e-10)

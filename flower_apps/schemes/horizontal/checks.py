@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -91,9 +93,11 @@ def _check_updates(run: HorizontalRun, attack: Attack) -> None:
             continue
         declared = needs(spec.name)
         mine, others, honest = (torch.randn(3, 8, generator=generator(0, "check", name)) for name in "abc")
-        sight = Sight(benign=lambda: torch.ones(8), last_step=last_step)
+        sight = Sight(benign=lambda: torch.ones(8))
+        if Knowledge.EARLIER_MODELS in declared:
+            sight = replace(sight, last_step=last_step)
         if Knowledge.HONEST_UPDATES in declared:
-            sight = Sight(benign=sight.benign, last_step=last_step, honest=lambda rows=honest: rows)
+            sight = replace(sight, honest=honest.clone)
         apply = outgoing if folder == "attacks/update" else _training
         if Knowledge.OTHER_ATTACKERS in declared:
             apply(part, mine, generator(0, "check"), sight)

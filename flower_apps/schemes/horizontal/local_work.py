@@ -16,7 +16,7 @@ from flwr.app import ArrayRecord
 from torch import Tensor
 
 from thornbed.attacks.update import Sight
-from thornbed.clients.local_training import Objective, num_steps, taken, train
+from thornbed.clients.local_training import MakeOptimizer, Objective, num_steps, taken, train
 from thornbed.clients.role import Role
 from thornbed.defenses.reporting import listening
 from thornbed.flower_apps.run.client import accomplices
@@ -53,13 +53,18 @@ def trained(run: HorizontalRun, role: Role, own: Samples, who: Who, server_round
 
 
 def train_network(
-    run: HorizontalRun, samples: Samples, who: Who, server_round: int, objective: Objective | None = None
+    run: HorizontalRun,
+    samples: Samples,
+    who: Who,
+    server_round: int,
+    objective: Objective | None = None,
+    optimizer: MakeOptimizer | None = None,
 ) -> float:
     """Train this process's network from the state that it holds, and return the mean loss."""
     return train(
         run.network,
         samples,
-        optimizer=run.optimizer,
+        optimizer=optimizer or run.optimizer,
         device=run.device,
         objective=objective,
         **_course(run, server_round, who, len(samples)),

@@ -179,7 +179,11 @@ def strategy_of(text: str, cohort: Cohort, min_replies: int) -> FedAvg:
 
 def least_replies(strategy: str, per_round: int) -> int:
     """Return half of a round, or the more that the rule needs: krum(num_byzantine=4) works with 11 and not with 10."""
-    rule = strategy_of(strategy, NumberedClients(per_round, per_round), 1).rule
+    return replies_for(strategy_of(strategy, NumberedClients(per_round, per_round), 1).rule, per_round)
+
+
+def replies_for(rule: Rule, per_round: int) -> int:
+    """Return half of a round, or the more that a rule needs."""
     counts = range((per_round + 1) // 2, per_round)
     return next((count for count in counts if refusal(rule, count) is None), per_round)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 
 from thornbed.attacks import Knowledge
-from thornbed.flower_apps.run.client import Client, channel_of, is_malicious
+from thornbed.flower_apps.run.client import Client, accomplices, channel_of, is_malicious
 from thornbed.flower_apps.run.threat import check_threat
 from thornbed.flower_apps.schemes.horizontal.checks import check
 from thornbed.flower_apps.schemes.horizontal.handlers import HANDLERS
@@ -43,14 +43,16 @@ def _defaults(settings: Settings) -> Defaults:
 
 def _role(run: HorizontalRun, client: Client) -> str:
     """Return the name of a client's role; refuse a node whose attack needs what the node has not."""
-    name = run.role(client.number, client.node_config).name
+    role = run.role(client.number, client.node_config)
     if run.deployed and is_malicious(run.settings, client.number, client.node_config):
         attack = run.attack_on(client.node_config)
         assert attack is not None  # a role was made of it
         check_threat([spec for spec, _, _ in attack.parts], GIVES_APART)
         if attack.shares:
             channel_of(run.settings, client.node_config, client.run_id)
-    return name
+        if role.sees_accomplices or role.group is not None:
+            accomplices(run.settings, client.number, client.node_config)
+    return role.name
 
 
 SCHEME = Scheme(

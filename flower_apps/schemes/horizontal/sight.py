@@ -8,7 +8,7 @@ leaves its own honest update there and waits a while for those of its accomplice
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from logging import WARNING
 
 import torch
@@ -20,7 +20,7 @@ from thornbed.attacks import Knowledge
 from thornbed.attacks.update import Sight
 from thornbed.clients.channel import Channel
 from thornbed.clients.role import Role
-from thornbed.flower_apps.run.client import Client, accomplices, channel_of
+from thornbed.flower_apps.run.client import Client, accomplices, channel_of, is_malicious
 from thornbed.flower_apps.schemes.horizontal.local_work import honest_update, train_network
 from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
 from thornbed.protocol.vector import Layout, to_arrays, to_tensors
@@ -63,10 +63,16 @@ class Eyes:
 
     def sight(self) -> Sight:
         """Return what the client finds out when it asks."""
-        attack = self.run.attack_on(self.client.node_config)
-        if attack is None or Knowledge.HONEST_UPDATES not in attack.needs:
+        if not is_malicious(self.run.settings, self.client.number, self.client.node_config):
             return Sight(benign=self._benign, last_step=self._last_step)
-        return Sight(benign=self._benign, last_step=self._last_step, honest=self._honest)
+        attack = self.run.attack_on(self.client.node_config)
+        declared = frozenset[Knowledge]() if attack is None else attack.needs
+        sight = Sight(benign=self._benign)
+        if Knowledge.EARLIER_MODELS in declared:
+            sight = replace(sight, last_step=self._last_step)
+        if Knowledge.HONEST_UPDATES in declared:
+            sight = replace(sight, honest=self._honest)
+        return sight
 
     @property
     def _channel(self) -> Channel:

@@ -3,24 +3,28 @@
 import pytest
 from flwr.app import Context, RecordDict
 
-from thornbed.flower_apps import client_app
+from thornbed.flower_apps.resolving import resolve
+from thornbed.flower_apps.run.client import Client
+from thornbed.flower_apps.run.run import Run
+from thornbed.flower_apps.settings import settings_from
 
 
-def context(**node_config):
+def client(**node_config):
     node_config = {key.replace("_", "-"): value for key, value in node_config.items()}
-    return Context(run_id=1, node_id=2, node_config=node_config, state=RecordDict(), run_config={})
+    context = Context(run_id=1, node_id=2, node_config=node_config, state=RecordDict(), run_config={})
+    return Client.of(Run(resolve(settings_from({"task": "digits"}))), context)
 
 
 def test_a_node_is_the_client_of_its_partition_id():
-    assert [client_app._client(context(partition_id=number)) for number in (0, 7)] == [0, 7]
+    assert [client(partition_id=number).number for number in (0, 7)] == [0, 7]
 
 
 @pytest.mark.parametrize("wrong", [True, False, -1, 1.0, "0"])
 def test_a_partition_id_that_is_none_is_refused_with_what_would_be_one(wrong):
     with pytest.raises(ValueError, match=rf"whole number from 0, such as 'partition-id=0': this node's is {wrong!r}$"):
-        client_app._client(context(partition_id=wrong))
+        client(partition_id=wrong)
 
 
 def test_a_node_without_a_partition_id_is_told_how_to_give_one():
     with pytest.raises(ValueError, match="this node has no partition-id; give it one in --node-config"):
-        client_app._client(context())
+        client()
