@@ -21,7 +21,9 @@ BACKDOOR = ["--attack", "pixel_trigger", "--num-malicious", 2]
 @pytest.fixture
 def with_ditto(house: Path) -> Path:
     """Return a copy of the house with the page's files in it, of which none was there before."""
-    files = re.findall(r"`([\w/]*ditto[\w/]*\.py)`:\n\n```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    files = re.findall(
+        r"`([\w/]*ditto[\w/]*\.py)`:\n\n```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL
+    )
     assert {name for name, _ in files} == {
         "strategies/ditto.py",
         "flower_apps/schemes/ditto/__init__.py",

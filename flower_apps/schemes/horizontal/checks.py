@@ -97,7 +97,7 @@ def _check_updates(run: HorizontalRun, attack: Attack) -> None:
         if Knowledge.EARLIER_MODELS in declared:
             sight = replace(sight, last_step=last_step)
         if Knowledge.HONEST_UPDATES in declared:
-            sight = replace(sight, honest=lambda rows=honest: rows)
+            sight = replace(sight, honest=honest.clone)
         apply = outgoing if folder == "attacks/update" else _training
         if Knowledge.OTHER_ATTACKERS in declared:
             apply(part, mine, generator(0, "check"), sight)
