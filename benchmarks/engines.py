@@ -23,8 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from thornbed.experiments.runs import launch
-from thornbed.flower_apps import checking
-from thornbed.flower_apps.resolving import resolve
+from thornbed.flower_apps.resolving import check, resolve
 from thornbed.flower_apps.run import build
 from thornbed.flower_apps.settings import Resolved, settings_from
 from thornbed.protocol.randomness import generator
@@ -103,7 +102,7 @@ def main() -> None:
             }
         )
     )
-    checking.check(settings)
+    check(settings)
     rows: dict[str, list[float]] = {"plain": [], "inline": [], "simulation, rounds": [], "simulation, all": []}
     with TemporaryDirectory() as folder:
         # The loop sums in another order, and training makes more of the last bits with every step: one round is held

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from thornbed.tasks.mocha.local_work import LocalWork, local_work
+from thornbed.tasks.mocha.algorithm import LocalWork, local_work
 from thornbed.tasks.multitask import Array, Loss, Points
 
 Trimming = Callable[[Array, Array, Array, Loss], NDArray[np.bool_]]

@@ -1,13 +1,26 @@
-"""What a user left to the task is filled in, and numbers that cannot go together are refused."""
+"""From settings as a user gave them to a run that can start.
+
+What was left to the task is filled in (`resolve`); what cannot work is refused, whatever the scheme of learning, before
+anything starts (`check`).
+"""
 
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
+from thornbed.clients.state import ClientState, LivingMemory
+from thornbed.flower_apps.inversion.precheck import check_watching
+from thornbed.flower_apps.loggers import missing_package
+from thornbed.flower_apps.records.folder import Folder
+from thornbed.flower_apps.run.client import state_folder
+from thornbed.flower_apps.run.run import Run
 from thornbed.flower_apps.run.run import cohort as cohort_of
-from thornbed.flower_apps.schemes.scheme import check_kinds, check_unused, scheme_of
+from thornbed.flower_apps.run.threat import check_threat
+from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
+from thornbed.flower_apps.schemes.scheme import built, check_kinds, check_unused, scheme_of
 from thornbed.flower_apps.settings import AUTO, ENGINES, NONE, SPECS, BadSettings, Resolved, Settings, plugins
 
 
@@ -145,3 +158,43 @@ def _num_malicious(settings: Settings, num_clients: int, share: float) -> int:
     if wanted > num_clients:
         raise BadSettings(f"--num-malicious {wanted} is more than --num-clients {num_clients}")
     return wanted
+
+
+def check(settings: Resolved, *, data: bool = True) -> None:
+    """Build everything once and refuse what cannot work, before anything starts; raises ValueError.
+
+    With `data` false (deployment: the data lie on other machines) only what needs none is checked.
+    """
+    scheme, run = scheme_of(settings), built(settings)
+    check_threat(run.attacks, scheme.known_in(settings.engine))
+    _check_loggers(settings)
+    scheme.check(run, data)
+    if run.goes_on and scheme.keeps_state and not run.deployed:
+        _check_kept(run)
+    if settings.watches:
+        assert isinstance(run, HorizontalRun)  # other schemes refuse what asks for it
+        check_watching(run, data=data)
+
+
+def _check_kept(run: Run) -> None:
+    """Refuse a run that goes on where a client has not what it kept after the last round that it took part in."""
+    records, folder = Folder(run.output), state_folder(run.settings, {})
+    done = records.rounds_done() or 0
+    if done == run.settings.rounds:
+        return
+    for client, last in sorted(records.last_rounds().items()):
+        saved = ClientState(client, LivingMemory(), folder).saved_rounds()
+        # A client that is counted for a step that it missed has kept what it had after the round all the same.
+        if not any(last <= each <= done for each in saved):
+            raise BadSettings(
+                f"--output {run.output} cannot be gone on with: what client {client} kept after round {last} is not in "
+                f"{folder}; start anew with another --output"
+            )
+
+
+def _check_loggers(settings: Resolved) -> None:
+    for spec in plugins.parse_sum(settings.logger):
+        plugins.load("logger", spec)
+        module = sys.modules[plugins.find("logger", spec.name).__module__]
+        if package := missing_package(module):
+            raise BadSettings(f"--logger {spec.name} needs the package {package}: pip install 'thornbed[{spec.name}]'")

@@ -12,10 +12,9 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid import InMemoryGrid
 
-from thornbed.flower_apps import checking
 from thornbed.flower_apps.federation import conduct
 from thornbed.flower_apps.metrics import named
-from thornbed.flower_apps.resolving import resolve
+from thornbed.flower_apps.resolving import check, resolve
 from thornbed.flower_apps.settings import BadSettings, settings_from
 
 # Marks of what is said in Flower's log, each on a line of its own; engines follow a run by them.
@@ -39,7 +38,7 @@ def main(grid: Grid, context: Context) -> None:
             raise BadSettings(f'this is {where} of Flower\'s, and engine is {settings.engine!r}: say engine="{right}"')
         if simulated:  # also where nothing was said, and the engine is the default
             settings = settings.model_copy(update={"engine": "simulation"})
-        checking.check(settings)
+        check(settings)
         summary = conduct(settings, grid, _say_round)
         _say(SUMMARY, summary, ("metrics", "rounds", "seconds", "malicious", "replies_dropped", "defense_acted"))
     except (ValueError, RuntimeError, OSError) as error:

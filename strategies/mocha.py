@@ -25,8 +25,8 @@ from thornbed.protocol.randomness import generator
 from thornbed.protocol.vector import to_arrays, to_tensors
 from thornbed.strategies._cohort import Cohort
 from thornbed.strategies._rounds import RoundAccount, RunStopped, SentRound, ServerTested, mean_finite, of_clients
+from thornbed.tasks.mocha.algorithm import MochaServer, learnt_omega
 from thornbed.tasks.mocha.objective import Coupling, unrelated
-from thornbed.tasks.mocha.server_work import MochaServer, learnt_omega
 
 Array = NDArray[np.float64]
 Relations = Callable[[Array, Array, tuple[float, float]], Array]
@@ -48,7 +48,7 @@ class Mocha(ServerTested):
     relations : defenses that have the last word on every relation matrix, in their order.
     lambda1, lambda2 : of the objective, see `tasks.mocha.objective`; lambda1=0.0 leaves every node alone.
     learn_omega : the relation matrix is learnt after every so many rounds; 0 holds it at I - (1/m) 1 1^T.
-    floor : of the learnt one's eigenvalues, see `tasks.mocha.server_work.learnt_omega`.
+    floor : of the learnt one's eigenvalues, see `tasks.mocha.algorithm.learnt_omega`.
     safety : sigma' in place of the smallest that is safe.
     stragglers : share of the nodes of a round that have time for part of their passes only, uniform in [0, 1).
 

@@ -20,8 +20,16 @@ import torch
 from torch import Tensor
 
 from thornbed.attacks import Knowledge
-from thornbed.attacks.data import GroupMember, check_label, check_share
-from thornbed.attacks.data._stamping import Stamp, attacked, check_features, poisoned, set_features
+from thornbed.attacks.data import (
+    GroupMember,
+    Stamp,
+    attacked,
+    check_features,
+    check_label,
+    check_share,
+    poisoned,
+    set_features,
+)
 from thornbed.tasks import Samples
 
 NEEDS = frozenset({Knowledge.OWN_DATA})

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from thornbed.attacks import Knowledge
-from thornbed.attacks.data import check_label, check_share
-from thornbed.attacks.data._stamping import attacked, poisoned
+from thornbed.attacks.data import attacked, check_label, check_share, poisoned
 from thornbed.tasks import Samples
 
 NEEDS = frozenset({Knowledge.OWN_DATA})

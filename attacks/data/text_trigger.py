@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from thornbed.attacks import Knowledge
-from thornbed.attacks.data import GroupMember, check_label, check_share
-from thornbed.attacks.data._stamping import attacked, poisoned, rightly_labelled
+from thornbed.attacks.data import GroupMember, attacked, check_label, check_share, poisoned, rightly_labelled
 from thornbed.tasks import Samples
 
 NEEDS = frozenset({Knowledge.OWN_DATA})

@@ -17,8 +17,17 @@ from typing import ClassVar
 import torch
 
 from thornbed.attacks import Knowledge
-from thornbed.attacks.data import GroupMember, check_label, check_share
-from thornbed.attacks.data._stamping import Stamp, attacked, check_features, poisoned, rightly_labelled, set_features
+from thornbed.attacks.data import (
+    GroupMember,
+    Stamp,
+    attacked,
+    check_features,
+    check_label,
+    check_share,
+    poisoned,
+    rightly_labelled,
+    set_features,
+)
 from thornbed.tasks import Samples
 
 NEEDS = frozenset({Knowledge.OWN_DATA})

@@ -17,11 +17,20 @@ import numpy as np
 import torch
 
 from thornbed.attacks import Knowledge
-from thornbed.attacks.multitask import Injection, Mode, NodesView, random_twin
+from thornbed.attacks.multitask import (
+    Injection,
+    Labels,
+    Mode,
+    NodesView,
+    Placing,
+    Start,
+    injected_at_random,
+    into_ball,
+    random_twin,
+)
 from thornbed.attacks.multitask._gradients import as_printed, by_duals, implicit, of_targets, upper
-from thornbed.attacks.multitask._placing import Labels, Placing, Start, injected_at_random, into_ball
+from thornbed.tasks.mocha.algorithm import learnt_omega
 from thornbed.tasks.mocha.objective import Coupling
-from thornbed.tasks.mocha.server_work import learnt_omega
 from thornbed.tasks.mocha.solving import Solution, solve, solve_squared
 from thornbed.tasks.multitask import Array, Points
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import torch
 
 from thornbed.attacks import Knowledge
-from thornbed.attacks.multitask import Injection, NodesView
-from thornbed.attacks.multitask._placing import Labels, on_the_surface
+from thornbed.attacks.multitask import Injection, Labels, NodesView, on_the_surface
 
 NEEDS = frozenset({Knowledge.OWN_DATA})
 

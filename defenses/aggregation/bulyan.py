@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from thornbed.defenses.distances import squared_distances
-from thornbed.defenses.krum_scores import neighbour_scores
+from thornbed.defenses.distances import neighbour_scores, squared_distances
 from thornbed.defenses.order_statistics import closest_mean
 from thornbed.defenses.reporting import acted
 from thornbed.defenses.update_matrix import like, update_matrix

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from thornbed.defenses.krum_scores import best_rows, krum_scores
+from thornbed.defenses.distances import best_rows, krum_scores
 from thornbed.defenses.order_statistics import kept_mean, tail_size
 from thornbed.defenses.reporting import acted
 from thornbed.defenses.update_matrix import like, update_matrix

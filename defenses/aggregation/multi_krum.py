@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from thornbed.defenses.krum_scores import best_rows, krum_scores
+from thornbed.defenses.distances import best_rows, krum_scores
 from thornbed.defenses.reporting import acted
 from thornbed.defenses.update_matrix import like, update_matrix
 from thornbed.defenses.weighted_mean import weighted_mean

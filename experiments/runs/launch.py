@@ -13,13 +13,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from thornbed.flower_apps import checking
 from thornbed.flower_apps.federation import OnRound, default_output
 from thornbed.flower_apps.inversion.files import beware_of
 from thornbed.flower_apps.metrics import METRICS, named, rates_first
 from thornbed.flower_apps.records.folder import Folder
 from thornbed.flower_apps.records.provenance import origin
-from thornbed.flower_apps.resolving import check_address, resolve
+from thornbed.flower_apps.resolving import check, check_address, resolve
 from thornbed.flower_apps.run import threat
 from thornbed.flower_apps.schemes.scheme import scheme_of
 from thornbed.flower_apps.settings import NONE, BadSettings, Interrupted, Resolved, RunFailed, Settings, plugins
@@ -47,7 +46,7 @@ def prepare(settings: Settings) -> Resolved:
         if certificates := resolved.root_certificates:
             paths["root_certificates"] = str(Path(certificates).expanduser().resolve())
         resolved = resolved.model_copy(update={**paths, "origin": origin()})
-        checking.check(resolved, data=here)
+        check(resolved, data=here)
         if here:
             with Folder(Path(resolved.output)).opened(resolved):
                 pass

@@ -20,9 +20,8 @@ from thornbed.experiments.runs import launch
 from thornbed.experiments.sweeps.estimate import Estimate, seconds_of
 from thornbed.experiments.sweeps.plan import Cell, Plan, key_of
 from thornbed.experiments.sweeps.workers import Report, Worker
-from thornbed.flower_apps import checking
 from thornbed.flower_apps.records.folder import CONFIG, FREE, SUMMARY, Folder
-from thornbed.flower_apps.resolving import check_address, resolve
+from thornbed.flower_apps.resolving import check, check_address, resolve
 from thornbed.flower_apps.settings import BadSettings, Busy, Interrupted, Resolved, RunFailed
 
 CELLS, LOG = "cells", "workers.log"
@@ -136,7 +135,7 @@ def _checked(plan: Plan, todo: Sequence[Cell], output: Path, err: Console) -> di
             status.update(f"Checking cell {number} of {len(todo)}")
             try:
                 check_address(cell.settings)
-                checking.check(cell.settings.model_copy(update={"output": str(folder_of(output, cell))}))
+                check(cell.settings.model_copy(update={"output": str(folder_of(output, cell))}))
                 seconds[cell.key] = seconds_of(cell.settings)
             except (ValueError, OSError, RuntimeError) as error:
                 raise BadSettings(f"{plan.path}: the cell ({cell.title}): {' '.join(str(error).split())}") from None

@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from thornbed.tasks.models._preconditions import check_width, image_shape
+from thornbed.tasks.models import check_width, image_shape
 
 
 def patch_cnn(block_shape: tuple[int, ...], embedding_size: int, *, width: int = 16) -> nn.Module:

@@ -11,7 +11,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from thornbed.tasks.models._preconditions import check_width, image_shape
+from thornbed.tasks.models import check_width, image_shape
 
 LAYERS = 4
 

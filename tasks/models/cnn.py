@@ -12,8 +12,8 @@ from collections import OrderedDict
 
 from torch import nn
 
+from thornbed.tasks.models import check_norm, check_width, image_shape
 from thornbed.tasks.models._normalisation import Norm, normalisation
-from thornbed.tasks.models._preconditions import check_norm, check_width, image_shape
 
 
 def cnn(

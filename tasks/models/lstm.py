@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from thornbed.tasks.models._preconditions import check_width, sequence_shape
+from thornbed.tasks.models import check_width, sequence_shape
 
 
 def lstm(

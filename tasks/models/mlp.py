@@ -11,8 +11,8 @@ from collections import OrderedDict
 
 from torch import nn
 
+from thornbed.tasks.models import check_norm, check_width
 from thornbed.tasks.models._normalisation import FrozenNorm, Norm
-from thornbed.tasks.models._preconditions import check_norm, check_width
 
 
 def mlp(

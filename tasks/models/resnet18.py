@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from thornbed.tasks.models import check_norm, check_width, image_shape
 from thornbed.tasks.models._normalisation import Norm
-from thornbed.tasks.models._preconditions import check_norm, check_width, image_shape
 from thornbed.tasks.models._residual import ResidualNetwork
 
 LARGEST_SMALL_SIDE = 64

@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import nn
 
-from thornbed.tasks.models._preconditions import check_width, image_shape
+from thornbed.tasks.models import check_width, image_shape
 from thornbed.tasks.sources.torchvision_shim import declare_missing_operators
 
 

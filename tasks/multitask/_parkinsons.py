@@ -10,8 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from thornbed.tasks.multitask import Multitask
-from thornbed.tasks.multitask._nodes import Preparation, prepared
+from thornbed.tasks.multitask import Multitask, Preparation, prepared
 from thornbed.tasks.multitask._table import read_nodes
 from thornbed.tasks.sources.files import existing
 

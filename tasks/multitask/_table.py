@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from thornbed.tasks.multitask._nodes import RawNode, grouped
+from thornbed.tasks.multitask import RawNode, grouped
 from thornbed.tasks.sources.table import check_columns, numbers, read_table
 
 

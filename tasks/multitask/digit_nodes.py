@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_digits
 
-from thornbed.tasks.multitask import Multitask
-from thornbed.tasks.multitask._nodes import Preparation, RawNode, Scaling, prepared
+from thornbed.tasks.multitask import Multitask, Preparation, RawNode, Scaling, prepared
 
 NUM_NODES = 10
 DIGITS = "0123456789"

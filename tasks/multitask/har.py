@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from thornbed.tasks.multitask import Array, Multitask
-from thornbed.tasks.multitask._nodes import Preparation, Scaling, grouped, prepared
+from thornbed.tasks.multitask import Array, Multitask, Preparation, Scaling, grouped, prepared
 from thornbed.tasks.sources.archive import read_archive
 from thornbed.tasks.sources.files import existing
 

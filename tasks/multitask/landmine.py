@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
-from thornbed.tasks.multitask import Multitask
-from thornbed.tasks.multitask._nodes import Preparation, RawNode, Scaling, prepared, signs
+from thornbed.tasks.multitask import Multitask, Preparation, RawNode, Scaling, prepared, signs
 from thornbed.tasks.sources.files import existing
 
 NUM_NODES = 29

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from thornbed.tasks.multitask import Loss, Multitask
-from thornbed.tasks.multitask._nodes import Preparation, Scaling, prepared
+from thornbed.tasks.multitask import Loss, Multitask, Preparation, Scaling, prepared
 from thornbed.tasks.multitask._table import read_nodes
 from thornbed.tasks.sources.files import existing
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from thornbed.tasks.multitask import Multitask
-from thornbed.tasks.multitask._nodes import Preparation, Scaling
+from thornbed.tasks.multitask import Multitask, Preparation, Scaling
 from thornbed.tasks.multitask._parkinsons import parkinsons
 
 NUM_NODES = 42

@@ -6,8 +6,7 @@ import pytest
 import torch
 from flwr.app import Context, RecordDict
 
-from thornbed.clients.state import ClientState
-from thornbed.protocol.client_memory import LivingMemory, RecordMemory
+from thornbed.clients.state import ClientState, LivingMemory, RecordMemory
 
 
 def memory(kind):

@@ -18,7 +18,7 @@ import scipy.io
 import torch
 
 import thornbed.tasks.multitask
-from thornbed.tasks.mocha.baselines import errors_by_node
+from thornbed.tasks.mocha.solving import errors_by_node
 from thornbed.tasks.multitask import Multitask
 from thornbed.tasks.multitask._parkinsons import FEATURES
 from thornbed.tasks.sources import MissingData

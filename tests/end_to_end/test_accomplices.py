@@ -12,7 +12,7 @@ import pytest
 import torch
 from flwr.app import ConfigRecord
 
-from tests.conftest import read_lines, typed_in
+from tests.conftest import read_lines
 from thornbed.experiments.runs.launch import prepare
 from thornbed.flower_apps.client_app import app
 from thornbed.flower_apps.engines.inline import InlineGrid
@@ -189,16 +189,3 @@ def test_the_attack_of_the_page_defeats_the_median_where_attackers_collude(thorn
     assert accuracy["clean"] > 0.9
     assert accuracy["attacked"] < 0.5
     assert {tuple(line["attack"]["rows"]) for line in read_lines(tmp_path / "attacked")[1:]} == {(4.0,) * 4}
-
-
-@pytest.mark.slow
-def test_rows_are_the_same_in_flowers_virtual_client_engine(house, tmp_path):
-    (house / "attacks" / "update" / "a_little_is_enough.py").write_text(a_little_is_enough(), encoding="utf-8")
-    words = ["--num-clients", 4, "--num-malicious", 2, "--rounds", 2, "--model", "mlp(hidden=(8,))"]
-    for engine in ("inline", "simulation"):
-        typed = typed_in(
-            house, "run", *words, "--attack", "a_little_is_enough", "--engine", engine, "--output", tmp_path / engine
-        )
-        assert typed.code == 0, typed.err
-    one, other = ((tmp_path / engine / "model.safetensors").read_bytes() for engine in ("inline", "simulation"))
-    assert one == other

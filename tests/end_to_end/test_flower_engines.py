@@ -1,13 +1,11 @@
-"""Flower's own engines: the same figures as inline, from `flwr run`, and from a bundle."""
+"""Flower's own engines: the same figures as inline, and from `flwr run`."""
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-import zipfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -128,40 +126,3 @@ def test_two_simulations_do_not_share_a_folder(tmp_path):
     _, error = first.communicate(timeout=900)
     assert first.returncode == 0, error
     assert len(read_lines(tmp_path / "run")) == 4
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    """What `flwr build` makes of the checkout."""
-    folder = tmp_path_factory.mktemp("bundle")
-    app = folder / "thornbed"
-    skip = shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__", "*.egg-info", ".*_cache")
-    shutil.copytree(ROOT, app, ignore=skip)
-    subprocess.run(
-        ["flwr", "build", "--app", str(app)], cwd=folder, env=environment(folder), check=True, capture_output=True
-    )
-    [fab] = folder.glob("*.fab")
-    return fab
-
-
-def test_the_bundle_contains_the_house(bundle):
-    with zipfile.ZipFile(bundle) as files:
-        names = set(files.namelist())
-    for folder in ("attacks", "clients", "defenses", "flower_apps", "protocol", "strategies", "tasks"):
-        expected = {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*.py")}
-        assert expected <= names, sorted(expected - names)[:3]
-    assert "pyproject.toml" in names
-    assert not any(name.startswith((".venv", "runs/")) for name in names)
-    assert bundle.stat().st_size < 2_000_000
-
-
-def test_the_bundle_runs_where_nothing_else_is(bundle, tmp_path):
-    """The unpacked bundle alone finds its plug-ins: no file is missing that an import needs."""
-    with zipfile.ZipFile(bundle) as files:
-        files.extractall(tmp_path)
-    code = (
-        "import thornbed.server_app, thornbed.client_app, thornbed.flower_apps.settings.plugins as p, sys;"
-        f"assert p.ROOT == __import__('pathlib').Path({str(tmp_path)!r}).resolve(), p.ROOT;"
-        "[p.describe(k, n) for k in p.FOLDERS for n in p.available(k)]"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env={**os.environ, "PYTHONPATH": "."})

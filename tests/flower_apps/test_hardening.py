@@ -8,8 +8,7 @@ import torch
 from tests.conftest import read_lines
 from thornbed.attacks.update import Sight
 from thornbed.clients.benign import Benign
-from thornbed.flower_apps import checking
-from thornbed.flower_apps.resolving import resolve
+from thornbed.flower_apps.resolving import check, resolve
 from thornbed.flower_apps.run import run as runs
 from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
 from thornbed.flower_apps.settings import BadSettings, settings_from
@@ -104,7 +103,7 @@ def test_text_is_refused_before_a_run_starts(monkeypatch):
     task = replace(runs.load_task("digits", ""), modality="text")
     monkeypatch.setattr(runs, "load_task", lambda *_: task)
     with pytest.raises(BadSettings, match="flip hardens image, table samples; digits has text samples"):
-        checking.check(resolved(defense="local_dp + flip"))
+        check(resolved(defense="local_dp + flip"))
 
 
 def test_every_part_is_checked_before_a_run_starts(thornbed, tmp_path):

@@ -81,7 +81,8 @@ def test_paths_are_taken_relative_to_the_data(tmp_path):
 
 def test_listing_names_imports_nothing():
     code = (
-        "import sys; from thornbed.flower_apps.settings import plugins; [plugins.available(k) for k in plugins.FOLDERS];"
+        "import sys; from thornbed.flower_apps.settings import plugins;"
+        "[plugins.available(k) for k in plugins.FOLDERS];"
         "sys.exit(any(m in sys.modules for m in ('torch', 'flwr', 'thornbed.attacks.data.edge_case')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

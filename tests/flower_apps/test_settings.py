@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from thornbed.flower_apps import checking
-from thornbed.flower_apps.resolving import check_address, resolve
+from thornbed.flower_apps.resolving import check, check_address, resolve
 from thornbed.flower_apps.settings import BadSettings, Settings, settings_from
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,7 +112,7 @@ def test_bad_settings_are_refused_in_one_sentence(values, sentence):
 )
 def test_what_cannot_work_is_refused_before_it_starts(values, sentence):
     with pytest.raises((ValueError, OSError)) as refused:
-        checking.check(resolve(settings_from(values)))
+        check(resolve(settings_from(values)))
     assert sentence in str(refused.value)
 
 
@@ -122,7 +121,7 @@ def test_an_attack_on_other_samples_is_refused(monkeypatch):
 
     monkeypatch.setattr(PixelTrigger, "modalities", frozenset({"text"}))
     with pytest.raises(BadSettings, match="pixel_trigger attacks text samples; digits has image samples"):
-        checking.check(resolve(settings_from({"attack": "pixel_trigger"})))
+        check(resolve(settings_from({"attack": "pixel_trigger"})))
 
 
 def test_malicious_clients_are_the_last_or_the_named_ones():

@@ -5,8 +5,7 @@ import sys
 import pytest
 
 from thornbed.attacks import Knowledge
-from thornbed.flower_apps import checking
-from thornbed.flower_apps.resolving import resolve
+from thornbed.flower_apps.resolving import check, resolve
 from thornbed.flower_apps.run import threat
 from thornbed.flower_apps.settings import BadSettings, plugins, settings_from
 
@@ -19,14 +18,14 @@ def test_every_attack_says_what_it_must_know(name):
 def test_an_attack_that_says_nothing_is_refused(monkeypatch):
     monkeypatch.delattr(sys.modules[plugins.find("attack", "sign_flip").__module__], "NEEDS")
     with pytest.raises(BadSettings, match="attack sign_flip does not say what it must know; its module takes"):
-        checking.check(resolve(settings_from({"attack": "sign_flip"})))
+        check(resolve(settings_from({"attack": "sign_flip"})))
 
 
 def test_an_attack_that_needs_what_nobody_gives_is_refused(monkeypatch):
     module = sys.modules[plugins.find("attack", "sign_flip").__module__]
     monkeypatch.setattr(module, "NEEDS", frozenset({Knowledge.FUSION_MODEL, Knowledge.OWN_DATA}))
     with pytest.raises(BadSettings, match="attack sign_flip must know the fusion centre's model, which a malicious"):
-        checking.check(resolve(settings_from({"attack": "pixel_trigger + sign_flip"})))
+        check(resolve(settings_from({"attack": "pixel_trigger + sign_flip"})))
 
 
 def test_it_is_recorded_and_spoken():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from thornbed.flower_apps.metrics.metric import Metric
+from thornbed.flower_apps.metrics import Metric
 
 # In the order of the columns of tables and files.
 METRICS: Mapping[str, Metric] = {

@@ -1,4 +1,4 @@
-"""Collaborative inference: clients hold features of the same samples, a fusion centre predicts from their embeddings."""
+"""Collaborative inference: clients hold features of the same samples, a fusion centre predicts from what they send."""
 
 from __future__ import annotations
 

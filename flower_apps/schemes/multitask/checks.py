@@ -7,8 +7,7 @@ import torch
 
 from thornbed.attacks.multitask import NodesView
 from thornbed.flower_apps.run.client import channel_of
-from thornbed.flower_apps.schemes.multitask.injection import Aim
-from thornbed.flower_apps.schemes.multitask.run import MultitaskRun
+from thornbed.flower_apps.schemes.multitask.run import Aim, MultitaskRun
 from thornbed.flower_apps.settings import BadSettings, plugins
 from thornbed.flower_apps.settings.plugins import Spec
 from thornbed.protocol.randomness import generator

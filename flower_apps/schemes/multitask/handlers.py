@@ -1,4 +1,9 @@
-"""What a client of multitask learning answers: it improves its duals beside the weights that came."""
+"""What a client of multitask learning answers: it improves its duals beside the weights that came.
+
+Points may be injected into it. On one machine the attacker chooses where its points go. In deployment a node says
+itself that it is malicious, and its `--node-config` names its `accomplices`, the `targets` (without them an attack is
+aimed at those it holds), the `channel` that they share, and maybe an `attack`.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +17,45 @@ from thornbed.clients.local_training import one_thread
 from thornbed.clients.multitask import node_work
 from thornbed.clients.state import LostState
 from thornbed.defenses.reporting import listening
-from thornbed.flower_apps.run.client import Client
-from thornbed.flower_apps.schemes.multitask.attackers import injected
-from thornbed.flower_apps.schemes.multitask.run import MultitaskRun
+from thornbed.flower_apps.run.client import Client, accomplices, attack_text, channel_of, clients_in, says_malicious
+from thornbed.flower_apps.schemes.multitask.run import Aim, MultitaskRun, shared
 from thornbed.flower_apps.schemes.scheme import Handler
+from thornbed.flower_apps.settings import BadSettings
 from thornbed.protocol.actions import TRAIN_MOCHA
 from thornbed.protocol.multitask import NodeRequest, lost_reply, node_reply, read_node_request
 from thornbed.protocol.randomness import generator
-from thornbed.tasks.multitask import Array
+from thornbed.tasks.multitask import Array, Points
+
+
+def aim_of(run: MultitaskRun, client: Client) -> Aim | None:
+    """Return what a node of a deployment says that its attack is; None of an honest one.
+
+    Raises BadSettings where it says what cannot be.
+    """
+    settings, said = run.settings, client.node_config
+    if not says_malicious(said):
+        return None
+    text = attack_text(settings, said)
+    sources = accomplices(settings, client.number, said) if "accomplices" in said else (client.number,)
+    if "targets" not in said:
+        return Aim(text, sources, sources)
+    return Aim(text, clients_in(said, "targets", "the clients whose models are to be wrong", settings), sources)
+
+
+def injected(run: MultitaskRun, client: Client) -> Points | None:
+    """Return the points that are injected into a client, None where there are none."""
+    if not run.deployed:
+        return run.injection.points.get(client.number)
+    if (aim := aim_of(run, client)) is None:
+        return None
+    found = shared(channel_of(run.settings, client.node_config, client.run_id), lambda: run.search(aim))
+    if found.points and client.number not in found.points:
+        raise BadSettings(
+            f"client {client.number} is none of the attackers that share its channel; name all of them in "
+            'accomplices="3,7"'
+        )
+    return found.points.get(client.number)
+
 
 DUALS, SUM = "duals", "sum"  # in a client's state
 LONGER = 10

@@ -2,24 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from thornbed.attacks.multitask import Injection, NodesView
+from thornbed.clients.channel import Channel
 from thornbed.clients.multitask import Trimming
 from thornbed.flower_apps.run.client import channel_of
 from thornbed.flower_apps.run.run import Run
-from thornbed.flower_apps.schemes.multitask.injection import Aim, shared
 from thornbed.flower_apps.settings import BadSettings, Settings, plugins
 from thornbed.flower_apps.settings.plugins import Spec
 from thornbed.protocol.randomness import derived_seed, generator
 from thornbed.protocol.vector import to_tensors
 from thornbed.strategies.mocha import OMEGA, Mocha
 from thornbed.tasks.mocha.objective import Coupling
-from thornbed.tasks.multitask import Multitask
+from thornbed.tasks.multitask import Multitask, Points
+
+INJECTION = "injection"
+LOSSES, BEST = "losses", "best_iteration"
+
+
+@dataclass(frozen=True)
+class Aim:
+    """The attack, the clients whose models are to be wrong, and those that hold the points (None: any it likes)."""
+
+    attack: str
+    targets: tuple[int, ...]
+    sources: tuple[int, ...] | None = None
+
+
+def shared(channel: Channel, find: Callable[[], Injection]) -> Injection:
+    """Return the injection in a channel, which whichever attacker comes first finds and leaves for the others."""
+    return _injection(channel.once(INJECTION, lambda: _letter(find())))
+
+
+def _letter(found: Injection) -> dict[str, Tensor]:
+    letter = {LOSSES: torch.from_numpy(found.losses), BEST: torch.tensor(found.best_iteration)}
+    for client, points in found.points.items():
+        letter |= {f"x{client}": torch.from_numpy(points.x), f"y{client}": torch.from_numpy(points.y)}
+    return letter
+
+
+def _injection(letter: Mapping[str, Tensor]) -> Injection:
+    clients = sorted(int(name[1:]) for name in letter if name.startswith("x"))
+    points = {each: Points(letter[f"x{each}"].numpy(), letter[f"y{each}"].numpy()) for each in clients}
+    return Injection(points, letter[LOSSES].numpy(), int(letter[BEST]))
+
 
 NOTHING = Injection({}, np.empty(0))
 

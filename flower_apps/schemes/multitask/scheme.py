@@ -9,9 +9,8 @@ from typing import Any
 from thornbed.attacks import Knowledge
 from thornbed.flower_apps.run.client import Client, channel_of
 from thornbed.flower_apps.run.threat import check_threat
-from thornbed.flower_apps.schemes.multitask.attackers import aim_of
 from thornbed.flower_apps.schemes.multitask.checks import check, rehearse
-from thornbed.flower_apps.schemes.multitask.handlers import HANDLERS
+from thornbed.flower_apps.schemes.multitask.handlers import HANDLERS, aim_of
 from thornbed.flower_apps.schemes.multitask.run import MultitaskRun, load_nodes
 from thornbed.flower_apps.schemes.multitask.server import MultitaskServer
 from thornbed.flower_apps.schemes.scheme import HORIZONTAL_ONLY, Scheme, check_kinds

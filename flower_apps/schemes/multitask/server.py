@@ -14,8 +14,8 @@ from thornbed.flower_apps.schemes.multitask.run import MultitaskRun
 from thornbed.flower_apps.schemes.scheme import known_malicious
 from thornbed.protocol.vector import to_tensors
 from thornbed.strategies.mocha import OMEGA, W
-from thornbed.tasks.mocha.baselines import errors_by_node
 from thornbed.tasks.mocha.objective import primal
+from thornbed.tasks.mocha.solving import errors_by_node
 
 MODEL = "model.npz"
 

@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from thornbed.attacks.multitask import Injection, NodesView, random_twin
+from thornbed.attacks.multitask import Injection, NodesView, into_ball, random_twin
 from thornbed.attacks.multitask._gradients import upper
-from thornbed.attacks.multitask._placing import into_ball
 from thornbed.attacks.multitask.at2fl import at2fl
 from thornbed.attacks.multitask.random_direct import random_direct
 from thornbed.attacks.multitask.random_hybrid import random_hybrid
 from thornbed.attacks.multitask.random_indirect import random_indirect
+from thornbed.tasks.mocha.algorithm import learnt_omega
 from thornbed.tasks.mocha.objective import Coupling, unrelated
-from thornbed.tasks.mocha.server_work import learnt_omega
 from thornbed.tasks.mocha.solving import solve, solve_squared
 from thornbed.tasks.multitask import Points
 

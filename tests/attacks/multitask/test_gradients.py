@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from thornbed.attacks.multitask import Injection, NodesView
+from thornbed.attacks.multitask import Injection, NodesView, Placing
 from thornbed.attacks.multitask._gradients import FREE, as_printed, by_duals, implicit, of_targets, upper
-from thornbed.attacks.multitask._placing import Placing
 from thornbed.tasks.mocha.objective import summed_duals
 from thornbed.tasks.mocha.solving import solve, solve_squared
 from thornbed.tasks.multitask import Points

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from thornbed.flower_apps import checking
 from thornbed.flower_apps.inversion.precheck import Update, check_inversion, few_of, foreseen
-from thornbed.flower_apps.resolving import resolve
+from thornbed.flower_apps.resolving import check, resolve
 from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
 from thornbed.flower_apps.settings import BadSettings, settings_from
 from thornbed.protocol.recordings import Facts, load_originals, load_update, recordings_in
@@ -82,7 +81,7 @@ def test_what_is_foreseen_is_what_is_read(flags, thornbed, tmp_path):
 @pytest.mark.filterwarnings("error")
 def test_a_doomed_inversion_is_refused_before_the_run(flags, sentence):
     with pytest.raises(BadSettings) as refused:
-        checking.check(resolved(**{"batch_size": 4, "partition": "iid", **flags}))
+        check(resolved(**{"batch_size": 4, "partition": "iid", **flags}))
     assert sentence in str(refused.value)
 
 
@@ -109,12 +108,12 @@ def test_it_is_refused_with_one_sentence_and_nothing_is_trained(thornbed, tmp_pa
 )
 @pytest.mark.filterwarnings("error")
 def test_what_will_work_is_taken(flags):
-    checking.check(resolved(**{"batch_size": 4, "partition": "iid", **flags}))
+    check(resolved(**{"batch_size": 4, "partition": "iid", **flags}))
 
 
 def test_in_deployment_nobody_knows_what_the_clients_hold():
     doomed = {"engine": "deployment", "superlink": "10.0.0.5:8000", "curious": "agic(labels='idlg')"}
-    checking.check(resolved(**doomed))
+    check(resolved(**doomed))
 
 
 def update(client, epoch, num_samples=1, server_round=1):

@@ -9,11 +9,9 @@ from scipy.optimize import LinearConstraint, minimize
 from sklearn.linear_model import Ridge
 from sklearn.svm import SVC
 
-from thornbed.tasks.mocha.baselines import errors, global_model, local_only
-from thornbed.tasks.mocha.local_work import local_work
+from thornbed.tasks.mocha.algorithm import MochaServer, learnt_omega, local_work
 from thornbed.tasks.mocha.objective import Coupling, dual, duality_gap, primal, summed_duals
-from thornbed.tasks.mocha.server_work import MochaServer, learnt_omega
-from thornbed.tasks.mocha.solving import federate, solve, solve_squared
+from thornbed.tasks.mocha.solving import errors, federate, global_model, local_only, solve, solve_squared
 from thornbed.tasks.multitask import Points
 
 ROUNDING = 1e-12  # where a run has converged, primal and dual are one number but for their last digits

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from thornbed.tasks.multitask import Multitask, Node, Points
-from thornbed.tasks.multitask._nodes import Preparation, RawNode, prepared, validation_part
+from thornbed.tasks.multitask import Multitask, Node, Points, Preparation, RawNode, prepared, validation_part
 from thornbed.tasks.multitask.digit_nodes import digit_nodes
 from thornbed.tasks.multitask.har import har
 from thornbed.tasks.multitask.landmine import landmine

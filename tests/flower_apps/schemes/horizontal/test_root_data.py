@@ -6,8 +6,8 @@ import torch
 from tests.conftest import read_lines
 from thornbed.clients.local_training import one_thread, train
 from thornbed.experiments.runs.launch import prepare
-from thornbed.flower_apps.schemes.horizontal.root_data import root_training
 from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
+from thornbed.flower_apps.schemes.horizontal.server import root_training
 from thornbed.flower_apps.settings import BadSettings, settings_from
 from thornbed.protocol.randomness import generator
 from thornbed.protocol.vector import Layout, to_arrays

@@ -5,8 +5,7 @@ import torch
 
 from thornbed.attacks.update import Sight
 from thornbed.clients.benign import Benign
-from thornbed.flower_apps import checking
-from thornbed.flower_apps.resolving import resolve
+from thornbed.flower_apps.resolving import check, resolve
 from thornbed.flower_apps.run import run as runs
 from thornbed.flower_apps.run.client import channel_of
 from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun, statistics_of
@@ -66,14 +65,14 @@ def test_a_model_of_texts_takes_token_ids_and_learns_no_vectors(tmp_path):
     settings = resolved(
         task="sent140", data_dir=str(tmp_path), model="lstm(hidden=4)", num_clients=2, clients_per_round=2
     )  # fmt: skip
-    checking.check(settings)
+    check(settings)
     run = HorizontalRun(settings)
     model = run.new_model()
     assert model(run.task.samples("test").x).shape == (4, 2)
     assert {value.shape[-1] for name, value in model.state_dict().items() if "weight_ih_l0" in name} == {3}
     assert not any("vector" in name for name in model.state_dict())
     with pytest.raises(ValueError, match="cnn takes images"):
-        checking.check(settings.model_copy(update={"model": "cnn"}))
+        check(settings.model_copy(update={"model": "cnn"}))
 
 
 def test_a_task_that_does_not_fit_into_memory_is_refused(monkeypatch):
@@ -126,9 +125,9 @@ def test_on_nodes_that_outlive_a_run_attackers_tell_runs_apart(tmp_path):
 
 
 def test_attackers_that_remember_need_a_folder_before_the_run_starts(tmp_path):
-    checking.check(resolved(attack="adaptive", output=str(tmp_path)))
+    check(resolved(attack="adaptive", output=str(tmp_path)))
     with pytest.raises(BadSettings, match="need --output"):  # Flower's own command gives none by itself
-        checking.check(resolved(attack="adaptive"))
+        check(resolved(attack="adaptive"))
 
 
 def test_a_node_says_where_its_own_data_and_device_are():

@@ -1,0 +1,1 @@
+"""One run: started from checked settings, and made anew from its folder when it is finished."""
