@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from thornbed.clients.state import ClientState, LivingMemory
 from thornbed.flower_apps.inversion.precheck import check_watching
 from thornbed.flower_apps.loggers import missing_package
 from thornbed.flower_apps.records.folder import Folder
@@ -22,6 +21,7 @@ from thornbed.flower_apps.run.threat import check_threat
 from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
 from thornbed.flower_apps.schemes.scheme import built, check_kinds, check_unused, scheme_of
 from thornbed.flower_apps.settings import AUTO, ENGINES, NONE, SPECS, BadSettings, Resolved, Settings, plugins
+from thornbed.protocol.client_state import ClientState, LivingMemory
 
 
 def resolve(settings: Settings) -> Resolved:

@@ -18,10 +18,10 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from thornbed.clients.state import LivingContext
 from thornbed.flower_apps.client_app import app
 from thornbed.flower_apps.federation import OnRound, conduct
 from thornbed.flower_apps.settings import Resolved
+from thornbed.protocol.client_state import LivingContext
 
 RunConfig = Mapping[str, bool | int | float | str]
 SERVER_NODE = 1

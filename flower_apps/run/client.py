@@ -11,9 +11,9 @@ from typing import Any
 from flwr.app import Context
 
 from thornbed.clients.channel import Channel
-from thornbed.clients.state import ClientState, memory_of
 from thornbed.flower_apps.run.run import Run
 from thornbed.flower_apps.settings import NONE, BadSettings, Resolved
+from thornbed.protocol.client_state import ClientState, memory_of
 
 KEPT = "clients"  # below a run's output, what its clients keep after rounds
 ATTACKERS = "attackers"  # and what attackers leave for each other

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from thornbed.attacks import Knowledge
-from thornbed.clients.state import ClientState, LivingMemory
 from thornbed.flower_apps.metrics import METRICS
 from thornbed.flower_apps.resolving import resolve
 from thornbed.flower_apps.run import threat
@@ -24,6 +23,7 @@ from thornbed.flower_apps.run.client import Client
 from thornbed.flower_apps.schemes.scheme import Scheme, available, built, load, scheme_of
 from thornbed.flower_apps.settings import AUTO, BadSettings, Resolved, Settings, kind_of, plugins, settings_from
 from thornbed.flower_apps.settings.plugins import ROOT
+from thornbed.protocol.client_state import ClientState, LivingMemory
 from thornbed.tasks import Defaults
 from thornbed.tasks.sources import MissingData
 

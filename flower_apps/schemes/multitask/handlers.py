@@ -15,13 +15,13 @@ from flwr.app import Message
 
 from thornbed.clients.local_training import one_thread
 from thornbed.clients.multitask import node_work
-from thornbed.clients.state import LostState
 from thornbed.defenses.reporting import listening
 from thornbed.flower_apps.run.client import Client, accomplices, attack_text, channel_of, clients_in, says_malicious
 from thornbed.flower_apps.schemes.multitask.run import Aim, MultitaskRun, shared
 from thornbed.flower_apps.schemes.scheme import Handler
 from thornbed.flower_apps.settings import BadSettings
 from thornbed.protocol.actions import TRAIN_MOCHA
+from thornbed.protocol.client_state import LostState
 from thornbed.protocol.multitask import NodeRequest, lost_reply, node_reply, read_node_request
 from thornbed.protocol.randomness import generator
 from thornbed.tasks.multitask import Array, Points

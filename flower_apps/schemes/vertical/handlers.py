@@ -9,12 +9,12 @@ from flwr.app import Message
 from flwr.common.logger import log
 from torch import Tensor
 
-from thornbed.clients.state import LostState
 from thornbed.clients.vfl import EmbeddingClient, EvaluationRows
 from thornbed.flower_apps.run.client import Client
 from thornbed.flower_apps.schemes.scheme import Handler
 from thornbed.flower_apps.schemes.vertical.run import VerticalRun
 from thornbed.protocol.actions import EVALUATE_SPLIT, QUERY_ROWS, TRAIN_SPLIT
+from thornbed.protocol.client_state import LostState
 from thornbed.protocol.randomness import generator
 from thornbed.protocol.split import (
     EMBEDDINGS,

@@ -14,13 +14,13 @@ from thornbed.attacks.vertical import VerticalAttack
 from thornbed.attacks.vertical.coalition import known_rows
 from thornbed.clients.channel import Channel
 from thornbed.clients.collusion import Collusion
-from thornbed.clients.state import ClientState, LivingMemory
 from thornbed.clients.vfl import BackdoorClient, EmbeddingClient
 from thornbed.defenses.vertical import InTurn, VerticalDefense
 from thornbed.flower_apps.run.client import Client, accomplices, attack_text, channel_of, is_malicious, state_folder
 from thornbed.flower_apps.run.feature_split import FeatureSplitRun
 from thornbed.flower_apps.settings import BadSettings, Resolved, plugins
 from thornbed.flower_apps.settings.plugins import Spec
+from thornbed.protocol.client_state import ClientState, LivingMemory
 from thornbed.protocol.randomness import generator
 from thornbed.strategies.split_nn import Course, SplitNN
 from thornbed.tasks.blocks import Block

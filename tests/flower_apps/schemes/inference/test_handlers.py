@@ -7,7 +7,6 @@ import torch
 from flwr.app import ConfigRecord
 from flwr.supercore.task_identity import TaskIdentity
 
-from thornbed.clients.state import ClientState, LivingMemory
 from thornbed.flower_apps.resolving import resolve
 from thornbed.flower_apps.run.client import Client
 from thornbed.flower_apps.schemes.inference import handlers
@@ -15,6 +14,7 @@ from thornbed.flower_apps.schemes.inference.handlers import embed_rows, own_extr
 from thornbed.flower_apps.schemes.inference.run import InferenceRun
 from thornbed.flower_apps.schemes.inference.scheme import SCHEME
 from thornbed.flower_apps.settings import BadSettings, settings_from
+from thornbed.protocol.client_state import ClientState, LivingMemory
 from thornbed.protocol.inference import EmbedRequest, embed_message, read_embed_reply
 from thornbed.protocol.messages import RefusedReply
 from thornbed.tasks.split.kept_state import MODEL

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from thornbed.clients.state import ClientState, LivingMemory
 from thornbed.flower_apps.resolving import resolve
 from thornbed.flower_apps.run.client import Client
 from thornbed.flower_apps.schemes.multitask.handlers import injected
 from thornbed.flower_apps.schemes.multitask.run import MultitaskRun
 from thornbed.flower_apps.schemes.multitask.scheme import SCHEME
 from thornbed.flower_apps.settings import BadSettings, settings_from
+from thornbed.protocol.client_state import ClientState, LivingMemory
 from thornbed.protocol.tensor_files import load_tensors
 
 HYBRID = "at2fl(mode='hybrid', iterations=2, balls=1)"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from thornbed.attacks import Knowledge
-from thornbed.clients.state import ClientState, LivingMemory
 from thornbed.clients.vfl import BackdoorClient, EmbeddingClient
 from thornbed.flower_apps.client_app import app
 from thornbed.flower_apps.engines.inline import InlineGrid
@@ -14,6 +13,7 @@ from thornbed.flower_apps.run.client import Client
 from thornbed.flower_apps.schemes.scheme import built
 from thornbed.flower_apps.schemes.vertical.scheme import SCHEME
 from thornbed.flower_apps.settings import plugins, settings_from
+from thornbed.protocol.client_state import ClientState, LivingMemory
 from thornbed.protocol.messages import identify_message, read_identity
 
 COOPERATIVE = "cooperative_backdoor(size=(3, 3), num_known=120)"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from flwr.app import Context, RecordDict
 
-from thornbed.clients.state import ClientState, LivingMemory, RecordMemory
+from thornbed.protocol.client_state import ClientState, LivingMemory, RecordMemory
 
 
 def memory(kind):
