@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import read_lines, typed_in
+from tests.conftest import copy_of_the_house, read_lines, typed_in
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
 STRATEGY = 'ditto(pull=0.1, robust="krum(num_byzantine=2)")'
@@ -18,12 +18,11 @@ WORDS = ["run", "--task", "digits", "--num-clients", 8, "--partition", "dirichle
 BACKDOOR = ["--attack", "pixel_trigger", "--num-malicious", 2]
 
 
-@pytest.fixture
-def with_ditto(house: Path) -> Path:
+@pytest.fixture(scope="module")
+def with_ditto(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy of the house with the page's files in it, of which none was there before."""
-    files = re.findall(
-        r"`([\w/]*ditto[\w/]*\.py)`:\n\n```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL
-    )
+    house, page = copy_of_the_house(tmp_path_factory.mktemp("ditto") / "house"), PAGE.read_text(encoding="utf-8")
+    files = re.findall(r"`([\w/]*ditto[\w/]*\.py)`:\n\n```python\n(.*?)```", page, re.DOTALL)
     assert {name for name, _ in files} == {
         "strategies/ditto.py",
         "flower_apps/schemes/ditto/__init__.py",
@@ -99,9 +98,13 @@ def test_a_new_scheme_passes_the_contracts_of_its_kinds(with_ditto):
 
 
 @pytest.mark.slow
-def test_a_new_scheme_goes_on_in_flowers_engine_as_inline(with_ditto, tmp_path):
-    for engine in ("inline", "simulation"):
-        for words in ([*WORDS, *BACKDOOR, "--rounds", 1], ["run", "--resume", "--rounds", 2]):
-            typed = typed_in(with_ditto, *words, "--engine", engine, "--output", tmp_path / engine)
-            assert typed.code == 0, typed.err
-    assert bytes_of(tmp_path / "simulation") == bytes_of(tmp_path / "inline")
+def test_a_new_scheme_goes_on_in_flowers_engine_from_what_its_clients_kept_inline(with_ditto, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for words in (
+        [*WORDS, *BACKDOOR, "--rounds", 2, "--output", whole],
+        [*WORDS, *BACKDOOR, "--rounds", 1, "--output", parts],
+        ["run", "--resume", "--rounds", 2, "--engine", "simulation", "--output", parts],
+    ):
+        typed = typed_in(with_ditto, *words)
+        assert typed.code == 0, typed.err
+    assert bytes_of(parts) == bytes_of(whole)
