@@ -1,4 +1,4 @@
-"""What agents that lie make of their embeddings: the attacks they carry out together, and what they know for it."""
+"""What clients that lie make of their embeddings: the attacks they carry out together, and what they know for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from thornbed.attacks.inference import Attack, Network, QuerySight, SentEmbeddin
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """An attack, the agents that carry it out, and what its module says that it needs."""
+    """An attack, the clients that carry it out, and what its module says that it needs."""
 
     attack: Attack
     agents: tuple[int, ...]
@@ -27,7 +27,7 @@ class World:
 
     Attributes
     ----------
-    honest : (n, M, c), what every agent would send; NaN where nobody who attacks knows it.
+    honest : (n, M, c), what every client would send; NaN where nobody who attacks knows it.
     labels : (n,) int64, the true ones.
     network, defended : as in `attacks.inference.QuerySight`.
     """
@@ -39,9 +39,9 @@ class World:
 
 
 class Coalition:
-    """Agents that lie, each in one part of what they do; they act as one, and know what any part needs.
+    """Clients that lie, each in one part of what they do; they act as one, and know what any part needs.
 
-    Raises ValueError where an agent is in two parts.
+    Raises ValueError where a client is in two parts.
     """
 
     def __init__(self, parts: Sequence[Part]) -> None:
@@ -49,10 +49,10 @@ class Coalition:
         self.agents = tuple(sorted(agent for part in parts for agent in part.agents))
         self.needs = frozenset(each for part in parts for each in part.needs)
         if twice := sorted({agent for agent in self.agents if self.agents.count(agent) > 1}):
-            raise ValueError(f"agent {twice[0]} is given {self.agents.count(twice[0])} attacks; it can carry out one")
+            raise ValueError(f"client {twice[0]} is given {self.agents.count(twice[0])} attacks; it can carry out one")
 
     def send(self, world: World) -> Mapping[int, Tensor | None]:
-        """Return what each of its agents sends, (n, c), None where that is nothing."""
+        """Return what each of its clients sends, (n, c), None where that is nothing."""
         embeddings = world.honest
         if Knowledge.OTHER_EMBEDDINGS not in self.needs:
             blind = torch.full_like(embeddings, torch.nan)

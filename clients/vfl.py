@@ -33,7 +33,7 @@ class EvaluationRows:
 
 
 class EmbeddingClient:
-    """An honest party: training samples and test samples, each by id, and a bottom model."""
+    """An honest client: training samples and test samples, each by id, and a bottom model."""
 
     name = "benign"
 
@@ -68,7 +68,7 @@ class EmbeddingClient:
 
 
 class BackdoorClient(EmbeddingClient):
-    """A party that attacks together with others; as long as it does not know enough it does what it is asked."""
+    """A client that attacks together with others; as long as it does not know enough it does what it is asked."""
 
     name = "malicious"
 

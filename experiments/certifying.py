@@ -1,7 +1,7 @@
-"""What `thornbed certify` does: how many lying agents the manifold of a finished run tolerates, whoever is silent.
+"""What `thornbed certify` does: how many lying clients the manifold of a finished run tolerates, whoever is silent.
 
 Paper: Liu, Xie, Koyejo, Li, "CoPur", NeurIPS 2022, Theorems 2 and 4; `defenses.leverage` computes what they ask for.
-A set of agents takes seconds, so it is done for a finished run and not in every one.
+A set of clients takes seconds, so it is done for a finished run and not in every one.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from thornbed.strategies.collaborative_inference import ATTACKED, CLEAN
 
 CERTIFICATE = "certificate.json"
 PREFIX = "autoencoder."
-MOST_SETS = 16  # of agents that queries had nothing from, since liars can make as many as there are queries
+MOST_SETS = 16  # of clients that queries had nothing from, since liars can make as many as there are queries
 ROUNDS = {CLEAN: "before the attack", ATTACKED: "under the attack"}
 
 
 def run(path: Path, silent: str | None, out: Console, err: Console) -> None:
     """Certify the manifold of the run in a folder, print what it tolerates, and write certificate.json there.
 
-    silent : agents that send nothing, such as "6,9"; by default nobody, each agent alone, and those of whom queries of
+    silent : clients that send nothing, as "6,9"; by default nobody, each client alone, and those of whom queries of
         the run had nothing, of which the MOST_SETS most frequent sets count. Then answers.npz is told, too, what is
         certified of each query (`certified_answers`).
     """
@@ -125,7 +125,7 @@ def lacks_guarantee(defenses: Sequence[Spec], *, affine: bool) -> str | None:
 
 
 def silent_sets(answers: Mapping[str, NDArray[Any]]) -> Counter[tuple[int, ...]]:
-    """Return of how many queries, clean and attacked ones, nothing usable came from which agents."""
+    """Return of how many queries, clean and attacked ones, nothing usable came from which clients."""
     gone = [row for name in ROUNDS if f"moved_{name}" in answers for row in np.isnan(answers[f"moved_{name}"])]
     return Counter(tuple(np.flatnonzero(row).tolist()) for row in gone)
 
@@ -135,7 +135,7 @@ def certified_answers(
 ) -> dict[str, NDArray[Any]]:
     """Return what the certificates of observed sets say of each query (n,), for clean and attacked ones.
 
-    `tolerated_NAME`: how many of the agents whose blocks were used may lie, those whose blocks were clipped taken for
+    `tolerated_NAME`: how many of the clients whose blocks were used may lie, those whose blocks were clipped taken for
     liars already; -1 where these are too many, where no set of `sets` is the query's, and where its point is not
     determined. `radius_NAME`: how far its features can then be from what the true embeddings would
     be on the manifold, where those are no farther from it than delta_95, the distance by which purification may have
@@ -220,10 +220,10 @@ def _sets(silent: str | None, agents: int) -> Sequence[tuple[int, ...]]:
         return [(), *((agent,) for agent in range(agents))]
     words = [word.strip() for word in silent.split(",") if word.strip()]
     if not all(word.isdecimal() and int(word) < agents for word in words):
-        raise BadSettings(f"--silent takes numbers of agents, 0 to {agents - 1}, such as 6,9; not {silent!r}")
+        raise BadSettings(f"--silent takes numbers of clients, 0 to {agents - 1}, such as 6,9; not {silent!r}")
     missing = tuple(sorted({int(word) for word in words}))
     if len(missing) == agents:
-        raise BadSettings("--silent names all agents; somebody has to send something")
+        raise BadSettings("--silent names all clients; somebody has to send something")
     return [missing]
 
 
@@ -261,7 +261,7 @@ def _radius(certificate: Certificate, delta: float, num_corrupted: int) -> float
 
 
 def _table(found: Sequence[dict[str, Any]]) -> Table:
-    table = Table("silent", title="How many lying agents the manifold tolerates", title_justify="left")
+    table = Table("silent", title="How many lying clients the manifold tolerates", title_justify="left")
     for name in ("queries", "tolerated", "win from", "c with one liar", "radius"):
         table.add_column(name, justify="right")
     for row in found:

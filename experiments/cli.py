@@ -251,10 +251,11 @@ def invert(
 def certify(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a run of collaborative_inference.")],
     silent: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Agents that send nothing, such as 6,9; by default each in turn.")
+        str | None,
+        typer.Option(metavar="TEXT", help="Clients that send nothing, such as 6,9; by default each in turn."),
     ] = None,
 ) -> None:
-    """Say how many lying agents the manifold of a run tolerates, for certain (Theorems 2 and 4 of the CoPur paper).
+    """Say how many lying clients the manifold of a run tolerates, for certain (Theorems 2 and 4 of the CoPur paper).
 
     [bold]Example[/bold]
 

@@ -1,5 +1,5 @@
 """The tour: a backdoor, a defense, the same run in two engines, a curious server, poison in multitask learning, a
-backdoor planted by parties of vertical learning together, and agents that lie to a fusion centre.
+backdoor planted by clients of vertical learning together, and clients that lie to a fusion centre.
 
 All of it on data that need no download.
 """
@@ -94,8 +94,8 @@ WORDS = {
     "5-curious-server": "a curious server rebuilds photographs",
     "6-multitask": "a model for every digit, nobody attacks",
     "7-multitask-poisoned": "poison in four of these ten nodes",
-    "8-vertical-backdoor": "half of six parties plant a trigger",
-    "9-liars": "two of eight agents lie to a fusion centre",
+    "8-vertical-backdoor": "half of six clients plant a trigger",
+    "9-liars": "two of eight clients lie to a fusion centre",
     "10-liars-copur": "and CoPur purifies what they send",
 }
 ACCURACIES = ("accuracy", "clean_data_accuracy", "robust_accuracy")

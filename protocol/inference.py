@@ -1,7 +1,7 @@
-"""Messages of collaborative inference: rows asked for, and an agent's embeddings of them.
+"""Messages of collaborative inference: rows asked for, and a client's embeddings of them.
 
-An agent's features and its network stay with it, and so do the labels with the fusion centre. Where a threat model says
-that attackers know the fusion centre's model, the request publishes it, to all agents: then it is no secret.
+A client's features and its network stay with it, and so do the labels with the fusion centre. Where a threat model says
+that attackers know the fusion centre's model, the request publishes it, to all clients: then it is no secret.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ROWS, SPLIT, MODEL, EMBEDDINGS = "rows", "split", "model", "embeddings"
 
 @dataclass(frozen=True, eq=False)
 class EmbedRequest:
-    """What an agent is asked.
+    """What a client is asked.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ def embed_message(request: EmbedRequest, config: ConfigRecord, node_id: int) -> 
 
 
 def read_embed_request(message: Message) -> EmbedRequest:
-    """Return what the fusion centre asks of an agent."""
+    """Return what the fusion centre asks of a client."""
     config, arrays = only(message.content.config_records, "config record"), message.content.array_records
     return EmbedRequest(
         split=str(config[SPLIT]),
@@ -65,7 +65,7 @@ def read_embed_request(message: Message) -> EmbedRequest:
 
 
 def embed_reply(request: Message, embeddings: Tensor | None) -> Message:
-    """Answer with embeddings (n, c) float32; None is an agent that keeps silent."""
+    """Answer with embeddings (n, c) float32; None is a client that keeps silent."""
     arrays = to_arrays({} if embeddings is None else {EMBEDDINGS: embeddings})
     metrics = MetricRecord({NUM_EXAMPLES: 0 if embeddings is None else len(embeddings)})
     return Message(content=RecordDict({ARRAYS: arrays, METRICS: metrics}), reply_to=request)

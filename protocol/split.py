@@ -1,11 +1,11 @@
 """Messages of vertical training: one a step, with the gradient of the last embedding and the rows to embed next.
 
-A party's features and its network stay with it, and so do the labels with the server: what travels is ids of samples,
-embeddings, and gradients of embeddings. Before the first step the server asks once which samples a party holds. After
+A client's features and its network stay with it, and so do the labels with the server: what travels is ids of samples,
+embeddings, and gradients of embeddings. Before the first step the server asks once which samples a client holds. After
 the last step of a round the gradient goes with the message that asks for embeddings of test samples.
 
 A testbed wants to know how an attack does. So that message also names test samples that are to be attacked, and
-training samples to compare what an adversary sends with what is true; adversaries answer these, honest parties have
+training samples to compare what an adversary sends with what is true; adversaries answer these, honest clients have
 nothing to add.
 """
 
@@ -30,12 +30,12 @@ EMBEDDINGS, TRIGGERED, REPLACED, TRUE = "embeddings", "triggered", "replaced", "
 
 @dataclass(frozen=True, eq=False)
 class StepRequest:
-    """What a party is asked in a step.
+    """What a client is asked in a step.
 
     Attributes
     ----------
     rows : (b,) int64, ids of the training samples to embed.
-    gradient : (b', d) of the loss in the party's last embedding; None where that was not used.
+    gradient : (b', d) of the loss in the client's last embedding; None where that was not used.
     """
 
     server_round: int
@@ -46,7 +46,7 @@ class StepRequest:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationRequest:
-    """What a party is asked after a round.
+    """What a client is asked after a round.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class EvaluationRequest:
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """Which samples a party holds: ids (N,) of training and (M,) of test samples, int64."""
+    """Which samples a client holds: ids (N,) of training and (M,) of test samples, int64."""
 
     train: Tensor
     test: Tensor

@@ -39,7 +39,7 @@ class Answers:
 
     gap, clipped : (n,), of `Purified`, too, clipped as a number of blocks.
     radius, tolerated : (n,), what the defense certifies of each label, as `defenses.inference.Prediction` has them;
-        `tolerated` counts agents, and is left out where a purification mixes their blocks, since a liar then reaches
+        `tolerated` counts clients, and is left out where a purification mixes their blocks, since a liar then reaches
         more than its own.
     """
 
@@ -53,7 +53,7 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FusionCentre:
-    """M agents' embeddings of c numbers each, C classes, and how they are purified and classified.
+    """M clients' embeddings of c numbers each, C classes, and how they are purified and classified.
 
     Attributes
     ----------
@@ -108,7 +108,7 @@ class FusionCentre:
     def answer(
         self, model: FusionModel, embeddings: Tensor, observed: Tensor, honest: Tensor | None, source: torch.Generator
     ) -> Answers:
-        """Return what is predicted for embeddings (n, M, c) of the agents observed (M,) bool.
+        """Return what is predicted for embeddings (n, M, c) of the clients observed (M,) bool.
 
         honest: (n, M, c), what would come without an attack, for a defense that is told it. Raises ValueError as the
         defenses do.

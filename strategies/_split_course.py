@@ -89,14 +89,14 @@ class Figures:
 def measured(
     top: TopWork, course: Course, asked: Figures, answers: Mapping[int, Mapping[str, Tensor]], source: torch.Generator
 ) -> dict[str, float | None]:
-    """Return the metrics of the top model on what came, by party; None of an attack that no adversary answered.
+    """Return the metrics of the top model on what came, by client; None of an attack that no adversary answered.
 
     Attacked samples are asked for among all clean ones, as a server meets them: a guard may look at its neighbours.
     """
     present = torch.tensor([party in answers for party in range(course.num_parties)])
 
     def stacked(part: Callable[[Mapping[str, Tensor]], Tensor]) -> Tensor:
-        """Return a part of the answers (n, d) of all parties, (n, K, d), 0 where there is no answer."""
+        """Return a part of the answers (n, d) of all clients, (n, K, d), 0 where there is no answer."""
         parts = {party: part(answer) for party, answer in answers.items()}
         absent = torch.zeros_like(next(iter(parts.values())))
         return torch.stack([parts.get(party, absent) for party in range(course.num_parties)], dim=1)

@@ -1,4 +1,4 @@
-"""Collaborative inference: agents send embeddings of the rows asked for, the fusion centre purifies and predicts.
+"""Collaborative inference: clients send embeddings of the rows asked for, the fusion centre purifies and predicts.
 
 Paper: Liu, Xie, Koyejo, Li, "CoPur: Certifiably Robust Collaborative Inference via Feature Purification", NeurIPS 2022.
 
@@ -35,7 +35,7 @@ CLEAN, ATTACKED, HONEST, EXPLAINED = "clean", "attacked", "honest", "explained_v
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Queries:
-    """The rows that agents are asked for.
+    """The rows that clients are asked for.
 
     Attributes
     ----------
@@ -51,12 +51,12 @@ class Queries:
 
 
 class CollaborativeInference(ServerTested):
-    """Asks M agents for embeddings of c numbers a row, learns from clean ones, then predicts.
+    """Asks M clients for embeddings of c numbers a row, learns from clean ones, then predicts.
 
     Parameters
     ----------
-    cohort : who takes part in a round: clients 0 to M - 1 are the agents, so they have to say who they are.
-    min_replies : the run stops with `RunStopped` where fewer agents answer a query; training needs all of them.
+    cohort : who takes part in a round: clients 0 to M - 1, so they have to say who they are.
+    min_replies : the run stops with `RunStopped` where fewer clients answer a query; training needs all of them.
     seed : everything random follows from it, the round, and what it is for.
     centre : how embeddings are purified and classified. asked : which rows.
     embedding_size : c. hidden_units : of the head with which extractors are trained, and of the classifier.
@@ -65,7 +65,7 @@ class CollaborativeInference(ServerTested):
     validation : share of the training rows, the last ones, that are held out and queried in place of the test rows:
         what a setting is chosen by. 0 queries the test rows.
 
-    An agent that does not answer a query, or whose reply is refused, is a missing block, counted in `account`; one that
+    A client that does not answer a query, or whose reply is refused, is a missing block, counted in `account`; one that
     sends values that are not finite is missing in the rows where they stand. `memory` holds the predictions of the
     latest clean and attacked round, `clean` and `attacked` (n,), what purification moved, `moved/clean` (n, M), how
     far from its minimum it is at most, `gap/clean` (n,), and where the defense certifies its labels,
@@ -120,7 +120,7 @@ class CollaborativeInference(ServerTested):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask the agents for the training rows, in later rounds for the queries."""
+        """Ask the clients for the training rows, in later rounds for the queries."""
         asked, members = self._given()[1], self.cohort.draw(server_round, grid)
         self._arrays, self._sent = arrays, SentRound.now(server_round, members)
         public = asked.public and server_round >= FIRST_ATTACKED

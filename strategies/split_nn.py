@@ -60,15 +60,15 @@ class SplitNN(Strategy):
 
     Parameters
     ----------
-    cohort : who takes part: clients 0 to K - 1 are the parties, all of them in every round.
+    cohort : who takes part: clients 0 to K - 1, all of them in every round.
     min_replies : the run stops with `RunStopped` where fewer clients answer a step.
     seed : the top model's first weights, the order of the rows and the guard's randomness follow from it.
     course : the labels, and how long a round is.
-    guard : what the server does against its parties, see `defenses.vertical`.
-    embedding_size : d, numbers that a party sends for each sample.
+    guard : what the server does against its clients, see `defenses.vertical`.
+    embedding_size : d, numbers that a client sends for each sample.
     hidden : units between the two layers of the top model.
     rectified : whether the top model begins with a ReLU, so that no gradient goes back for what is below 0.
-    local_steps : steps on one batch, of the server and of every party, the other blocks held stale; 1 is exact.
+    local_steps : steps on one batch, of the server and of every client, the other blocks held stale; 1 is exact.
     top_learning_rate : of Adam, with which the top model learns.
 
     Started with `initial()`. A client that does not answer a step, or whose answer is refused, has its block masked in

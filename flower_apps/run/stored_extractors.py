@@ -11,7 +11,7 @@ from thornbed.flower_apps.run.stored_model import stored_model
 from thornbed.flower_apps.settings import BadSettings, Resolved
 from thornbed.protocol.tensor_files import load_tensors
 
-EXTRACTOR = "extractor"  # before an agent's number in the names of its tensors
+EXTRACTOR = "extractor"  # before a client's number in the names of its tensors
 OF_TASK, ROWS = "extractors_of_task", "extractors_saw_rows"  # texts of a model file
 
 

@@ -88,10 +88,10 @@ def test_copur_withstands_a_flip_that_the_unsecured_does_not_and_certify_says_wh
     assert said.code == 0, said.err
     assert "answers.npz does not say how near their minimum its answers are" in " ".join(said.out.split())
     for silent, sentence in (
-        ("0,9", "--silent takes numbers of agents, 0 to 5, such as 6,9; not '0,9'"),
-        ("99", "--silent takes numbers of agents, 0 to 5"),
-        ("-1", "--silent takes numbers of agents, 0 to 5"),
-        ("0,1,2,3,4,5", "--silent names all agents; somebody has to send something"),
+        ("0,9", "--silent takes numbers of clients, 0 to 5, such as 6,9; not '0,9'"),
+        ("99", "--silent takes numbers of clients, 0 to 5"),
+        ("-1", "--silent takes numbers of clients, 0 to 5"),
+        ("0,1,2,3,4,5", "--silent names all clients; somebody has to send something"),
     ):
         said = thornbed("certify", tmp_path / "copur", "--silent", silent)
         assert (said.code, said.err.count("\n")) == (2, 1)
@@ -283,7 +283,7 @@ def test_who_sends_what_is_not_finite_is_named_and_the_queries_are_answered(thor
     assert said.code == 0, said.err
     counts = lines(tmp_path / "run")[3]["defense"]["rejected_by_agent"]
     assert [agent for agent, count in enumerate(counts) if count] == [3, 5]
-    named = f"Beware: values that are not finite came from agent 3 for {counts[3]}, agent 5 for {counts[5]} queries"
+    named = f"Beware: values that are not finite came from client 3 for {counts[3]}, client 5 for {counts[5]} queries"
     assert named in said.out
     assert (answers(tmp_path / "run")["attacked"] >= 0).all()
     # the liars' queries are certified for those that are left
@@ -336,20 +336,20 @@ def test_a_round_without_a_finite_block_is_left_out_of_the_picture(thornbed, tmp
         (("--strategy", "collaborative_inference(validation=0.999)"), "validation leaves 0 rows for training"),
         (("--curious", "agic"), "--curious means nothing with --strategy collaborative_inference"),
         (("--clients-per-round", "3"), "--clients-per-round means nothing with --strategy collaborative_inference"),
-        (("--attack", "missing", "--malicious-ids", "0,1,2,3,4,5"), "--attack leaves 0 of 6 agents that send anything"),
+        (("--attack", "missing", "--malicious-ids", "0,1,2,3,4,5"), "leaves 0 of 6 clients that send anything"),
         (
             (
                 *("--attack", "missing", "--malicious-ids", "2,3,4,5", "--min-replies", "2"),
                 *("--defense", "randomized_ablation"),
             ),
-            "--attack missing leaves 2 of 6 agents that send anything, and --defense randomized_ablation answers no",
+            "--attack missing leaves 2 of 6 clients that send anything, and --defense randomized_ablation answers no",
         ),
         (
             (
                 *("--attack", "missing(agents=(2, 3)) + feature_flip(agents=(4,))", "--malicious-ids", "2,3,4"),
                 *("--defense", "copur + randomized_ablation(keep=5)"),
             ),
-            "leaves 4 of 6 agents that send anything, and --defense copur + randomized_ablation(keep=5) answers no",
+            "leaves 4 of 6 clients that send anything, and --defense copur + randomized_ablation(keep=5) answers no",
         ),
         (("--attack", "missing", "--malicious-ids", "6"), "--malicious-ids names client 6; clients are 0 to 5"),
         (("--attack", "missing", "--num-malicious", "7"), "--num-malicious 7 is more than --num-clients 6"),
@@ -358,16 +358,16 @@ def test_a_round_without_a_finite_block_is_left_out_of_the_picture(thornbed, tmp
         (("--attack", "targeted_pgd(target=10)"), "targeted_pgd needs a target from 0 to 9: target = 10"),
         (
             ("--attack", "feature_flip(agents=(1.5,))"),
-            "--attack takes numbers of agents, as in feature_flip(agents=(6, 9));",
+            "--attack takes numbers of clients, as in feature_flip(agents=(6, 9));",
         ),
-        (("--attack", "missing + feature_flip", "--malicious-ids", "4,5"), "says which agents carry out each, as in"),
+        (("--attack", "missing + feature_flip", "--malicious-ids", "4,5"), "says which clients carry out each, as in"),
         (
             ("--attack", "missing(agents=(3,)) + feature_flip(agents=(5,))", "--malicious-ids", "4,5"),
-            "--attack is carried out by agents 3,5, and the malicious ones are 4,5",
+            "--attack is carried out by clients 3,5, and the malicious ones are 4,5",
         ),
         (
             ("--attack", "missing(agents=(5,)) + feature_flip(agents=(5,))", "--malicious-ids", "4,5"),
-            "agent 5 is given 2 attacks; it can carry out one",
+            "client 5 is given 2 attacks; it can carry out one",
         ),
         ((*FLIP, "--rounds", "2"), "--rounds 2 is too few: the first is for training, the second for queries, and the"),
         (("--strategy", "collaborative_inference(bottleneck=500)"), "1 <= bottleneck <= M * d = 192: bottleneck = 500"),

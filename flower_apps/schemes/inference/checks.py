@@ -81,10 +81,10 @@ def _check_apart(run: InferenceRun) -> None:
     made = coalition_of(run.attacks, tuple(range(settings.num_clients)))
     if made is not None and not 0 <= made.agents[0] <= made.agents[-1] < settings.num_clients:
         outside = made.agents[0] if made.agents[0] < 0 else made.agents[-1]
-        raise BadSettings(f"--attack names agent {outside}; agents are 0 to {settings.num_clients - 1}")
+        raise BadSettings(f"--attack names client {outside}; clients are 0 to {settings.num_clients - 1}")
     if settings.start_from:
         raise BadSettings(
-            "--start-from is not for --engine deployment: there each agent has its own extractor, in the folder that "
+            "--start-from is not for --engine deployment: there each client has its own extractor, in the folder that "
             "state in its --node-config names"
         )
     if run.strategy.validation:
@@ -113,13 +113,13 @@ def _rehearse(run: InferenceRun) -> None:
             sent = attack(sent, attackers, toy)
     if (left := int(sent.observed.sum())) < settings.min_replies:
         raise BadSettings(
-            f"--attack leaves {left} of {clients} agents that send anything, and --min-replies is "
+            f"--attack leaves {left} of {clients} clients that send anything, and --min-replies is "
             f"{settings.min_replies}"
         )
     answers = centre.answer(model, made, sent.observed, made, generator(0, "check"))
     if bool((answers.labels == ABSTAINS).all()):
         raise BadSettings(
-            f"--attack {settings.attack} leaves {left} of {clients} agents that send anything, and --defense "
+            f"--attack {settings.attack} leaves {left} of {clients} clients that send anything, and --defense "
             f"{settings.defense} answers no query from so few"
         )
 

@@ -59,19 +59,19 @@ def own_extractor(run: InferenceRun, client: Client) -> nn.Module:
     number, folder = client.number, client.state.folder
     if folder is None:
         raise BadSettings(
-            'an agent needs state="FOLDER" in --node-config, in which it kept its network of a run of split_nn'
+            'a client needs state="FOLDER" in --node-config, in which it kept its network of a run of split_nn'
         )
     try:
         kept = client.state.saved(max(client.state.saved_rounds(), default=0))
     except ValueError as error:
-        raise BadSettings(f"agent {number} kept a network in {folder} that cannot be read: {error}") from None
+        raise BadSettings(f"client {number} kept a network in {folder} that cannot be read: {error}") from None
     if kept is None:
-        raise BadSettings(f"agent {number} kept no network of a run of split_nn in {folder}")
+        raise BadSettings(f"client {number} kept no network of a run of split_nn in {folder}")
     tensors = {name.removeprefix(MODEL): tensor for name, tensor in kept.items() if name.startswith(MODEL)}
     network = run.bottom_model(number)
     if differing := misfit(tensors, network.state_dict()):
         raise BadSettings(
-            f"agent {number} kept a network of other --model, --partition or embedding_size: {differing} ({folder})"
+            f"client {number} kept a network of other --model, --partition or embedding_size: {differing} ({folder})"
         )
     network.load_state_dict(tensors)
     return network.eval().requires_grad_(False)

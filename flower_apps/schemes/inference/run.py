@@ -135,7 +135,7 @@ class InferenceRun(FeatureSplitRun):
         made = coalition_of(self.attacks, everybody) if everybody else None
         if made is not None and made.agents != everybody:
             raise BadSettings(
-                f"--attack is carried out by agents {_listed(made.agents)}, and the malicious ones are "
+                f"--attack is carried out by clients {_listed(made.agents)}, and the malicious ones are "
                 f"{_listed(everybody)}; name the same with --malicious-ids"
             )
         return made
@@ -236,9 +236,9 @@ def coalition_of(attacks: Sequence[Spec], everybody: tuple[int, ...]) -> Coaliti
         if not isinstance(who, tuple) or not who or not all(type(client) is int for client in who):
             several = f"{attacks[0].name}(agents=(6,)) + {attacks[-1].name}(agents=(9,))"
             wanted = (
-                f"of several parts says which agents carry out each, as in {several}"
+                f"of several parts says which clients carry out each, as in {several}"
                 if len(attacks) > 1
-                else f"takes numbers of agents, as in {spec.name}(agents=(6, 9))"
+                else f"takes numbers of clients, as in {spec.name}(agents=(6, 9))"
             )
             raise BadSettings(f"--attack {wanted}; {spec.name} says {who!r}")
         rest = Spec(spec.name, {name: value for name, value in spec.options.items() if name != WHO})

@@ -84,7 +84,7 @@ def _beware(metrics: Mapping[str, float | None], lines: Sequence[Mapping[str, An
     if not rejected:
         return []
     counts = [sum(each) for each in zip(*rejected, strict=True)]
-    said = ", ".join(f"agent {client} for {count}" for client, count in enumerate(counts) if count)
+    said = ", ".join(f"client {client} for {count}" for client, count in enumerate(counts) if count)
     return [f"values that are not finite came from {said} queries; they count as missing, and metrics.jsonl says when"]
 
 
@@ -102,6 +102,6 @@ SCHEME = Scheme(
     learn=InferenceServer,
     seconds=_seconds,
     role=_role,
-    counted="agents lie",
+    counted="clients lie",
     beware=_beware,
 )

@@ -122,7 +122,7 @@ MOVED = "moved.png"
 
 
 def write_pictures(folder: Path, answers: Mapping[str, NDArray[Any]], malicious: frozenset[int]) -> None:
-    """Write moved.png from what `answers` says was moved, before and under the attack, by these agents."""
+    """Write moved.png from what `answers` says was moved, before and under the attack, by these clients."""
     from matplotlib import style
 
     told = {name: answers[f"moved_{name}"] for name in ("clean", "attacked") if f"moved_{name}" in answers}
@@ -135,7 +135,7 @@ def write_pictures(folder: Path, answers: Mapping[str, NDArray[Any]], malicious:
 
 
 def moved(blocks: Mapping[str, NDArray[np.float64]], malicious: frozenset[int]) -> Figure:
-    """Draw for each agent the median of how far its blocks (n, M) were moved, with the middle 90% of them."""
+    """Draw for each client the median of how far its blocks (n, M) were moved, with the middle 90% of them."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 3.6), facecolor="white")
@@ -153,8 +153,8 @@ def moved(blocks: Mapping[str, NDArray[np.float64]], malicious: frozenset[int]) 
     axes.set_yscale("symlog", linthresh=1.0)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("distance", color=INK)
-    axes.set_xlabel("agent", color=INK)
-    axes.set_title("How far purification moved what each agent sent", loc="left", fontsize=10, color=INK)
+    axes.set_xlabel("client", color=INK)
+    axes.set_title("How far purification moved what each client sent", loc="left", fontsize=10, color=INK)
     axes.legend(frameon=False, fontsize=9)
     plain(axes)
     figure.tight_layout()

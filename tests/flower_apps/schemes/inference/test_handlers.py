@@ -79,8 +79,8 @@ def test_a_malicious_client_lies_from_the_attacked_round_on_and_as_the_node_says
     [
         ("none", "this node is malicious and there is no attack: name one in --node-config or in the run"),
         ("missing(agents=(1,))", r"has no part in the attack missing\(agents=\(1,\)\)"),
-        ("missing + feature_flip", "of several parts says which agents carry out each"),
-        ("missing(agents=2)", r"takes numbers of agents, as in missing\(agents=\(6, 9\)\); missing says 2"),
+        ("missing + feature_flip", "of several parts says which clients carry out each"),
+        ("missing(agents=2)", r"takes numbers of clients, as in missing\(agents=\(6, 9\)\); missing says 2"),
         ("label_flip", "attack label_flip in --node-config is none of collaborative inference"),
         ("targeted_pgd", "attack targeted_pgd must know .*other.* which a malicious client does not learn here"),
         ("mising", "there is no attack called mising; did you mean missing"),
@@ -106,13 +106,13 @@ def test_a_client_without_a_network_that_fits_says_so(kept):
     folder = kept[0]
     with pytest.raises(BadSettings, match='needs state="FOLDER" in --node-config'):
         own_extractor(made(), client())
-    with pytest.raises(BadSettings, match=f"agent 1 kept no network of a run of split_nn in {folder}"):
+    with pytest.raises(BadSettings, match=f"client 1 kept no network of a run of split_nn in {folder}"):
         own_extractor(made(), client(folder, number=1))
     other = made(strategy="collaborative_inference(embedding_size=7)")
     with pytest.raises(BadSettings, match=r"kept a network of other .* is \(6, \d+\) instead of \(7, \d+\) \("):
         own_extractor(other, client(folder))
     (folder / f"client-{NUMBER}-round-3.safetensors").write_bytes(b"cut")
-    with pytest.raises(BadSettings, match=f"agent {NUMBER} kept a network in {folder} that cannot be read: "):
+    with pytest.raises(BadSettings, match=f"client {NUMBER} kept a network in {folder} that cannot be read: "):
         own_extractor(made(), client(folder))
 
 
@@ -138,14 +138,14 @@ def test_attackers_on_one_machine_find_once_what_all_of_them_send(tmp_path, monk
     ("words", "sentence"),
     [
         (("--attack", "untargeted_pgd"), "attack untargeted_pgd must know"),
-        (("--attack", "feature_flip(agents='x')"), "takes numbers of agents, as in feature_flip(agents=(6, 9))"),
-        (("--attack", "feature_flip(agents=(1, 99))"), "--attack names agent 99; agents are 0 to 9"),
-        (("--attack", "feature_flip(agents=(-1, 2))"), "--attack names agent -1; agents are 0 to 9"),
-        (("--attack", "missing + feature_flip"), "of several parts says which agents carry out each"),
-        (("--attack", "missing(agents=(1,)) + feature_flip(agents=(1,))"), "agent 1 is given 2 attacks"),
+        (("--attack", "feature_flip(agents='x')"), "takes numbers of clients, as in feature_flip(agents=(6, 9))"),
+        (("--attack", "feature_flip(agents=(1, 99))"), "--attack names client 99; clients are 0 to 9"),
+        (("--attack", "feature_flip(agents=(-1, 2))"), "--attack names client -1; clients are 0 to 9"),
+        (("--attack", "missing + feature_flip"), "of several parts says which clients carry out each"),
+        (("--attack", "missing(agents=(1,)) + feature_flip(agents=(1,))"), "client 1 is given 2 attacks"),
         (("--strategy", "collaborative_inference(validation=0.2)"), "validation is not for --engine deployment"),
         (("--defense", "randomized_smoothing_block"), "randomized_smoothing_block is told who lies, which nobody"),
-        (("--start-from", "{file}"), "--start-from is not for --engine deployment: there each agent has its own"),
+        (("--start-from", "{file}"), "--start-from is not for --engine deployment: there each client has its own"),
         (("--num-malicious", "1", "--attack", "missing"), "--num-malicious is not for --engine deployment"),
     ],
 )
