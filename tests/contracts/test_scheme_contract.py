@@ -111,6 +111,15 @@ def test_the_folders_that_it_takes_are_there_and_are_of_the_kind(name: str, kind
         assert folder in plugins.available(kind).values(), f"{folder} has no plug-in"
 
 
+@every_scheme
+@pytest.mark.parametrize("kind", ["task", "attack", "defense"])
+@pytest.mark.parametrize("unknown", ["nonsense", "krum"])
+def test_a_name_that_is_none_of_the_kind_is_refused_with_those_that_are(name: str, kind: str, unknown: str) -> None:
+    words = {"strategy": run_of(name).strategy, "task": run_of(name).task, kind: unknown}
+    with pytest.raises(ValueError, match=f"^there is no {kind} called {unknown}; .*here are"):
+        resolve(settings_from(words))
+
+
 @pytest.mark.parametrize("kind", ["task", "attack", "defense"])
 def test_what_lies_in_any_folder_of_a_kind_is_taken_by_some_scheme(kind: str) -> None:
     taken = {folder for scheme in SCHEMES.values() for folder in (*scheme.tasks, *scheme.attacks, *scheme.defenses)}
