@@ -182,6 +182,7 @@ def _check_kept(run: Run) -> None:
     done = records.rounds_done() or 0
     if done == run.settings.rounds:
         return
+    records.check_format(run.settings.rounds)  # before anything is said of what its clients kept elsewhere
     for client, last in sorted(records.last_rounds().items()):
         saved = ClientState(client, LivingMemory(), folder).saved_rounds()
         # A client that is counted for a step that it missed has kept what it had after the round all the same.

@@ -22,6 +22,7 @@ from thornbed.protocol.vector import to_arrays, to_tensors
 Thing = TypeVar("Thing")
 Tensors = Mapping[str, Tensor]
 HELD, ROUND = "held", "round-"
+RUN = "run"  # in a file's texts, whose state it is
 
 
 class ClientMemory(Protocol):
@@ -118,10 +119,12 @@ class ClientState:
     memory : where its things lie between messages.
     folder : where its tensors lie after a round; None where nothing names a folder, and the client lasts as long as
         its memory does.
+    run : names the run where runs share a folder, so that none goes on from what another one left there; empty where
+        the folder is the run's own.
     """
 
-    def __init__(self, client: int, memory: ClientMemory, folder: Path | None) -> None:
-        self.client, self.memory, self.folder = client, memory, folder
+    def __init__(self, client: int, memory: ClientMemory, folder: Path | None, run: str = "") -> None:
+        self.client, self.memory, self.folder, self.run = client, memory, folder, run
 
     def hold(self, thing: Thing, tensors: Callable[[Thing], Mapping[str, Tensor]]) -> None:
         """Hold one thing until the client's next message; `tensors` is what stands for the thing elsewhere."""
@@ -141,7 +144,7 @@ class ClientState:
         self.memory.put(f"{ROUND}{server_round}", kept, dict)
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            save_tensors(self._path(server_round), kept)
+            save_tensors(self._path(server_round), kept, {RUN: self.run} if self.run else None)
         # A memory that begins knows nothing of files of an earlier process; later on, looking is not worth its time.
         self._drop((earlier if len(earlier) > 1 else self._rounds()) - {server_round, after})
 
@@ -157,28 +160,31 @@ class ClientState:
         """Return the tensors that were kept after a round; None after round 0, when there are none yet.
 
         after : the last round of which the server took this client's answer; it is in the request.
-        Raises LostState where they are neither in memory nor in the folder, or cannot be read there.
+        Raises LostState where they are neither in memory nor in the folder, cannot be read there, or are another run's.
         """
         if after == 0:
             return None
         if (kept := self.memory.get(f"{ROUND}{after}", dict)) is not None:
             return {name: tensor.clone() for name, tensor in kept.items()}
         try:
-            stored = self.saved(after)
+            stored = self._stored(after)
         except ValueError as damage:
             said = f"client {self.client} cannot read what it kept after round {after} ({self._path(after)}: {damage})"
             raise LostState(said) from None
         if stored is None:
             where = 'no folder is named for it: state="FOLDER" in --node-config' if self.folder is None else self.folder
             raise LostState(f"client {self.client} has lost what it kept after round {after} ({where})")
-        return stored
+        tensors, texts = stored
+        if self.run and texts.get(RUN) != self.run:
+            raise LostState(
+                f"client {self.client} has lost what it kept after round {after}: another run's lies in {self.folder}"
+            )
+        return tensors
 
     def saved(self, server_round: int) -> dict[str, Tensor] | None:
-        """Return the tensors in the folder of a round; None where there are none, ValueError for damaged ones."""
-        try:
-            return None if self.folder is None else load_tensors(self._path(server_round))[0]
-        except FileNotFoundError:
-            return None
+        """Return the tensors in the folder of a round, of whichever run; None without, ValueError for damaged ones."""
+        stored = self._stored(server_round)
+        return None if stored is None else stored[0]
 
     def saved_rounds(self) -> set[int]:
         """Return the rounds whose tensors lie in the folder."""
@@ -187,6 +193,12 @@ class ClientState:
         start = f"client-{self.client}-round-"
         told = (path.stem.removeprefix(start) for path in self.folder.glob(f"{start}*.safetensors"))
         return {int(each) for each in told if each.isdecimal()}
+
+    def _stored(self, server_round: int) -> tuple[dict[str, Tensor], Mapping[str, str]] | None:
+        try:
+            return None if self.folder is None else load_tensors(self._path(server_round))
+        except FileNotFoundError:
+            return None
 
     def _rounds(self) -> set[int]:
         return self._remembered_rounds() | self.saved_rounds()

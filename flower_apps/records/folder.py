@@ -81,12 +81,7 @@ class Folder:
             return 0
         self._compare(settings)
         self.check()
-        if (self.rounds_done() or 0) < int(settings.rounds) and self.fact("format") != FORMAT:
-            made = (self.fact("versions") or {}).get("thornbed", "another version")
-            raise BadSettings(
-                f"{self.path} is of thornbed {made}, whose runs can be shown and reported and not gone on with: what "
-                "clients keep and how a round goes has changed since; start anew with another --output"
-            )
+        self.check_format(int(settings.rounds))
         done, told = self.rounds_done(), [line["round"] for line in self.lines()]
         if done is None:
             if max(told, default=0) or (self.path / SUMMARY).exists():
@@ -111,6 +106,15 @@ class Folder:
         self.summary()
         if odd := [number for number, line in enumerate(self.lines(), 1) if not _is_round(line)]:
             raise BadSettings(f"{self.path / METRICS} is damaged: line {odd[0]} is no round; name another --output")
+
+    def check_format(self, rounds: int) -> None:
+        """Refuse a run of an earlier format of which rounds are left to make: it cannot go on as it was."""
+        if (self.rounds_done() or 0) < rounds and self.fact("format") != FORMAT:
+            made = (self.fact("versions") or {}).get("thornbed", "another version")
+            raise BadSettings(
+                f"{self.path} is of thornbed {made}, whose runs can be shown and reported and not gone on with: what "
+                "clients keep and how a round goes has changed since; start anew with another --output"
+            )
 
     def settings(self) -> Settings:
         """Return the resolved settings of the run that is here; raises BadSettings where there is none."""
@@ -218,10 +222,6 @@ class Folder:
         if kinds[0] != kinds[1]:
             raise BadSettings(f"{self.path / CHECKPOINT} holds another model than the run's; name another --output")
         return {name: tensors[name] for name in model}, memory
-
-    def save_model(self, tensors: Mapping[str, Tensor]) -> None:
-        """Write the final model."""
-        save_tensors(self.path / MODEL, tensors)
 
     def finish(self, settings: Settings, summary: Mapping[str, Any]) -> None:
         """Write summary.json, which says that the run is complete."""

@@ -48,7 +48,17 @@ class Client:
                 f"{number!r}"
             )
         folder = state_folder(run.settings, context.node_config)
-        return cls(number, context.node_config, ClientState(number, memory_of(context), folder), context.run_id)
+        named = name_of_run(run.settings, context.run_id) if run.deployed else ""
+        state = ClientState(number, memory_of(context), folder, named)
+        return cls(number, context.node_config, state, context.run_id)
+
+
+def name_of_run(settings: Resolved, run_id: int) -> str:
+    """Return what tells a run from others on nodes that outlive it: its output, which one that is resumed keeps.
+
+    Without an output it is Flower's number of the run.
+    """
+    return hashlib.sha256((settings.output or f"run {run_id}").encode()).hexdigest()[:16]
 
 
 def state_folder(settings: Resolved, node_config: Mapping[str, Any]) -> Path | None:
@@ -107,7 +117,7 @@ def channel_of(settings: Resolved, node_config: Mapping[str, Any], run_id: int) 
     """Return the channel in which attackers leave what they saw in this run; raises BadSettings without a folder.
 
     In deployment its folder is one below `channel` in `--node-config`: nodes outlive a run, and a letter of another
-    run is none of this. Runs are told apart by their output, which one that is resumed keeps, and without one by id.
+    run is none of this.
     """
     if settings.engine != "deployment":
         if not settings.output:
@@ -115,5 +125,4 @@ def channel_of(settings: Resolved, node_config: Mapping[str, Any], run_id: int) 
         return Channel(Path(settings.output).expanduser() / ATTACKERS)
     if not (folder := str(node_config.get("channel", ""))):
         raise BadSettings('attackers that share what they saw need channel="FOLDER" in --node-config')
-    of_run = hashlib.sha256((settings.output or f"run {run_id}").encode()).hexdigest()[:16]
-    return Channel(Path(folder).expanduser() / of_run)
+    return Channel(Path(folder).expanduser() / name_of_run(settings, run_id))

@@ -18,7 +18,7 @@ from thornbed.flower_apps.client_app import app
 from thornbed.flower_apps.engines.inline import InlineGrid
 from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
 from thornbed.flower_apps.settings import BadSettings, settings_from
-from thornbed.protocol.messages import train_message
+from thornbed.protocol.messages import identify_message, read_identity, train_message
 from thornbed.protocol.vector import Layout, to_arrays
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
@@ -158,8 +158,6 @@ def test_on_separate_machines_attackers_leave_their_updates_and_take_what_comes_
 
 
 def test_an_attacker_without_a_channel_or_accomplices_says_so_before_the_first_round(looking, tmp_path):
-    from thornbed.protocol.messages import identify_message, read_identity
-
     looking("OTHER_ATTACKERS")
     settings = deployed(tmp_path)
     grid = InlineGrid(app, settings.num_clients, settings.to_run_config())
@@ -170,6 +168,27 @@ def test_an_attacker_without_a_channel_or_accomplices_says_so_before_the_first_r
     assert honest.problem == ""
     assert 'need channel="FOLDER" in --node-config' in malicious.problem
     assert 'needs accomplices="3,7" in --node-config' in lonely.problem
+
+
+@pytest.mark.parametrize(
+    ("attack", "problem"),
+    [
+        ("leaning", "attack leaning looks at rows of peers beside its own, and its NEEDS does not say so"),
+        ("at2fl", "--attack at2fl does not go with --strategy fedavg"),
+        ("sign_flip(factor=-1.0)", "sign_flip needs a finite factor > 0: factor = -1.0"),
+        ("sign_flop", "there is no attack called sign_flop"),
+        ("none", "this node is malicious and there is no attack"),
+    ],
+)
+def test_an_attack_that_a_node_names_is_looked_at_as_closely_as_the_runs(plug_in, tmp_path, attack, problem):
+    plug_in("attacks/update", "leaning", LEANING)
+    settings = made(tmp_path, attack="gaussian", num_malicious="auto", engine="deployment", superlink="127.0.0.1:1")
+    grid = InlineGrid(app, settings.num_clients, settings.to_run_config())
+    grid._contexts[5].node_config |= {"role": "malicious", "attack": attack}
+    grid._contexts[6].node_config |= {"role": "malicious"}
+    named, able = map(read_identity, grid.send_and_receive([identify_message(5), identify_message(6)]))
+    assert (able.role, able.problem) == ("poisoning", "")
+    assert problem in named.problem
 
 
 def a_little_is_enough():

@@ -1,6 +1,7 @@
 """What attackers do together, in whole runs: one update of a group, what they saw, when and how many of them attack."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from thornbed.experiments.runs.launch import prepare
 from thornbed.flower_apps.client_app import app
 from thornbed.flower_apps.engines.inline import InlineGrid, inline
 from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
-from thornbed.flower_apps.settings import settings_from
+from thornbed.flower_apps.settings import BadSettings, settings_from
 from thornbed.protocol.messages import train_message
 from thornbed.protocol.vector import Layout, to_arrays
 
@@ -132,3 +133,17 @@ def test_in_the_other_rounds_attackers_are_honest(settings):
     for server_round, attacks in ((1, False), (2, True), (3, False), (4, True)):
         mine, theirs = updates(attacked, [5], server_round), updates(honest, [5], server_round)
         assert torch.equal(mine[0], theirs[0]) == (not attacks)
+
+
+def test_attackers_that_lost_the_models_they_saw_do_not_begin_anew(settings, tmp_path):
+    words = {"attack": "adaptive", "strategy": "median", "output": str(tmp_path / "run")}
+    inline(settings(**words, rounds=2), lambda line: None)
+    shutil.rmtree(tmp_path / "run" / "attackers")
+    settings(**words, rounds=2, resume=True)  # nothing is left to do: it is shown
+    with pytest.raises(
+        BadSettings, match="cannot be gone on with: the models that attackers saw are not in .*attacker"
+    ):
+        settings(**words, rounds=3, resume=True)
+    quiet = {**words, "attack_share": 0.4, "output": str(tmp_path / "quiet")}  # the third round is the first attacked
+    inline(settings(**quiet, rounds=2), lambda line: None)
+    assert settings(**quiet, rounds=3, resume=True).rounds == 3

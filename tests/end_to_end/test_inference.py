@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -400,3 +401,36 @@ def test_certify_takes_a_run_of_its_own_kind(thornbed, tmp_path):
     said = thornbed("certify", tmp_path / "fedavg")
     assert said.code == 2
     assert "certify is for collaborative_inference" in said.sentence
+
+
+CURIOUS = '''"""Send {what}, without a word that it must be known.
+
+Source: a test.
+"""
+
+from dataclasses import replace
+
+from thornbed.attacks import Knowledge
+
+NEEDS = frozenset({{Knowledge.OWN_DATA{needs}}})
+
+
+def nosy(sent, agents, sight):
+    embeddings = sent.embeddings.clone()
+    embeddings[:, list(agents)] = {what}
+    return replace(sent, embeddings=embeddings)
+'''
+
+
+def test_an_attack_that_looks_at_others_embeddings_undeclared_is_refused_before_the_run(thornbed, plug_in, tmp_path):
+    what = "sent.embeddings.mean(dim=1, keepdim=True)"
+    flags = ["run", "--task", "digits(num_train=300)", "--strategy", "collaborative_inference", "--num-clients", 4,
+             "--local-epochs", 1, "--attack", "nosy", "--output"]  # fmt: skip
+    plug_in("attacks/inference", "nosy", CURIOUS.format(what=what, needs=""))
+    said = thornbed(*flags, tmp_path / "undeclared")
+    assert said.code == 2
+    assert "--attack nosy looks at what other agents send, and its NEEDS does not say so" in said.sentence
+    sys.modules.pop("thornbed.attacks.inference.nosy")
+    plug_in("attacks/inference", "nosy", CURIOUS.format(what=what, needs=", Knowledge.OTHER_EMBEDDINGS"))
+    said = thornbed(*flags, tmp_path / "declared")
+    assert said.code == 0, said.err

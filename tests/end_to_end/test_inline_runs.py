@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -302,3 +303,23 @@ def test_the_command_line_starts_without_torch():
     """Help and listings of a tool that takes seconds to start are not read."""
     code = "import sys, thornbed.experiments.cli; sys.exit('torch' in sys.modules or 'flwr' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, env={**os.environ}).returncode == 0
+
+
+@pytest.mark.parametrize("flags", [SMALL, ("--task", "digit_nodes", "--strategy", "mocha")], ids=["fedavg", "mocha"])
+def test_a_run_of_an_earlier_version_is_shown_and_reported_and_not_gone_on_with(thornbed, tmp_path, flags):
+    """A folder of 0.1.0: no format in its config.json, and nothing that its clients kept."""
+    output = tmp_path / "run"
+    assert thornbed("run", *flags, "--rounds", 2, "--output", output).code == 0
+    shutil.rmtree(output / "clients", ignore_errors=True)
+    config = json.loads((output / "config.json").read_text())
+    config.pop("format")
+    config["versions"]["thornbed"] = "0.1.0"
+    (output / "config.json").write_text(json.dumps(config))
+    before = {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()}
+    said = thornbed("run", "--resume", "--rounds", 3, "--output", output)
+    assert said.code == 2
+    assert "is of thornbed 0.1.0, whose runs can be shown and reported and not gone on with" in said.sentence
+    assert {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()} == before
+    for words in (("show", output), ("report", output), ("run", "--resume", "--output", output)):
+        said = thornbed(*words)
+        assert said.code == 0, said.err

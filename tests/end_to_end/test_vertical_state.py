@@ -156,6 +156,15 @@ def test_a_run_whose_client_has_lost_its_file_is_refused_before_anything_runs(th
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.parametrize("letter", ["features-2", "decision"])
+def test_a_run_whose_adversaries_lost_their_letters_is_refused_before_anything_runs(thornbed, tmp_path, letter):
+    in_parts(thornbed, tmp_path, ("--attack", COOPERATIVE, "--num-malicious", 2), (2,))
+    (tmp_path / "attackers" / f"{letter}.safetensors").unlink()
+    said = thornbed("run", "--rounds", 3, "--resume", "--output", tmp_path)
+    assert said.code == 2
+    assert f"what adversaries left for each other is not in {tmp_path / 'attackers'} ({letter})" in said.sentence
+
+
 def test_a_client_that_missed_steps_and_not_the_ends_of_rounds_goes_on_as_it_was(thornbed, tmp_path, monkeypatch):
     """It is counted in these rounds, so that the records do not say that it kept its network after them."""
 

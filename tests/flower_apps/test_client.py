@@ -1,12 +1,14 @@
 """What a node's own settings have to be."""
 
 import pytest
+import torch
 from flwr.app import Context, RecordDict
 
 from thornbed.flower_apps.resolving import resolve
 from thornbed.flower_apps.run.client import Client
 from thornbed.flower_apps.run.run import Run
 from thornbed.flower_apps.settings import settings_from
+from thornbed.protocol.client_state import LostState
 
 
 def client(**node_config):
@@ -28,3 +30,16 @@ def test_a_partition_id_that_is_none_is_refused_with_what_would_be_one(wrong):
 def test_a_node_without_a_partition_id_is_told_how_to_give_one():
     with pytest.raises(ValueError, match="this node has no partition-id; give it one in --node-config"):
         client()
+
+
+def test_on_a_node_that_outlives_a_run_what_a_client_keeps_is_of_the_run(tmp_path):
+    def state(output, run_id):
+        settings = settings_from({"task": "digits", "engine": "deployment", "superlink": "h:1", "output": output})
+        context = Context(run_id, 2, {"partition-id": 0, "state": str(tmp_path)}, RecordDict(), {})
+        return Client.of(Run(resolve(settings)), context).state
+
+    state("runs/first", 1).save(2, {"w": torch.ones(1)})
+    assert state("runs/first", 2).load(2)["w"].item() == 1  # resumed, it is another run of Flower's
+    state("runs/second", 3).save(2, {"w": torch.zeros(1)})
+    with pytest.raises(LostState, match="another run's lies in"):
+        state("runs/first", 4).load(2)

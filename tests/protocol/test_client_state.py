@@ -76,3 +76,16 @@ def test_what_is_missing_or_damaged_is_said_and_never_made_anew(tmp_path, after)
     (tmp_path / f"client-3-round-{after}.safetensors").write_bytes(b"nothing")
     with pytest.raises(LostState, match=f"client 3 cannot read what it kept after round {after}"):
         ClientState(3, LivingMemory(), tmp_path).load(after)
+
+
+def test_what_another_run_left_in_the_same_folder_is_none_of_this_run(tmp_path):
+    def fresh(run):
+        return ClientState(3, LivingMemory(), tmp_path, run)
+
+    fresh("first").save(5, {"w": torch.ones(1)})
+    assert fresh("first").load(5)["w"].item() == 1
+    fresh("second").save(5, {"w": torch.zeros(1)})
+    with pytest.raises(LostState, match=f"lost what it kept after round 5: another run's lies in {tmp_path}"):
+        fresh("first").load(5)
+    assert fresh("second").load(5)["w"].item() == 0
+    assert fresh("third").saved(5)["w"].item() == 0  # whoever asks for the latest, of whichever run

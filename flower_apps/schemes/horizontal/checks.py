@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from thornbed.attacks import Knowledge
 from thornbed.attacks.data import Divided
 from thornbed.attacks.update import Sight, outgoing
+from thornbed.flower_apps.records.folder import Folder
 from thornbed.flower_apps.run.client import channel_of
 from thornbed.flower_apps.run.threat import needs
-from thornbed.flower_apps.schemes.horizontal.roles import Attack
+from thornbed.flower_apps.schemes.horizontal.roles import Attack, is_attacked
 from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun, refusal
+from thornbed.flower_apps.schemes.horizontal.sight import MODEL
 from thornbed.flower_apps.settings import BadSettings, plugins
 from thornbed.flower_apps.settings.plugins import Spec
 from thornbed.protocol.randomness import generator
@@ -39,10 +41,12 @@ def check(run: HorizontalRun, data: bool) -> None:
     plugins.find("partition", plugins.parse(settings.partition).name)
     plugins.find("model", plugins.parse(settings.model).name)
     if attack is not None:
-        _check_updates(run, attack)
+        check_updates(run, attack)
     if not data:
         return
     _check_data(run, attack)
+    if attack is not None and run.goes_on and not run.deployed:
+        _check_letters(run, attack)
 
 
 def _check_data(run: HorizontalRun, attack: Attack | None) -> None:
@@ -77,7 +81,7 @@ def _check_data(run: HorizontalRun, attack: Attack | None) -> None:
         run.starting_model()
 
 
-def _check_updates(run: HorizontalRun, attack: Attack) -> None:
+def check_updates(run: HorizontalRun, attack: Attack) -> None:
     """Try every part of an attack that acts on updates, on made ones, as a run will show them to it.
 
     A part that looks at its accomplices' rows and does not declare it would be alone in every run: it is refused.
@@ -111,6 +115,21 @@ def _check_updates(run: HorizontalRun, attack: Attack) -> None:
             for rows in (mine[1:], others)
         ):
             raise _undeclared(spec)
+
+
+def _check_letters(run: HorizontalRun, attack: Attack) -> None:
+    """Refuse a run that goes on where its attackers have lost the models that they saw: they would begin anew."""
+    records, settings = Folder(run.output), run.settings
+    done = records.rounds_done() or 0
+    if Knowledge.EARLIER_MODELS not in attack.needs or done == settings.rounds:
+        return
+    lines = [line for line in records.lines() if line["round"] <= done and line.get("sampled_malicious")]
+    channel = channel_of(settings, {}, 0)
+    if any(is_attacked(settings, line["round"]) for line in lines) and channel.before_round(MODEL, done + 1) is None:
+        raise BadSettings(
+            f"--output {run.output} cannot be gone on with: the models that attackers saw are not in {channel.folder}; "
+            "start anew with another --output"
+        )
 
 
 def _training(part: object, peers: Tensor, source: torch.Generator, sight: Sight) -> Tensor:

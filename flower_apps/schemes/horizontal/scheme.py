@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib
 
 from thornbed.attacks import Knowledge
-from thornbed.flower_apps.run.client import Client, accomplices, channel_of, is_malicious
+from thornbed.flower_apps.run.client import Client, accomplices, attack_text, channel_of, is_malicious
 from thornbed.flower_apps.run.threat import check_threat
-from thornbed.flower_apps.schemes.horizontal.checks import check
+from thornbed.flower_apps.schemes.horizontal.checks import check, check_updates
 from thornbed.flower_apps.schemes.horizontal.handlers import HANDLERS
 from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun, least_replies
 from thornbed.flower_apps.schemes.horizontal.server import HorizontalServer
 from thornbed.flower_apps.schemes.horizontal.timing import seconds_of_steps
-from thornbed.flower_apps.schemes.scheme import Scheme
-from thornbed.flower_apps.settings import Settings, plugins
+from thornbed.flower_apps.schemes.scheme import Scheme, check_kinds
+from thornbed.flower_apps.settings import BadSettings, Settings, plugins
 from thornbed.tasks import Defaults
 
 # A client is sent the server's model; its attack's options tell of the defense and of data like the target's, and
@@ -42,16 +42,23 @@ def _defaults(settings: Settings) -> Defaults:
 
 
 def _role(run: HorizontalRun, client: Client) -> str:
-    """Return the name of a client's role; refuse a node whose attack needs what the node has not."""
-    role = run.role(client.number, client.node_config)
-    if run.deployed and is_malicious(run.settings, client.number, client.node_config):
-        attack = run.attack_on(client.node_config)
-        assert attack is not None  # a role was made of it
-        check_threat([spec for spec, _, _ in attack.parts], GIVES_APART)
-        if attack.shares:
-            channel_of(run.settings, client.node_config, client.run_id)
-        if role.sees_accomplices or role.group is not None:
-            accomplices(run.settings, client.number, client.node_config)
+    """Return the name of a client's role; refuse a node whose attack cannot be, or needs what the node has not."""
+    said = client.node_config
+    if not run.deployed or not is_malicious(run.settings, client.number, said):
+        return run.role(client.number, said).name
+    try:
+        text = attack_text(run.settings, said)
+        check_kinds(run.settings.model_copy(update={"attack": text}), SCHEME)
+        check_threat(plugins.parse_sum(text), GIVES_APART)
+        attack, role = run.attack_on(said), run.role(client.number, said)
+        assert attack is not None  # a malicious client has one
+        check_updates(run, attack)  # a node may name another attack than the run's, which nobody has looked at
+    except ValueError as error:  # also an attack's own sentence, of its options
+        raise BadSettings(str(error)) from error
+    if attack.shares:
+        channel_of(run.settings, said, client.run_id)
+    if role.sees_accomplices or role.group is not None:
+        accomplices(run.settings, client.number, said)
     return role.name
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from thornbed.attacks.inference import Attack, QuerySight, SentEmbeddings
+from thornbed.attacks import Knowledge
+from thornbed.attacks.inference import Attack
+from thornbed.clients.inference import Coalition, Part, World
 from thornbed.defenses.inference import ABSTAINS
 from thornbed.flower_apps.run.client import channel_of
 from thornbed.flower_apps.run.feature_split import check_division
@@ -102,21 +106,20 @@ def _rehearse(run: InferenceRun) -> None:
     settings, centre = run.settings, run.centre
     clients, model = settings.num_clients, centre.blank()
     made = torch.randn(2, clients, centre.embedding_size, generator=generator(0, "check"))
-    sent = SentEmbeddings(embeddings=made, observed=torch.ones(clients, dtype=torch.bool))
-    toy = QuerySight(
+    toy = World(
+        honest=made,
         labels=torch.zeros(2, dtype=torch.int64),
         network=lambda x, observed: centre.undefended(model, x, observed),
         defended=lambda x, observed: centre.undefended(model, x, observed),
     )
     with one_thread():
-        for attackers, attack in _tried(run):
-            sent = attack(sent, attackers, toy)
-    if (left := int(sent.observed.sum())) < settings.min_replies:
+        observed = _tried(run, toy)
+    if (left := int(observed.sum())) < settings.min_replies:
         raise BadSettings(
             f"--attack leaves {left} of {clients} clients that send anything, and --min-replies is "
             f"{settings.min_replies}"
         )
-    answers = centre.answer(model, made, sent.observed, made, generator(0, "check"))
+    answers = centre.answer(model, made, observed, made, generator(0, "check"))
     if bool((answers.labels == ABSTAINS).all()):
         raise BadSettings(
             f"--attack {settings.attack} leaves {left} of {clients} clients that send anything, and --defense "
@@ -124,14 +127,37 @@ def _rehearse(run: InferenceRun) -> None:
         )
 
 
-def _tried(run: InferenceRun) -> list[tuple[tuple[int, ...], Attack]]:
-    """Return who carries out each part of the attack; in deployment, where nobody knows it, some client each."""
+def _tried(run: InferenceRun, toy: World) -> Tensor:
+    """Try the attack with what it will know in a run, and return which clients then send anything, (M,) bool.
+
+    In deployment, where nobody knows who lies, some client carries out each part. Raises BadSettings for an attack that
+    looks at what others send and does not declare it: a run shows it NaN there.
+    """
     count = run.settings.num_clients
     made = coalition_of(run.attacks, tuple(range(count))) if run.deployed else run.coalition
-    parts = () if made is None else made.parts
-    if run.deployed:
-        return [((number,), _short(part.attack)) for number, part in enumerate(parts[:count])]
-    return [(part.agents, _short(part.attack)) for part in parts]
+    parts = [
+        Part(_short(part.attack), (number,) if run.deployed else part.agents, part.needs)
+        for number, part in enumerate(() if made is None else made.parts)
+        if not run.deployed or number < count
+    ]
+    observed = torch.ones(count, dtype=torch.bool)
+    if not parts:
+        return observed
+    sent = Coalition(parts).send(toy)
+    for client, block in sent.items():
+        observed[client] = block is not None
+    if not _finite(sent):
+        others = frozenset({Knowledge.OTHER_EMBEDDINGS})
+        if _finite(Coalition([replace(part, needs=part.needs | others) for part in parts]).send(toy)):
+            raise BadSettings(
+                f"--attack {run.settings.attack} looks at what other agents send, and its NEEDS does not say so; NEEDS "
+                "takes Knowledge.OTHER_EMBEDDINGS"
+            )
+    return observed
+
+
+def _finite(sent: Mapping[int, Tensor | None]) -> bool:
+    return all(bool(block.isfinite().all()) for block in sent.values() if block is not None)
 
 
 def _short(attack: Attack) -> Attack:

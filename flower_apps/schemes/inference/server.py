@@ -93,8 +93,6 @@ class InferenceServer:
         that they count as corrupted ones, `clipped_clean` and `clipped_attacked` (n,), and what a defense that
         certifies labels says of each, `label_radius_clean`, `label_tolerated_clean` and so on (n,).
         """
-        from thornbed.flower_apps.schemes.inference.server import write_pictures
-
         save_tensors(folder / MODEL, {**states_of(self.networks), **tensors}, self.trained_on)
         told = {
             name.replace("/", "_"): tensor.numpy()

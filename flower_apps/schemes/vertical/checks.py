@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import networkx as nx
 import torch
 from torch import nn
 
 from thornbed.attacks.vertical.coalition import poisoned_at_most
+from thornbed.clients.collusion import DECISION, FEATURES
+from thornbed.flower_apps.records.folder import Folder
+from thornbed.flower_apps.run.client import channel_of
 from thornbed.flower_apps.run.feature_split import check_division
 from thornbed.flower_apps.schemes.vertical.run import VerticalRun
 from thornbed.flower_apps.settings import AUTO, BadSettings, plugins
@@ -62,10 +66,28 @@ def _check_attack(run: VerticalRun) -> None:
         return
     adversaries = tuple(sorted(run.settings.malicious))
     attack.check(run.held(adversaries), task.sample_shape, task.num_classes)
-    run.graph(attack, adversaries)
+    graph = run.graph(attack, adversaries)
     run.known(attack)
+    if run.goes_on:
+        _check_letters(run, graph)
     if attack.budget and not poisoned_at_most(attack.budget, num_rows := len(task.train)):
         raise BadSettings(
             f"{attack.name} poisons no row with budget = {attack.budget} of {num_rows} training rows; more than "
             f"{0.5 / num_rows:.2g} is one row, and budget=0.0 is what poisons nothing"
+        )
+
+
+def _check_letters(run: VerticalRun, graph: nx.Graph) -> None:
+    """Refuse a run that goes on where adversaries have lost what they left for each other."""
+    records, channel = Folder(run.output), channel_of(run.settings, {}, 0)
+    done = records.rounds_done() or 0
+    if done in (0, run.settings.rounds):
+        return
+    names = [f"{FEATURES}-{client}" for client in sorted(graph) if any(graph.neighbors(client))]
+    if records.lines()[done].get("inferred_samples") is not None:
+        names.append(DECISION)
+    if lost := [name for name in names if channel.read(name) is None]:
+        raise BadSettings(
+            f"--output {run.output} cannot be gone on with: what adversaries left for each other is not in "
+            f"{channel.folder} ({lost[0]}); start anew with another --output"
         )
