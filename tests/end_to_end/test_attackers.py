@@ -140,9 +140,7 @@ def test_attackers_that_lost_the_models_they_saw_do_not_begin_anew(settings, tmp
     inline(settings(**words, rounds=2), lambda line: None)
     shutil.rmtree(tmp_path / "run" / "attackers")
     settings(**words, rounds=2, resume=True)  # nothing is left to do: it is shown
-    with pytest.raises(
-        BadSettings, match="cannot be gone on with: the models that attackers saw are not in .*attacker"
-    ):
+    with pytest.raises(BadSettings, match="cannot be gone on with: the models that attackers saw are not in"):
         settings(**words, rounds=3, resume=True)
     quiet = {**words, "attack_share": 0.4, "output": str(tmp_path / "quiet")}  # the third round is the first attacked
     inline(settings(**quiet, rounds=2), lambda line: None)
