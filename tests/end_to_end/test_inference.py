@@ -429,7 +429,7 @@ def test_an_attack_that_looks_at_others_embeddings_undeclared_is_refused_before_
     plug_in("attacks/inference", "nosy", CURIOUS.format(what=what, needs=""))
     said = thornbed(*flags, tmp_path / "undeclared")
     assert said.code == 2
-    assert "--attack nosy looks at what other agents send, and its NEEDS does not say so" in said.sentence
+    assert "--attack nosy looks at what other clients send, and its NEEDS does not say so" in said.sentence
     sys.modules.pop("thornbed.attacks.inference.nosy")
     plug_in("attacks/inference", "nosy", CURIOUS.format(what=what, needs=", Knowledge.OTHER_EMBEDDINGS"))
     said = thornbed(*flags, tmp_path / "declared")

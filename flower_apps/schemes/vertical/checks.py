@@ -83,7 +83,7 @@ def _check_letters(run: VerticalRun, graph: nx.Graph) -> None:
     done = records.rounds_done() or 0
     if done in (0, run.settings.rounds):
         return
-    names = [f"{FEATURES}-{client}" for client in sorted(graph) if any(graph.neighbors(client))]
+    names = [f"{FEATURES}-{client}" for client in sorted(graph) if graph.degree(client)]
     if records.lines()[done].get("inferred_samples") is not None:
         names.append(DECISION)
     if lost := [name for name in names if channel.read(name) is None]:
