@@ -150,8 +150,8 @@ def _tried(run: InferenceRun, toy: World) -> Tensor:
         others = frozenset({Knowledge.OTHER_EMBEDDINGS})
         if _finite(Coalition([replace(part, needs=part.needs | others) for part in parts]).send(toy)):
             raise BadSettings(
-                f"--attack {run.settings.attack} looks at what other clients send, and its NEEDS does not say so; NEEDS "
-                "takes Knowledge.OTHER_EMBEDDINGS"
+                f"--attack {run.settings.attack} looks at what other clients send, and its NEEDS does not say so; "
+                "NEEDS takes Knowledge.OTHER_EMBEDDINGS"
             )
     return observed
 
