@@ -20,6 +20,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from thornbed.experiments.interrupts import Interrupts
 from thornbed.flower_apps.settings import AUTO, BadSettings, Interrupted, RunFailed, Settings, kind_of, settings_from
 
 OWN_WORDS = ("device", "min_replies", "malicious_per_round", "node_timeout")  # whose help says what the default is
@@ -289,26 +290,25 @@ def report(
 
 def main() -> NoReturn:
     """Run the command line and leave with its exit code: 0 done, 1 stopped on the way, 2 refused, 130 interrupted."""
-    for sign in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(sign) is signal.SIG_DFL:  # not under nohup, which has SIGHUP ignored
-            signal.signal(sign, _interrupt)
+    interrupts = Interrupts()
+    interrupts.listen()
     try:
         code = app(standalone_mode=False)
+        if code == 130:  # of typer's, for a KeyboardInterrupt
+            raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
-    except click.exceptions.Abort:
-        _leave("interrupted", 130)
-    except click.ClickException as error:
-        _leave(error.format_message(), 2)
-    except BadSettings as error:
-        _leave(str(error), 2)
-    except RunFailed as error:
-        _leave(str(error), 1)
+    except SystemExit:
+        raise
     except Interrupted as error:
         _leave(str(error), 130)
-
-
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
+    except BaseException as failure:
+        if interrupts.seen or isinstance(failure, KeyboardInterrupt | click.exceptions.Abort):
+            _leave("interrupted", 130)
+        if isinstance(failure, click.ClickException):
+            _leave(failure.format_message(), 2)
+        if isinstance(failure, BadSettings | RunFailed):
+            _leave(str(failure), 2 if isinstance(failure, BadSettings) else 1)
+        raise
 
 
 def _leave(sentence: str, code: int) -> NoReturn:

@@ -66,6 +66,7 @@ def resolve(settings: Settings) -> Resolved:
         # One spelling for one thing: a run that is resumed compares texts.
         filled[name] = " + ".join(map(str, plugins.parse_sum(filled.get(name, getattr(settings, name))))) or NONE
     resolved = Resolved(**{**settings.model_dump(), **filled})
+    _check_rounds(resolved)
     _check_attackers(resolved)
     _check_curious(resolved)
     return resolved
@@ -89,6 +90,15 @@ def check_address(settings: Settings) -> None:
     host, _, port = superlink.rpartition(":")
     if not re.fullmatch(r"[^\s:/]+", host) or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise BadSettings(f"--superlink takes HOST:PORT, such as 10.0.0.5:8000, not {superlink!r}")
+
+
+def _check_rounds(settings: Resolved) -> None:
+    """Refuse no rounds where there is no trained model to test, and where replies are to be read."""
+    if settings.rounds == 0 and not settings.start_from:
+        raise BadSettings("--rounds 0 trains nothing and tests the model of --start-from; name one, or train")
+    if settings.rounds == 0 and settings.watches:
+        flag = "--curious" if settings.curious != NONE else "--record"
+        raise BadSettings(f"{flag} reads the replies of rounds, and --rounds 0 has none")
 
 
 def _check_attackers(settings: Resolved) -> None:

@@ -25,6 +25,10 @@ LocalSteps = Literal["one_batch", "simulated"]
 """How several local steps are read: as one gradient of all samples, or by going through them one by one."""
 
 
+class UnknownLearningRate(ValueError):
+    """An attack simulates local steps of a client whose learning rate is not known."""
+
+
 class InversionWarning(UserWarning):
     """What an attack does all the same, although it can hardly come out well."""
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from thornbed.attacks.inversion import InversionWarning, LocalSteps, Observation
+from thornbed.attacks.inversion import InversionWarning, LocalSteps, Observation, UnknownLearningRate
 from thornbed.attacks.inversion._network import Network, Tensors, structure
 
 LARGE_LEARNING_RATE = 0.01
@@ -76,7 +76,7 @@ class Objective:
                 raise TypeError(f"{attack} takes a sequence of observations: one is a {type(each).__name__}")
         several = [each for each in observations if each.local_steps > 1]
         if self.local_steps == "simulated" and any(each.learning_rate is None for each in several):
-            raise ValueError(
+            raise UnknownLearningRate(
                 f"{attack} simulates local steps at the learning rate of the client, which is not known: "
                 f'local_steps="one_batch" needs none'
             )

@@ -21,7 +21,16 @@ from thornbed.flower_apps.records.provenance import origin
 from thornbed.flower_apps.resolving import check, check_address, resolve
 from thornbed.flower_apps.run import threat
 from thornbed.flower_apps.schemes.scheme import scheme_of
-from thornbed.flower_apps.settings import NONE, BadSettings, Interrupted, Resolved, RunFailed, Settings, plugins
+from thornbed.flower_apps.settings import (
+    NONE,
+    BadSettings,
+    Interrupted,
+    Resolved,
+    RunFailed,
+    Settings,
+    plugins,
+    refusal_of_text,
+)
 from thornbed.strategies import CannotBegin, RunStopped
 
 
@@ -45,6 +54,9 @@ def prepare(settings: Settings) -> Resolved:
             paths = {name: str(Path(path).expanduser().resolve()) for name, path in paths.items() if path}
         if certificates := resolved.root_certificates:
             paths["root_certificates"] = str(Path(certificates).expanduser().resolve())
+        for name, path in paths.items():
+            if strange := refusal_of_text(path):  # what was typed may be plain, and lie below a folder that is not
+                raise BadSettings(f"--{name.replace('_', '-')} {strange}, not {path!r}")
         resolved = resolved.model_copy(update={**paths, "origin": origin()})
         check(resolved, data=here)
         if here:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from thornbed.attacks.inversion import InversionWarning
+from thornbed.attacks.inversion import InversionWarning, UnknownLearningRate
 from thornbed.flower_apps.inversion.files import metrics_of
 from thornbed.flower_apps.inversion.inverting import attack_of
 from thornbed.flower_apps.inversion.observing import observation
@@ -31,7 +31,8 @@ from thornbed.protocol.recordings import LARGEST, Facts
 def check_watching(run: HorizontalRun, *, data: bool) -> None:
     """Refuse what a curious server cannot read or invert; raises BadSettings.
 
-    data : whether the data are on this machine; in deployment nobody knows what the clients hold.
+    data : whether the data are on this machine. In deployment they are on the server's, and a client is taken to hold
+        what --partition gives it of them.
     """
     settings = run.settings
     if settings.curious != NONE:
@@ -44,7 +45,7 @@ def check_watching(run: HorizontalRun, *, data: bool) -> None:
             f"{run.task.sample_shape}"
         )
     check_recordings(settings)
-    if settings.curious != NONE and not run.deployed:
+    if settings.curious != NONE:
         check_inversion(run)
 
 
@@ -62,23 +63,31 @@ def check_inversion(run: HorizontalRun) -> None:
     Of updates that are alike a few stand for all, so that it takes about as long with hundreds of clients and rounds
     as with a few. Raises BadSettings with what the attack says, and for a run that goes on where nothing is left.
     """
-    settings, network = run.settings, run.network
+    settings = run.settings
     updates = foreseen(run)
     if not updates and _is_over(settings):
         raise BadSettings(
             f"--curious {settings.curious} has nothing to invert: the rounds that it reads are done in "
             f"{settings.output}, and nobody kept their updates"
         )
+    _show(run, few_of(updates))
+
+
+def _show(run: HorizontalRun, updates: Sequence[Update]) -> None:
+    """Show the attack updates of no number; raises BadSettings with what the attack says to their facts."""
+    settings, network = run.settings, run.network
     names = dict(network.named_parameters())
     nothing = {name: torch.tensor(torch.nan).expand(parameter.shape) for name, parameter in names.items()}
     shown = []
-    for facts, labelled in ((update.facts, update.labelled) for update in few_of(updates)):
+    for facts, labelled in ((update.facts, update.labelled) for update in updates):
         labels = torch.zeros(facts.num_samples, dtype=torch.int64) if labelled else None
         shown.append(observation(facts, network, nothing, labels))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InversionWarning)  # the inversion itself will say it
         try:
             attack_of(settings.curious)(shown, generator(settings.seed, "curious"))
+        except UnknownLearningRate as error:
+            raise BadSettings(f"{error}; of --optimizer sgd, without options, the server knows it") from error
         except ValueError as error:
             raise BadSettings(str(error)) from error
 

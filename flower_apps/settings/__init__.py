@@ -9,6 +9,7 @@ import json
 import math
 import re
 import shlex
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Literal
 
@@ -98,7 +99,10 @@ class Settings(BaseModel):
         Count | Auto,
         _flag(WHO, "Usable replies below which a run stops; by default half a round, or what the rule needs."),
     ] = AUTO
-    rounds: Annotated[Count | Auto, _flag(HOW, "Rounds of training.")] = AUTO
+    rounds: Annotated[
+        Annotated[int, Field(ge=0, lt=2**31)] | Auto,
+        _flag(HOW, "Rounds of training; 0 tests the model of --start-from."),
+    ] = AUTO
     local_epochs: Annotated[Positive | Auto, _flag(HOW, "Passes over its data that a client makes in a round.")] = AUTO
     continue_epochs: Annotated[
         bool, _flag(HOW, "Rounds of less than an epoch go on in it where the one before ended, not at random.")
@@ -136,8 +140,8 @@ class Settings(BaseModel):
     @field_validator("*", mode="after")
     @classmethod
     def _printable(cls, value: Any) -> Any:
-        if isinstance(value, str) and not value.isprintable():
-            raise ValueError("takes text of one line, without control characters")
+        if isinstance(value, str) and (strange := refusal_of_text(value)):
+            raise ValueError(strange)
         return value
 
     @field_validator("origin", mode="after")
@@ -248,6 +252,14 @@ def _sentence(fault: Any, values: Mapping[str, Any]) -> str:
     said = [f"{spoken[key]} {bounds[key]}" for key in spoken if key in bounds]
     limit = f" ({' and '.join(said)})" if said else ""
     return f"{flag} takes {words}{limit}, not {values[name]!r}"
+
+
+def refusal_of_text(text: str) -> str:
+    """Return why no setting holds a text, to go on after its name; empty where one can: any letter, sign and space."""
+    kinds = {unicodedata.category(sign) for sign in text}
+    if kinds & {"Cc", "Zl", "Zp"}:
+        return "takes text of one line, without control characters"
+    return "takes text in UTF-8" if "Cs" in kinds else ""
 
 
 def kind_of(name: str) -> type:

@@ -148,3 +148,31 @@ def test_cells_of_a_sweep_begin_with_models(first, thornbed, tmp_path, monkeypat
     assert "All 2 cells are done." in typed.out
     lines = [read_lines(path.parent) for path in (tmp_path / "sweep").glob("cells/*/config.json")]
     assert sorted(line[0]["accuracy"] for line in lines)[-1] == read_lines(first)[-1]["accuracy"]
+
+
+def test_no_rounds_test_the_model_of_another_run(first, thornbed, tmp_path):
+    given = ["--attack", "pixel_trigger", "--start-from", first / "model.safetensors"]
+    typed = thornbed(*SMALL, "--rounds", 0, *given, "--output", tmp_path / "tested")
+    assert typed.code == 0, typed.err
+    [line] = read_lines(tmp_path / "tested")
+    known = read_lines(first)[-1]
+    assert (line["round"], line["accuracy"], line["loss"]) == (0, known["accuracy"], known["loss"])
+    summary = json.loads((tmp_path / "tested" / "summary.json").read_text())
+    assert summary["metrics"]["attack_success_rate"] == line["attack_success_rate"]
+    same = load_file(tmp_path / "tested" / "model.safetensors")
+    assert all(torch.equal(same[name], tensor) for name, tensor in load_file(first / "model.safetensors").items())
+    # A second time there is nothing left to do, and the same is told.
+    assert thornbed("run", "--resume", "--output", tmp_path / "tested").code == 0
+
+
+def test_no_rounds_are_refused_without_a_model_and_with_replies_to_read(first, thornbed, tmp_path):
+    start = ["--start-from", first / "model.safetensors"]
+    for given, sentence in (
+        ([], "--rounds 0 trains nothing and tests the model of --start-from; name one"),
+        ([*start, "--curious", "agic(labels='counts')"], "--curious reads the replies of rounds, and --rounds 0 has"),
+        ([*start, "--record", "rec"], "--record reads the replies of rounds, and --rounds 0 has none"),
+        (["--strategy", "split_nn"], "--rounds 0 trains nothing"),
+    ):
+        typed = thornbed(*SMALL, "--rounds", 0, *given, "--output", tmp_path / "none")
+        assert (typed.code, sentence in typed.sentence) == (2, True), typed.err
+    assert not (tmp_path / "none").exists()

@@ -18,7 +18,7 @@ def test_it_says_which_versions_it_stands_on(thornbed):
     ("words", "sentence"),
     [
         (["run", "--rond", "3"], "No such option"),
-        (["run", "--rounds", "x"], "--rounds takes a whole number (at least 1), not 'x'"),
+        (["run", "--rounds", "x"], "--rounds takes a whole number (at least 0), not 'x'"),
         (["run", "--attack-share", "1.5"], "--attack-share takes a number (above 0 and at most 1), not 1.5"),
         (["run", "--rounds"], "requires an argument"),
         (["run", "--strategy", "krumm"], "there is no strategy called krumm; did you mean krum?"),

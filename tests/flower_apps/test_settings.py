@@ -45,10 +45,10 @@ DEPLOYED = {"engine": "deployment", "superlink": "10.0.0.5:8000"}
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"rounds": 0}, "--rounds takes a whole number (at least 1), not 0"),
-        ({"rounds": "three"}, "--rounds takes a whole number (at least 1), not 'three'"),
+        ({"rounds": 0}, "--rounds 0 trains nothing and tests the model of --start-from; name one, or train"),
+        ({"rounds": "three"}, "--rounds takes a whole number (at least 0), not 'three'"),
         ({"num-malicious": -1}, "--num-malicious takes a whole number (at least 0), not -1"),
-        ({"rounds": 2.5}, "--rounds takes a whole number (at least 1), not 2.5"),
+        ({"rounds": 2.5}, "--rounds takes a whole number (at least 0), not 2.5"),
         ({"learning-rate": -1.0}, "--learning-rate takes a number (above 0), not -1.0"),
         ({"learning-rate": float("inf")}, "--learning-rate takes a finite number, not inf"),
         ({"seed": -1}, "--seed takes a whole number (at least 0), not -1"),
@@ -66,7 +66,7 @@ DEPLOYED = {"engine": "deployment", "superlink": "10.0.0.5:8000"}
             {"seed": 2**63},
             "--seed takes a whole number (at least 0 and below 9223372036854775808), not 9223372036854775808",
         ),
-        ({"rounds": 2**31}, "--rounds takes a whole number (at least 1 and below 2147483648), not 2147483648"),
+        ({"rounds": 2**31}, "--rounds takes a whole number (at least 0 and below 2147483648), not 2147483648"),
         ({"clients-per-round": 30}, "--clients-per-round 30 is more than --num-clients 20"),
         ({"num-clients": 2, "min-replies": 3}, "--min-replies 3 is more than --clients-per-round 2"),
         ({"attack": "sign_flip", "num-malicious": 21}, "--num-malicious 21 is more than --num-clients 20"),

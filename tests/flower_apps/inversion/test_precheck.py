@@ -111,9 +111,19 @@ def test_what_will_work_is_taken(flags):
     check(resolved(**{"batch_size": 4, "partition": "iid", **flags}))
 
 
-def test_in_deployment_nobody_knows_what_the_clients_hold():
-    doomed = {"engine": "deployment", "superlink": "10.0.0.5:8000", "curious": "agic(labels='idlg')"}
-    check(resolved(**doomed))
+def test_in_deployment_the_server_refuses_what_inline_refuses_and_whoever_has_no_data_cannot_tell():
+    deployed = {"engine": "deployment", "superlink": "10.0.0.5:8000", "optimizer": "sgd"}
+    doomed = resolved(**deployed, curious="agic(labels='idlg')")
+    check(doomed, data=False)
+    with pytest.raises(BadSettings, match="idlg"):
+        check(doomed)
+
+
+def test_momentum_that_hides_the_learning_rate_is_refused_with_the_optimizer_that_does_not():
+    doomed = resolved(curious="inverting_gradients(labels='counts')", optimizer="sgd(momentum=0.9)", batch_size=4)
+    with pytest.raises(BadSettings, match="--optimizer sgd, without options"):
+        check(doomed)
+    check(doomed.model_copy(update={"optimizer": "sgd"}))
 
 
 def update(client, epoch, num_samples=1, server_round=1):
