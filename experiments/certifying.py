@@ -24,7 +24,7 @@ from thornbed.defenses.autoencoder import Autoencoder
 from thornbed.defenses.inference import ABSTAINS
 from thornbed.defenses.leverage import Certificate, certify
 from thornbed.defenses.purification.copur import copur
-from thornbed.flower_apps.records.folder import MODEL, Folder
+from thornbed.flower_apps.records.folder import CONFIG, MODEL, OF_RUN, Folder, prove, settings_digest
 from thornbed.flower_apps.resolving import resolve
 from thornbed.flower_apps.schemes.inference.run import InferenceRun
 from thornbed.flower_apps.schemes.inference.server import ANSWERS, read_answers, write_answers
@@ -32,8 +32,8 @@ from thornbed.flower_apps.schemes.scheme import built
 from thornbed.flower_apps.settings import BadSettings
 from thornbed.flower_apps.settings.plugins import Spec
 from thornbed.protocol.randomness import generator
-from thornbed.protocol.tensor_files import load_tensors
 from thornbed.protocol.threads import one_thread
+from thornbed.protocol.whole_files import write_text
 from thornbed.strategies.collaborative_inference import ATTACKED, CLEAN
 
 CERTIFICATE = "certificate.json"
@@ -100,10 +100,8 @@ def run(path: Path, silent: str | None, out: Console, err: Console) -> None:
         write_answers(folder.path, {**answers, **certified})
         for sentence in _sentences(certified):
             out.print(sentence, markup=False, highlight=False, soft_wrap=True)
-    part = folder.path / f"{CERTIFICATE}.part"
     told = {"affine": autoencoder.is_affine, "guaranteed": lacks is None, "deltas": deltas, "sets": found}
-    part.write_text(json.dumps(told, indent=2) + "\n")
-    part.replace(folder.path / CERTIFICATE)
+    write_text(folder.path / CERTIFICATE, json.dumps(told, indent=2) + "\n")
     out.print(f"Numbers: {folder.path / CERTIFICATE}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -180,17 +178,20 @@ def _sentences(certified: Mapping[str, NDArray[Any]]) -> list[str]:
 
 def _answers(folder: Folder) -> dict[str, NDArray[Any]]:
     try:
-        return read_answers(folder.path)
+        answers = read_answers(folder.path)
     except FileNotFoundError:
         return {}  # of a run that is not finished, whose manifold is known
     except ValueError as error:
         raise BadSettings(f"{folder.path / ANSWERS} is damaged ({error})") from None
+    if str(answers.get(OF_RUN)) != settings_digest(folder.settings()):
+        raise BadSettings(f"{folder.path / ANSWERS} is of a run with other settings than the {CONFIG} beside it")
+    return answers
 
 
 def _autoencoder(folder: Folder, made: InferenceRun) -> Autoencoder:
     path, options = folder.path / MODEL, made.strategy
     try:
-        stored, _ = load_tensors(path)
+        stored = prove(path, folder.settings())
         tensors = {name.removeprefix(PREFIX): tensor for name, tensor in stored.items() if name.startswith(PREFIX)}
         autoencoder = Autoencoder(
             tensors["mean"], tensors["scale"], options.bottleneck, generator(0, "blank"), hidden=options.hidden
@@ -198,6 +199,8 @@ def _autoencoder(folder: Folder, made: InferenceRun) -> Autoencoder:
         autoencoder.load_state_dict(tensors)
     except FileNotFoundError:
         raise BadSettings(f"{folder.path} has no {MODEL}; certify takes the folder of a finished run") from None
+    except BadSettings:
+        raise
     except (KeyError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise BadSettings(f"{path} holds no model of this run ({reason})") from None

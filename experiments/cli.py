@@ -22,6 +22,7 @@ from rich.table import Table
 
 from thornbed.experiments.interrupts import Interrupts
 from thornbed.flower_apps.settings import AUTO, BadSettings, Interrupted, RunFailed, Settings, kind_of, settings_from
+from thornbed.protocol.whole_files import no_room
 
 OWN_WORDS = ("device", "min_replies", "malicious_per_round", "node_timeout")  # whose help says what the default is
 
@@ -306,6 +307,8 @@ def main() -> NoReturn:
             _leave("interrupted", 130)
         if isinstance(failure, click.ClickException):
             _leave(failure.format_message(), 2)
+        if full := no_room(failure):
+            _leave(f"{full}; make room, and give the same command again", 1)
         if isinstance(failure, BadSettings | RunFailed):
             _leave(str(failure), 2 if isinstance(failure, BadSettings) else 1)
         raise

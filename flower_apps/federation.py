@@ -177,7 +177,7 @@ class _Federation:
                 line["attack"] = account.attack
         self._round_started = now
         self.last = self.folder.append(line)
-        self.folder.checkpoint(tensors, server_round, self.strategy.memory)
+        self.folder.checkpoint(self.settings, tensors, server_round, self.strategy.memory)
         for logger in self.loggers:
             logger.log(self.last)
         if self.on_round is not None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from thornbed.flower_apps.inversion.precheck import check_watching
 from thornbed.flower_apps.loggers import missing_package
-from thornbed.flower_apps.records.folder import Folder
+from thornbed.flower_apps.records.folder import Folder, settings_digest
 from thornbed.flower_apps.run.client import state_folder
 from thornbed.flower_apps.run.run import Run
 from thornbed.flower_apps.run.run import cohort as cohort_of
@@ -21,7 +21,7 @@ from thornbed.flower_apps.run.threat import check_threat
 from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
 from thornbed.flower_apps.schemes.scheme import built, check_kinds, check_unused, scheme_of
 from thornbed.flower_apps.settings import AUTO, ENGINES, NONE, SPECS, BadSettings, Resolved, Settings, plugins
-from thornbed.protocol.client_state import ClientState, LivingMemory
+from thornbed.protocol.client_state import ClientState, LivingMemory, LostState
 
 
 def resolve(settings: Settings) -> Resolved:
@@ -194,9 +194,15 @@ def _check_kept(run: Run) -> None:
         return
     records.check_format(run.settings.rounds)  # before anything is said of what its clients kept elsewhere
     for client, last in sorted(records.last_rounds().items()):
-        saved = ClientState(client, LivingMemory(), folder).saved_rounds()
+        state = ClientState(client, LivingMemory(), folder, settings_digest(run.settings))
         # A client that is counted for a step that it missed has kept what it had after the round all the same.
-        if not any(last <= each <= done for each in saved):
+        kept = [each for each in state.saved_rounds() if last <= each <= done]
+        for each in kept:
+            try:
+                state.load(each)
+            except LostState as lost:
+                raise BadSettings(f"{lost}; start anew with another --output") from None
+        if not kept:
             raise BadSettings(
                 f"--output {run.output} cannot be gone on with: what client {client} kept after round {last} is not in "
                 f"{folder}; start anew with another --output"

@@ -22,7 +22,7 @@ from thornbed.protocol.vector import to_arrays, to_tensors
 Thing = TypeVar("Thing")
 Tensors = Mapping[str, Tensor]
 HELD, ROUND = "held", "round-"
-RUN = "run"  # in a file's texts, whose state it is
+RUN, CLIENT, AFTER = "run", "client", "after"  # in a file's texts: whose state it is, and after which round
 
 
 class ClientMemory(Protocol):
@@ -144,7 +144,7 @@ class ClientState:
         self.memory.put(f"{ROUND}{server_round}", kept, dict)
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            save_tensors(self._path(server_round), kept, {RUN: self.run} if self.run else None)
+            save_tensors(self._path(server_round), kept, self._texts(server_round))
         # A memory that begins knows nothing of files of an earlier process; later on, looking is not worth its time.
         self._drop((earlier if len(earlier) > 1 else self._rounds()) - {server_round, after})
 
@@ -175,10 +175,11 @@ class ClientState:
             where = 'no folder is named for it: state="FOLDER" in --node-config' if self.folder is None else self.folder
             raise LostState(f"client {self.client} has lost what it kept after round {after} ({where})")
         tensors, texts = stored
-        if self.run and texts.get(RUN) != self.run:
-            raise LostState(
-                f"client {self.client} has lost what it kept after round {after}: another run's lies in {self.folder}"
-            )
+        for name, text in self._texts(after).items():
+            if texts.get(name) != text and (self.run or name != RUN):
+                whose = {RUN: "another run's", CLIENT: "another client's", AFTER: "of another round"}[name]
+                said = f"client {self.client} has lost what it kept after round {after}"
+                raise LostState(f"{said}: what lies in {self._path(after)} is {whose}")
         return tensors
 
     def saved(self, server_round: int) -> dict[str, Tensor] | None:
@@ -193,6 +194,10 @@ class ClientState:
         start = f"client-{self.client}-round-"
         told = (path.stem.removeprefix(start) for path in self.folder.glob(f"{start}*.safetensors"))
         return {int(each) for each in told if each.isdecimal()}
+
+    def _texts(self, server_round: int) -> dict[str, str]:
+        """Return what a file says of itself."""
+        return {RUN: self.run, CLIENT: str(self.client), AFTER: str(server_round)}
 
     def _stored(self, server_round: int) -> tuple[dict[str, Tensor], Mapping[str, str]] | None:
         try:

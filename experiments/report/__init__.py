@@ -21,6 +21,7 @@ from thornbed.experiments.report.pictures import data, size
 from thornbed.experiments.report.run import DASHES, ReportedRun, acted, read_run
 from thornbed.flower_apps.metrics import METRICS, columns
 from thornbed.flower_apps.records.curves import panel
+from thornbed.protocol.whole_files import write_text
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 
@@ -91,10 +92,7 @@ def write_report(folders: Sequence[Path], target: Path, title: str, figures: Seq
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    # Names of folders and texts of records may hold halves of characters, which no encoding has.
-    part.write_text(text, encoding="utf-8", errors="replace")
-    part.replace(target)
+    write_text(target, text)  # names of folders and texts of records may hold halves of characters
 
 
 def _rates(contents: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -31,6 +31,7 @@ from thornbed.flower_apps.settings import (
     plugins,
     refusal_of_text,
 )
+from thornbed.protocol.whole_files import no_room
 from thornbed.strategies import CannotBegin, RunStopped
 
 
@@ -133,9 +134,14 @@ def start(settings: Resolved, on_round: OnRound) -> dict[str, Any] | None:
 
 @contextmanager
 def interruptible(settings: Resolved) -> Iterator[None]:
-    """Say on Ctrl-C what is kept and how to go on."""
+    """Say on Ctrl-C, and where the disk is full, what is kept and how to go on."""
     try:
         yield
+    except OSError as failure:
+        if not (full := no_room(failure)):
+            raise
+        again = f"thornbed run --resume --output {shlex.quote(settings.output)}"
+        raise RunFailed(f"{full}; make room, and go on with: {again}") from None
     except KeyboardInterrupt:
         done = Folder(Path(settings.output)).rounds_done()
         kept = f"{done or 0} of {settings.rounds} rounds are in {settings.output}"

@@ -23,6 +23,7 @@ from thornbed.flower_apps.inversion.records import GRID, INVERSIONS
 from thornbed.flower_apps.metrics import METRICS, USUAL, named, rates_first
 from thornbed.flower_apps.records.folder import CONFIG, Folder, alone
 from thornbed.flower_apps.settings import BadSettings, Settings
+from thornbed.protocol.whole_files import write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,9 +151,7 @@ def _run(plan: Plan, folder: Path, jobs: int, again: Sequence[Any], out: Console
             "cells": {cell.key: cell.title for cell in plan.cells},
             "figures": list(plan.figures),
         }
-        part = folder / f"{DESCRIPTION}.part"
-        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        part.replace(folder / DESCRIPTION)
+        write_text(folder / DESCRIPTION, json.dumps(content, indent=2) + "\n")
         if plan.cells:
             try:
                 run_sweep(plan, folder, jobs=jobs, again=command_again(again), out=out, err=err)

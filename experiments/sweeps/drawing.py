@@ -13,6 +13,7 @@ from thornbed.experiments.sweeps.plan import Cell, Plan
 from thornbed.experiments.sweeps.run import folder_of, settings_of
 from thornbed.flower_apps.records.folder import Folder
 from thornbed.flower_apps.settings import RunFailed
+from thornbed.protocol.whole_files import whole
 
 DPI = 150
 
@@ -42,16 +43,11 @@ def write_drawing(drawing: Drawing, folder: Path, name: str) -> Sequence[Path]:
     picture = folder / f"{name}.png"
     tables = {folder / f"{'-'.join(filter(None, (name, part)))}.csv": each for part, each in drawing.tables.items()}
     for path, table in tables.items():
-        table.to_csv(_part(path), index=False)
-        _part(path).replace(path)
+        with whole(path) as part:
+            table.to_csv(part, index=False)
     # Images that lie on a figure pixel by pixel fit its own resolution alone.
-    save(drawing.picture, _part(picture), round(drawing.picture.dpi) if drawing.picture.images else DPI)
-    _part(picture).replace(picture)
+    save(drawing.picture, picture, round(drawing.picture.dpi) if drawing.picture.images else DPI)
     return [picture, *tables]
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(f"{path.name}.part")
 
 
 def _finished(cell: Cell, folder: Folder) -> FinishedRun:

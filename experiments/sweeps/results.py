@@ -11,6 +11,7 @@ from thornbed.experiments.sweeps.plan import Plan, Published, matches
 from thornbed.flower_apps.metrics import METRICS, named
 from thornbed.flower_apps.records.folder import WHEREABOUTS, Folder
 from thornbed.flower_apps.settings import BadSettings, Settings, settings_from
+from thornbed.protocol.whole_files import write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,9 +101,9 @@ def _text(form: str, value: float, deviation: float) -> str:
 def write_tables(table: pd.DataFrame, folder: Path, name: str) -> list[Path]:
     """Write a table as NAME.csv, NAME.json (a list of rows, null for no number) and NAME.tex (booktabs)."""
     paths = [folder / f"{name}.{ending}" for ending in ("csv", "json", "tex")]
-    table.to_csv(paths[0], index=False)
-    table.to_json(paths[1], orient="records", indent=2)
-    paths[2].write_text(as_texts(table).to_latex(index=False, escape=True), encoding="utf-8")
+    write_text(paths[0], table.to_csv(index=False))
+    write_text(paths[1], table.to_json(orient="records", indent=2))
+    write_text(paths[2], as_texts(table).to_latex(index=False, escape=True))
     return paths
 
 

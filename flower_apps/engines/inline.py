@@ -22,6 +22,7 @@ from thornbed.flower_apps.client_app import app
 from thornbed.flower_apps.federation import OnRound, conduct
 from thornbed.flower_apps.settings import Resolved
 from thornbed.protocol.client_state import LivingContext
+from thornbed.protocol.whole_files import no_room
 
 RunConfig = Mapping[str, bool | int | float | str]
 SERVER_NODE = 1
@@ -98,6 +99,8 @@ class InlineGrid(Grid):
             if reply.has_content():
                 reply.content = _copied(reply.content)
         except Exception as failure:  # as in Flower's engines: a client that fails answers with an error
+            if no_room(failure):  # it is the run's disk too
+                raise
             reason = f"{type(failure).__name__}: {failure}"
             logging.getLogger("flwr").debug("Client app failed", exc_info=failure)
             reply = Message(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reason), reply_to=request)

@@ -14,6 +14,7 @@ from thornbed.flower_apps.inversion.inverting import Inversions, Inverted
 from thornbed.flower_apps.inversion.pictures import write_inversion_pictures
 from thornbed.flower_apps.inversion.records import GRID, INVERSIONS, STEPS, TENSORS, read_inversions
 from thornbed.protocol.tensor_files import save_tensors
+from thornbed.protocol.whole_files import write_text
 from thornbed.tasks.metrics.images import lpips_missing
 
 
@@ -50,9 +51,7 @@ def write_inversions(folder: Path, inversions: Inversions) -> dict[str, Any]:
         if result.originals is not None:
             tensors[f"{number}/originals"] = result.originals[0]
     save_tensors(folder / TENSORS, tensors)
-    part = folder / f"{INVERSIONS}.part"
-    part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    part.replace(folder / INVERSIONS)
+    write_text(folder / INVERSIONS, json.dumps(content, indent=2, allow_nan=False) + "\n")
     write_inversion_pictures(folder)
     return content
 

@@ -57,9 +57,7 @@ def write_inversion_pictures(folder: Path) -> list[Path]:
             if figure is None:
                 (folder / name).unlink(missing_ok=True)
                 continue
-            part = folder / f"{name}.part"
-            save(figure, part, DPI)
-            part.replace(folder / name)
+            save(figure, folder / name, DPI)
     return [folder / name for name, figure in drawn.items() if figure is not None]
 
 

@@ -6,9 +6,9 @@ run that is killed at any moment can go on from the last checkpoint and end with
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +21,8 @@ from torch import Tensor
 from thornbed.flower_apps.metrics import named
 from thornbed.flower_apps.records.provenance import versions
 from thornbed.flower_apps.settings import BadSettings, Busy, Settings, settings_from
-from thornbed.protocol.tensor_files import save_tensors
+from thornbed.protocol.tensor_files import DIGEST, load_tensors, save_tensors
+from thornbed.protocol.whole_files import append_text, write_text
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 CHECKPOINT, MODEL = "checkpoint.safetensors", "model.safetensors"
@@ -47,6 +48,7 @@ FREE = (
     "reply_timeout",
     "channel_timeout",
 )
+OF_RUN = "run"  # among the texts of a file of tensors: the digest of the settings that it comes from
 WHEREABOUTS = tuple(name for name in FREE if name != "rounds")  # of these a result says nothing
 
 
@@ -81,6 +83,7 @@ class Folder:
             return 0
         self._compare(settings)
         self.check()
+        self._prove_checkpoint()
         self.check_format(int(settings.rounds))
         done, told = self.rounds_done(), [line["round"] for line in self.lines()]
         if done is None:
@@ -96,7 +99,7 @@ class Folder:
         if done < rounds:  # an earlier end is none any more: a summary says that a run is complete
             (self.path / SUMMARY).unlink(missing_ok=True)
         lines = [line for line in self.lines() if line["round"] <= done]
-        _write(self.path / METRICS, "".join(_json(line) + "\n" for line in lines))
+        write_text(self.path / METRICS, "".join(_json(line) + "\n" for line in lines))
         return done
 
     def check(self) -> None:
@@ -117,9 +120,17 @@ class Folder:
             )
 
     def settings(self) -> Settings:
-        """Return the resolved settings of the run that is here; raises BadSettings where there is none."""
+        """Return the resolved settings of the run that is here.
+
+        Raises BadSettings where there is none, and where config.json is not as it was written.
+        """
         try:
-            return settings_from(json.loads((self.path / CONFIG).read_text(encoding="utf-8"))["settings"])
+            content = json.loads((self.path / CONFIG).read_text(encoding="utf-8"))
+            told = content.pop(DIGEST, None)
+            # Thornbed 0.1.0 wrote no digest; such a folder can be shown.
+            if told != _digest(content) and not (told is None and content.get("format") is None):
+                raise ValueError(f"it is not as it was written: its {DIGEST} is another")
+            return settings_from(content["settings"])
         except FileNotFoundError:
             raise BadSettings(f"{self.path} holds no run; there is no {CONFIG} in it") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
@@ -153,15 +164,13 @@ class Folder:
             "versions": versions(settings),
             **facts,
         }
-        _write(self.path / CONFIG, _json(content, indent=2) + "\n")
+        content[DIGEST] = _digest(content)
+        write_text(self.path / CONFIG, _json(content, indent=2) + "\n")
 
     def append(self, line: Mapping[str, Any]) -> dict[str, Any]:
         """Append one round to metrics.jsonl, and return it as it stands there."""
         text = _json(line)
-        with (self.path / METRICS).open("a", encoding="utf-8") as stream:
-            stream.write(text + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        append_text(self.path / METRICS, text + "\n")
         return dict(json.loads(text))
 
     def last_rounds(self) -> dict[int, int]:
@@ -190,10 +199,18 @@ class Folder:
                     raise BadSettings(f"{path} is damaged in line {number + 1}; name another --output") from None
         return lines
 
-    def checkpoint(self, tensors: Mapping[str, Tensor], rounds_done: int, memory: Mapping[str, Tensor]) -> None:
+    def checkpoint(
+        self, settings: Settings, tensors: Mapping[str, Tensor], rounds_done: int, memory: Mapping[str, Tensor]
+    ) -> None:
         """Replace the checkpoint by the model after `rounds_done` rounds and what the rule remembers of them."""
         kept = {MEMORY + name: tensor for name, tensor in memory.items()}
-        save_tensors(self.path / CHECKPOINT, {**tensors, **kept}, {"rounds_done": str(rounds_done)})
+        texts = {"rounds_done": str(rounds_done), OF_RUN: settings_digest(settings)}
+        save_tensors(self.path / CHECKPOINT, {**tensors, **kept}, texts)
+
+    def _prove_checkpoint(self) -> None:
+        """Refuse a checkpoint that is not as it was written, or that another run wrote."""
+        if self.rounds_done() is not None and self.fact("format") == FORMAT:
+            prove(self.path / CHECKPOINT, self.settings())
 
     def rounds_done(self) -> int | None:
         """Return how many rounds the checkpoint has behind it; None without a checkpoint."""
@@ -214,8 +231,7 @@ class Folder:
 
         Raises BadSettings where the tensors are not those of a model like this.
         """
-        with safe_open(self.path / CHECKPOINT, framework="pt") as stored:
-            content = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict)
+        content = prove(self.path / CHECKPOINT, self.settings())
         memory = {name.removeprefix(MEMORY): content.pop(name) for name in list(content) if name.startswith(MEMORY)}
         tensors = content
         kinds = [{name: (tensor.shape, tensor.dtype) for name, tensor in each.items()} for each in (tensors, model)]
@@ -226,7 +242,7 @@ class Folder:
     def finish(self, settings: Settings, summary: Mapping[str, Any]) -> None:
         """Write summary.json, which says that the run is complete."""
         content = {"settings": _kept(settings), **summary, "versions": versions(settings)}
-        _write(self.path / SUMMARY, _json(content, indent=2) + "\n")
+        write_text(self.path / SUMMARY, _json(content, indent=2) + "\n")
 
     def summary(self) -> dict[str, Any] | None:
         """Return summary.json, or None while the run is not complete."""
@@ -244,6 +260,23 @@ class Folder:
         except (ValueError, TypeError, RecursionError, OSError) as error:
             raise BadSettings(f"{path} is damaged ({error}); name another --output") from None
         return summary
+
+
+def settings_digest(settings: Settings) -> str:
+    """Return the SHA-256 of what settings compute; where and how a run is made is of no account."""
+    free = {*FREE, "engine", "curious"}
+    return _digest({name: value for name, value in settings.model_dump().items() if name not in free})
+
+
+def prove(path: Path, settings: Settings) -> dict[str, Tensor]:
+    """Return the tensors of a file that a run of these settings wrote; raises BadSettings for any other file."""
+    try:
+        tensors, texts = load_tensors(path, proven=True)
+    except ValueError as error:
+        raise BadSettings(f"{path} is damaged ({error}); name another folder") from None
+    if texts.get(OF_RUN) != settings_digest(settings):
+        raise BadSettings(f"{path} is of a run with other settings than the {CONFIG} beside it; name another folder")
+    return tensors
 
 
 @contextmanager
@@ -282,6 +315,12 @@ def _is_round(line: object) -> bool:
     )
 
 
+def _digest(content: Any) -> str:
+    """Return the SHA-256 of what can be written as JSON, whatever its order."""
+    as_read = json.loads(_json(content))  # whose keys are all texts, and sorted as such
+    return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()
+
+
 def _json(content: Any, indent: int | None = None) -> str:
     """Return strict JSON, in which a number that is not finite (the loss of a diverged model) is null."""
     return json.dumps(_finite(content), indent=indent, allow_nan=False)
@@ -299,9 +338,3 @@ def _finite(content: Any) -> Any:
 
 def _kept(settings: Settings) -> dict[str, Any]:
     return {name: value for name, value in settings.model_dump().items() if name != "origin"}
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_suffix(path.suffix + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

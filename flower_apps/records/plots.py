@@ -18,6 +18,7 @@ from thornbed.attacks.data import DataAttack
 from thornbed.flower_apps.records.curves import CURVES, curves
 from thornbed.flower_apps.records.folder import Folder
 from thornbed.flower_apps.records.image_sheet import DPI, GAP, HEADING, LINE, MARGIN, SIDE, Sheet, scale_of, wrapped
+from thornbed.protocol.whole_files import whole
 from thornbed.tasks import Samples, Task
 
 if TYPE_CHECKING:
@@ -50,9 +51,10 @@ def write_pictures(folder: Path, task: Task, attack: DataAttack | None) -> None:
 
 
 def save(figure: Figure, path: Path, dpi: int) -> None:
-    """Write a picture as PNG; the same figure gives the same bytes."""
-    # Without "Software" the file says nothing about where and when it was made.
-    figure.savefig(path, format="png", dpi=dpi, metadata={"Software": None}, pil_kwargs={"optimize": True})
+    """Write a picture as PNG, whole or not at all; the same figure gives the same bytes."""
+    with whole(path) as part:
+        # Without "Software" the file says nothing about where and when it was made.
+        figure.savefig(part, format="png", dpi=dpi, metadata={"Software": None}, pil_kwargs={"optimize": True})
 
 
 def attacked_pairs(task: Task, attack: DataAttack, count: int = NUM_PAIRS) -> list[Pair]:

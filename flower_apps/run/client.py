@@ -11,6 +11,7 @@ from typing import Any
 from flwr.app import Context
 
 from thornbed.clients.channel import Channel
+from thornbed.flower_apps.records.folder import settings_digest
 from thornbed.flower_apps.run.run import Run
 from thornbed.flower_apps.settings import NONE, BadSettings, Resolved
 from thornbed.protocol.client_state import ClientState, memory_of
@@ -48,7 +49,7 @@ class Client:
                 f"{number!r}"
             )
         folder = state_folder(run.settings, context.node_config)
-        named = name_of_run(run.settings, context.run_id) if run.deployed else ""
+        named = name_of_run(run.settings, context.run_id) if run.deployed else settings_digest(run.settings)
         state = ClientState(number, memory_of(context), folder, named)
         return cls(number, context.node_config, state, context.run_id)
 

@@ -26,7 +26,7 @@ def folder(tmp_path):
         made.write_config(settings(), {})
         for number in range(3):
             made.append({**LINE, "round": number})
-        made.checkpoint({"w": torch.zeros(2)}, 2, {})
+        made.checkpoint(settings(), {"w": torch.zeros(2)}, 2, {})
     return made
 
 
@@ -128,10 +128,10 @@ def test_a_missing_round_is_damage(folder):
 
 
 def test_a_checkpoint_that_is_none_is_refused(folder):
-    folder.checkpoint({"w": torch.zeros(2)}, -2, {})
+    folder.checkpoint(settings(), {"w": torch.zeros(2)}, -2, {})
     with pytest.raises(BadSettings, match=r"checkpoint\.safetensors is damaged"):
         folder.rounds_done()
-    folder.checkpoint({"w": torch.zeros(2)}, 2, {"seen": torch.ones(3)})
+    folder.checkpoint(settings(), {"w": torch.zeros(2)}, 2, {"seen": torch.ones(3)})
     model, memory = folder.load_checkpoint({"w": torch.ones(2)})
     assert model["w"].tolist() == [0, 0]
     assert memory["seen"].tolist() == [1, 1, 1]

@@ -85,7 +85,7 @@ def test_what_another_run_left_in_the_same_folder_is_none_of_this_run(tmp_path):
     fresh("first").save(5, {"w": torch.ones(1)})
     assert fresh("first").load(5)["w"].item() == 1
     fresh("second").save(5, {"w": torch.zeros(1)})
-    with pytest.raises(LostState, match=f"lost what it kept after round 5: another run's lies in {tmp_path}"):
+    with pytest.raises(LostState, match=r"lost what it kept after round 5: .* is another run's"):
         fresh("first").load(5)
     assert fresh("second").load(5)["w"].item() == 0
     assert fresh("third").saved(5)["w"].item() == 0  # whoever asks for the latest, of whichever run

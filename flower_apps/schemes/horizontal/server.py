@@ -13,6 +13,7 @@ from flwr.app import ArrayRecord
 from torch import Tensor
 
 from thornbed.clients.local_training import evaluate, one_thread, train
+from thornbed.flower_apps.records.folder import OF_RUN, settings_digest
 from thornbed.flower_apps.records.plots import write_pictures
 from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
 from thornbed.flower_apps.schemes.scheme import known_malicious
@@ -97,5 +98,5 @@ class HorizontalServer:
 
     def keep(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
         """Write model.safetensors, curves.png and trigger.png."""
-        save_tensors(folder / MODEL, tensors)
+        save_tensors(folder / MODEL, tensors, {OF_RUN: settings_digest(self.run.settings)})
         write_pictures(folder, self.run.task, self.attack)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from thornbed.flower_apps.records.curves import ACCURACY, ATTACK, plain
+from thornbed.flower_apps.records.folder import OF_RUN, settings_digest
 from thornbed.flower_apps.records.image_sheet import INK
 from thornbed.flower_apps.records.plots import save
 from thornbed.flower_apps.run.stored_extractors import trained_on
@@ -18,6 +19,7 @@ from thornbed.flower_apps.schemes.inference.run import EXTRACTORS, InferenceRun,
 from thornbed.flower_apps.schemes.scheme import known_malicious
 from thornbed.protocol.tensor_files import save_tensors
 from thornbed.protocol.vector import to_tensors
+from thornbed.protocol.whole_files import whole
 from thornbed.strategies.collaborative_inference import ATTACKED, CLEAN, EXPLAINED, accuracies
 from thornbed.tasks.sources.archive import read_archive
 
@@ -93,22 +95,21 @@ class InferenceServer:
         that they count as corrupted ones, `clipped_clean` and `clipped_attacked` (n,), and what a defense that
         certifies labels says of each, `label_radius_clean`, `label_tolerated_clean` and so on (n,).
         """
-        save_tensors(folder / MODEL, {**states_of(self.networks), **tensors}, self.trained_on)
+        said = {**self.trained_on, OF_RUN: settings_digest(self.settings)}
+        save_tensors(folder / MODEL, {**states_of(self.networks), **tensors}, said)
         told = {
             name.replace("/", "_"): tensor.numpy()
             for name, tensor in self.strategy.memory.items()
             if name.removesuffix(f"/{CLEAN}").removesuffix(f"/{ATTACKED}") in TOLD
         }
-        write_answers(folder, {"labels": self.labels.numpy(), **told})
+        write_answers(folder, {OF_RUN: np.array(said[OF_RUN]), "labels": self.labels.numpy(), **told})
         write_pictures(folder, told, self.malicious)
 
 
 def write_answers(folder: Path, arrays: Arrays) -> None:
     """Write answers.npz, whole or not at all."""
-    part = folder / f"{ANSWERS}.part"
-    with part.open("wb") as stream:
+    with whole(folder / ANSWERS) as part, part.open("wb") as stream:
         np.savez(stream, allow_pickle=False, **arrays)
-    part.replace(folder / ANSWERS)
 
 
 def read_answers(folder: Path) -> dict[str, NDArray[Any]]:

@@ -13,6 +13,7 @@ from thornbed.flower_apps.schemes.multitask.pictures import write_pictures
 from thornbed.flower_apps.schemes.multitask.run import MultitaskRun
 from thornbed.flower_apps.schemes.scheme import known_malicious
 from thornbed.protocol.vector import to_tensors
+from thornbed.protocol.whole_files import whole
 from thornbed.strategies.mocha import OMEGA, W
 from thornbed.tasks.mocha.objective import primal
 from thornbed.tasks.mocha.solving import errors_by_node
@@ -79,8 +80,7 @@ class MultitaskServer:
 
     def keep(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
         """Write model.npz, with the names of nodes and features and the error of each node, and the pictures."""
-        part = folder / f"{MODEL}.part"
-        with part.open("wb") as stream:
+        with whole(folder / MODEL) as part, part.open("wb") as stream:
             np.savez(
                 stream,
                 W=tensors[W].numpy(),
@@ -89,5 +89,4 @@ class MultitaskServer:
                 features=np.array(self.task.features),
                 errors=errors_by_node(self.task.nodes, tensors[W].numpy(), self.task.loss),
             )
-        part.replace(folder / MODEL)
         write_pictures(folder, tensors[W].numpy(), self.task.names, self.task.loss)

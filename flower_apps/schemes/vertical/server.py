@@ -17,7 +17,7 @@ from thornbed.attacks.vertical.graphs import algebraic_connectivity
 from thornbed.clients.collusion import DECISION
 from thornbed.clients.vfl import MEMORY
 from thornbed.flower_apps.records.curves import ACCURACY, ATTACK, CURVES, Drawn, curves
-from thornbed.flower_apps.records.folder import Folder
+from thornbed.flower_apps.records.folder import OF_RUN, Folder, settings_digest
 from thornbed.flower_apps.records.image_sheet import DPI, GAP, HEADING, LINE, MARGIN, SIDE, Sheet, scale_of
 from thornbed.flower_apps.records.plots import TRIGGER, save
 from thornbed.flower_apps.run.client import channel_of
@@ -92,7 +92,7 @@ class VerticalServer:
         The file has the top model and, where they are on this machine, the networks of all clients under the names that
         `--strategy collaborative_inference --start-from` looks for.
         """
-        said = trained_on(self.settings, len(self.run.task.train))
+        said = {**trained_on(self.settings, len(self.run.task.train)), OF_RUN: settings_digest(self.settings)}
         save_tensors(folder / MODEL, {**tensors, **self._bottoms()}, said)
         write_pictures(folder, self.run)
 
