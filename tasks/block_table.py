@@ -6,11 +6,11 @@ Source: a file of one's own.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from thornbed.tasks import Defaults, Samples, Task
@@ -18,7 +18,7 @@ from thornbed.tasks.blocks.contiguous import contiguous
 from thornbed.tasks.sources.columns import filled, statistics
 from thornbed.tasks.sources.files import existing
 from thornbed.tasks.sources.subset import rows_to_test
-from thornbed.tasks.sources.table import NOTHING, check_columns, numbers, read_table
+from thornbed.tasks.sources.table import check_columns, labels, numbers, read_table
 
 # Nothing is known of the table: few clients, so that each has rows of every class.
 DEFAULTS = Defaults(model="mlp(hidden=(32,))", num_clients=10, clients_per_round=10, partition="iid")
@@ -34,6 +34,9 @@ def block_table(
     test_share: float = 0.25,
     in_order: bool = False,
     split_column: str | None = None,
+    separator: str = "auto",
+    decimal: Literal[".", ","] = ".",
+    encoding: str = "utf-8",
 ) -> Task:
     """Return the task of a table in `data_dir` whose first line names its columns; samples are float32 numbers.
 
@@ -45,8 +48,9 @@ def block_table(
     Classes are the integers of the target, ascending, or else its words, sorted; `class_names` has them. The rows to
     test on are those of which `split_column` says "test", where the others have to say "train"; with `in_order` the
     last `test_share` of the file; otherwise a share that is drawn, every class in its own, `split` says which of the
-    draws. Both parts keep the order of the file. A feature that is missing (empty, nan, na) becomes its mean over the
-    training rows, which is 0 once normalised; `mean` and `std` are of the training rows alone.
+    draws. Both parts keep the order of the file. A feature that is missing (`tasks.sources.table.MISSING`) becomes its
+    mean over the training rows, which is 0 once normalised; `mean` and `std` are of the training rows alone.
+    `separator`, `decimal` and `encoding` say how the file is written, where it is no CSV in UTF-8; see `read_table`.
 
     Raises MissingData where there is no such file, ValueError, with the column and where possible the line, for
     columns that are not there or belong to two agents, features that are no finite numbers, targets that are missing
@@ -60,7 +64,7 @@ def block_table(
         raise ValueError(f"block_table takes in_order or split_column, not both: split_column = {split_column}")
     how = f"put {file} into that folder, a table whose first line names a column {target} and the features"
     path = existing("block_table", data_dir, (file,), how)
-    table = read_table(path)
+    table = read_table(path, encoding=encoding, separator=separator)
     named = [target] if split_column is None else [target, split_column]
     if len(set(named)) < len(named):
         raise ValueError(f"target and split_column are two columns: both are {target}")
@@ -71,7 +75,7 @@ def block_table(
     columns = [column for mine in held for column in mine] or [name for name in table.columns if name not in named]
     if len(table) < 2 or not columns:
         raise ValueError(f"{path} has {len(table)} rows and {len(columns)} features, expected at least 2 and 1")
-    x = np.column_stack([_finite(path, table[column]) for column in columns])
+    x = np.column_stack([numbers(path, table[column], decimal=decimal) for column in columns])
     y, class_names = _classes(path, table[target])
     in_test = _in_test(path, table, y, split, test_share, in_order, split_column)
     counts = torch.bincount(y[~in_test], minlength=len(class_names))
@@ -120,23 +124,13 @@ def _held(path: Path, table: pd.DataFrame, agents: tuple[str | tuple[str, ...], 
 
 def _classes(path: Path, answers: pd.Series) -> tuple[Tensor, tuple[str, ...]]:
     """Return labels (N,) from 0 on, and the names of the classes; raises ValueError where there are none to learn."""
-    if (empty := answers.str.lower().isin(NOTHING).to_numpy()).any():
-        raise ValueError(f"{path}, line {answers.index[int(empty.argmax())]}: {answers.name} is missing")
-    values = pd.to_numeric(answers, errors="coerce").to_numpy(dtype=np.float64)
-    names: NDArray[np.str_] | NDArray[np.int64]
-    if np.isnan(values).any():
-        names, y = np.unique(answers.to_numpy(dtype=np.str_), return_inverse=True)
-    else:
-        if (fractions := ~np.isfinite(values) | (values != np.round(values))).any():
-            row = int(fractions.argmax())
-            raise ValueError(
-                f"{path}, line {answers.index[row]}: {answers.name} is {answers.iloc[row]}, expected a class, which is "
-                "an integer or a word"
-            )
-        names, y = np.unique(values.astype(np.int64), return_inverse=True)
+    spelt = labels(path, answers)
+    numbered = spelt.str.removeprefix("-").str.isdecimal().all()
+    names = sorted(spelt.unique(), key=int if numbered else None)
     if len(names) < 2:
         raise ValueError(f"{path}: {answers.name} is {names[0]} in all {len(answers)} rows, expected two classes")
-    return torch.from_numpy(y.astype(np.int64)), tuple(map(str, names.tolist()))
+    places = {name: label for label, name in enumerate(names)}
+    return torch.from_numpy(spelt.map(places).to_numpy(np.int64)), tuple(names)
 
 
 def _in_test(
@@ -159,11 +153,3 @@ def _in_test(
     if not 0 < count < len(y):
         raise ValueError(f"{path}: {count} of {len(y)} rows to test on, expected some and not all")
     return in_test if in_order or split_column is not None else rows_to_test(y, count, split=split)
-
-
-def _finite(path: Path, column: pd.Series) -> NDArray[np.float64]:
-    values = numbers(path, column)
-    if (large := np.abs(values) > np.finfo(np.float32).max).any():
-        row = int(large.argmax())
-        raise ValueError(f"{path}, line {column.index[row]}: {column.name} is {column.iloc[row]}, which is no float32")
-    return values

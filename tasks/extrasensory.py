@@ -8,7 +8,7 @@ and Li, "CoPur: Certifiably Robust Collaborative Inference via Feature Purificat
 
 from __future__ import annotations
 
-import zlib
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from thornbed.tasks import Defaults, Samples, Task
 from thornbed.tasks.blocks.contiguous import contiguous
 from thornbed.tasks.sources.columns import filled, statistics
 from thornbed.tasks.sources.files import existing
+from thornbed.tasks.sources.unpacked import unpacked
 
 # Ten agents, one party each; a hundred clients would have 17 rows.
 DEFAULTS = Defaults(model="mlp(hidden=(32,))", num_clients=10, clients_per_round=10, partition="iid")
@@ -108,11 +109,11 @@ def extrasensory(data_dir: Path | None, *, user: str = USER, label: str = "SITTI
 
 
 def _read(path: Path) -> pd.DataFrame:
+    content = BytesIO(unpacked(path))
     try:
-        table = pd.read_csv(path, compression="gzip")
-        return table.astype(np.float64)
-    except (ValueError, OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read as a gzipped table of numbers: {error}") from error
+        return pd.read_csv(content).astype(np.float64)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as a table of numbers: {error}") from error
 
 
 def _agents(path: Path, names: list[str]) -> list[list[str]]:

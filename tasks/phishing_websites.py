@@ -18,6 +18,7 @@ import torch
 from thornbed.tasks import Defaults, Samples, Task
 from thornbed.tasks.sources.files import existing
 from thornbed.tasks.sources.subset import rows_to_test, take
+from thornbed.tasks.sources.unpacked import unpacked
 
 # Plain FedAvg with these very numbers: test accuracy 0.92-0.93 after 30 rounds, over three seeds.
 # A hundred clients would be 88 rows each, and Dirichlet shares of two classes then often leave one of them without.
@@ -66,9 +67,8 @@ def phishing_websites(data_dir: Path | None, *, num_train: int | None = None, nu
 def _read(path: Path) -> Samples:
     """Read the table; raises ValueError with the file and the line where it is not what it should be."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = csv.reader(file)
-    except (OSError, csv.Error, ValueError) as error:
+        header, *rows = csv.reader(unpacked(path).decode("utf-8-sig").splitlines(keepends=True))
+    except (csv.Error, ValueError) as error:
         raise ValueError(f"{path} cannot be read as a table of comma-separated values: {error}") from error
     if tuple(header) != COLUMNS:
         wrong = sorted({*header} ^ {*COLUMNS})

@@ -32,5 +32,5 @@ def read_archive(path: Path, keys: Sequence[str] | None = None) -> dict[str, NDA
         raise ValueError(f"{said}: {error}") from error
     for key in keys or ():
         if key not in found:
-            raise ValueError(f"{said}: it has no array {key}: found {sorted(found)}, expected{wanted}")
+            raise ValueError(f"{said}: it has no array {key}: found {sorted(names)}, expected{wanted}")
     return found

@@ -28,8 +28,8 @@ def read_npz(path: Path, *, image_shape: tuple[int, int, int], num_classes: int)
     """Return the training and the test samples of an archive.
 
     Images are stored (N, H, W, C) uint8, with or without the last axis where C is 1, and returned (N, C, H, W) uint8;
-    labels are stored as any integers from 0 to num_classes - 1. Raises ValueError, with the file, what was found and
-    what is expected, for anything else, and for a file that is damaged or no archive.
+    labels are stored as any integers (N,) or (N, 1) from 0 to num_classes - 1. Raises ValueError, with the file, what
+    was found and what is expected, for anything else, and for a file that is damaged or no archive.
     """
     arrays = read_archive(path, KEYS)
     train, test = (
@@ -46,8 +46,10 @@ def _samples(
     accepted = [(height, width, channels)] + ([(height, width)] if channels == 1 else [])
     if x.dtype != np.uint8 or x.shape[1:] not in accepted:
         raise ValueError(f"{path}: x_{split} is {x.dtype} {x.shape}, expected {expected_images(image_shape)}")
+    if y.ndim == 2 and y.shape[1] == 1:  # as Keras has the labels of CIFAR-10
+        y = y[:, 0]
     if not np.issubdtype(y.dtype, np.integer) or y.ndim != 1:
-        raise ValueError(f"{path}: y_{split} is {y.dtype} {y.shape}, expected integers (N,)")
+        raise ValueError(f"{path}: y_{split} is {y.dtype} {y.shape}, expected integers (N,) or (N, 1)")
     if len(x) != len(y):
         raise ValueError(f"{path}: x_{split} has {len(x)} images and y_{split} {len(y)} labels, expected one for each")
     if len(x) == 0:

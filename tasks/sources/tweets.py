@@ -7,14 +7,14 @@ for the published file; a table with a header `user,text,label` holds the same i
 from __future__ import annotations
 
 import csv
-import gzip
 import html
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from io import TextIOWrapper
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import NamedTuple
+
+from thornbed.tasks.sources.unpacked import unpacked
 
 HEADER = ("user", "text", "label")
 PUBLISHED = ("polarity", "id", "date", "query", "user", "text")
@@ -34,18 +34,17 @@ class Tweet(NamedTuple):
 
 
 def read_tweets(path: Path) -> list[Tweet]:
-    """Return the tweets of a file, in its order; a name that ends in .gz is taken as compressed.
+    """Return the tweets of a file, in its order; a packed file is known by its content.
 
     Read are a table with the header user, text, label (in any order, UTF-8, label 0 or 1) and the published file (no
     header, six columns, Latin-1, polarity 0 or 4). Raises ValueError, with the file and where possible the row, for
     anything else.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as opened:
-            # Latin-1 decodes any bytes; the shorter form is encoded back below.
-            rows = csv.reader(TextIOWrapper(opened, encoding="latin-1", newline=""))
-            tweets = list(_tweets(path, rows))
-    except (OSError, EOFError, zlib.error, csv.Error) as error:
+        # Latin-1 decodes any bytes; the shorter form is encoded back below.
+        rows = csv.reader(TextIOWrapper(BytesIO(unpacked(path)), encoding="latin-1", newline=""))
+        tweets = list(_tweets(path, rows))
+    except csv.Error as error:
         raise ValueError(f"{path} cannot be read as a table of comma-separated values: {error}") from error
     if not tweets:
         raise ValueError(f"{path} has 0 tweets, expected at least 1")

@@ -77,7 +77,7 @@ def test_a_missing_array_is_named(tmp_path, key):
         ({"x_test": np.zeros((3, 32, 32, 3), np.uint8)}, "x_test is uint8 (3, 32, 32, 3)", "or (N, 28, 28, 1)"),
         ({"x_test": np.uint8(3)}, "x_test is uint8 ()", "uint8 (N, 28, 28)"),
         ({"y_train": np.arange(6.0)}, "y_train is float64 (6,)", "integers (N,)"),
-        ({"y_train": np.zeros((6, 1), np.int64)}, "y_train is int64 (6, 1)", "integers (N,)"),
+        ({"y_train": np.zeros((6, 2), np.int64)}, "y_train is int64 (6, 2)", "integers (N,)"),
         ({"y_train": np.zeros(6, np.bool_)}, "y_train is bool (6,)", "integers (N,)"),
         ({"y_train": np.arange(5)}, "6 images and y_train 5 labels", "one for each"),
         ({"y_train": np.arange(5, 11)}, "labels from 5 to 10", "labels from 0 to 9"),

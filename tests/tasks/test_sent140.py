@@ -145,7 +145,7 @@ def test_a_damaged_archive_is_refused(tmp_path, damage):
     (tmp_path / "sent140.csv.gz").write_bytes(
         b"user,text,label" if damage == "no archive" else whole[: len(whole) // 2]
     )
-    with pytest.raises(ValueError, match="cannot be read as a table"):
+    with pytest.raises(ValueError, match=r"cannot be read|has 0 tweets"):
         read_tweets(tmp_path / "sent140.csv.gz")
 
 
