@@ -55,8 +55,8 @@ def image_archive(
     if size is not None and not 1 <= size <= 4096:
         raise ValueError(f"image_archive needs 1 <= size <= 4096: size = {size}")
     how = (
-        f"put {file} into that folder, an archive of the arrays {', '.join(arrays)}, or a folder with a folder for each "
-        "class"
+        f"put {file} into that folder, an archive of the arrays {', '.join(arrays)}, or a folder with a folder for "
+        "each class"
     )
     path = existing("image_archive", data_dir, (file,), how)
     train, test, names = _of_folder(path, size, test_share, split) if path.is_dir() else _of_archive(path, arrays, size)
@@ -133,7 +133,7 @@ def _images(path: Path, name: str, x: NDArray[np.generic]) -> Tensor:
     if x.shape[3] > max(x.shape[1:3]):
         raise ValueError(f"{expected}: are the channels first? x.transpose(0, 2, 3, 1) has them last")
     if x.dtype == np.uint16:
-        x = (x / np.float32(65535)).astype(np.float32)
+        x = (x.astype(np.float32) / 65535).astype(np.float32)
     elif np.issubdtype(x.dtype, np.floating):
         if not (np.isfinite(x).all() and x.min(initial=0) >= 0 and x.max(initial=0) <= 1):
             raise ValueError(f"{path}: {name} has numbers from {x.min()} to {x.max()}, expected pixels in [0, 1]")
