@@ -20,6 +20,19 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Take --nightly, without which tests marked so are left out."""
+    parser.addoption("--nightly", action="store_true", help="run the tests marked nightly too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked nightly unless it was asked for, and let pytest count it as deselected."""
+    if not config.getoption("--nightly"):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("nightly")])
+        items[:] = [item for item in items if not item.get_closest_marker("nightly")]
+
+
 FIGURES = ("accuracy", "loss", "attack_success_rate", "train_loss")
 
 
