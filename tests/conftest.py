@@ -117,6 +117,23 @@ def typed_in(house: Path, *words: object) -> Typed:
     return Typed(done.returncode, done.stdout, done.stderr)
 
 
+# What is ignored is ignored by children too: under nohup, or behind an & in a script, Ctrl-C and SIGHUP do nothing.
+AS_IN_A_TERMINAL = """
+import os, signal, sys
+for sign in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+    signal.signal(sign, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def started(*words: object, **options: Any) -> subprocess.Popen[Any]:
+    """Start Python in a process of its own, whose signals do what they do in a terminal however pytest was started.
+
+    `words` are its arguments, `options` those of `subprocess.Popen`.
+    """
+    return subprocess.Popen([sys.executable, "-c", AS_IN_A_TERMINAL, *map(str, words)], **options)
+
+
 def read_lines(folder: Path) -> list[dict[str, Any]]:
     """Return the rounds of a run's metrics.jsonl."""
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
