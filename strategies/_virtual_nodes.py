@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from flwr.app import Message, RecordDict
@@ -10,6 +11,17 @@ from flwr.supercore.run import Run
 
 from thornbed.protocol.played import play
 
+DIED = re.compile(r"ray\.exceptions\.(ActorDied|ActorUnavailable|RayActor|WorkerCrashed|OutOfMemory|NodeDied)Error")
+
+WHAT_TO_TRY = (
+    "native code crashed, it was killed, or memory ran out; what was finished is kept; go on with --resume, and where "
+    "it dies again try another --model or a smaller --batch-size in a new run"
+)
+
+
+class ClientsDied(RuntimeError):
+    """A process of the simulation died with a client's work; the text says whose, and what to try."""
+
 
 class VirtualNodes(Grid):
     """Another grid, on which every message to a node names the client that the node plays, the same all run long.
@@ -17,6 +29,9 @@ class VirtualNodes(Grid):
     Nodes of Flower's virtual client engine are alike: none holds data, and what a client keeps between two messages
     stays with its node. So nobody has to ask a thousand of them which client they are, of whom ten take part. Client
     apps that do not read it are told in vain; nodes of a deployment hold their own data, and are asked.
+
+    Replies raise ClientsDied where a process of ray's died with a client's work. Flower would hand it more work, which
+    fails, so that from then on other clients are missing from rounds, each time others.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -54,15 +69,24 @@ class VirtualNodes(Grid):
         return self._grid.push_messages(self._told(messages))
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Return the replies that are there."""
-        return self._grid.pull_messages(message_ids)
+        """Return the replies that are there; raises ClientsDied."""
+        return self._alive(self._grid.pull_messages(message_ids))
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Send the messages, each of which names a client now, and return the replies that come in time."""
-        return self._grid.send_and_receive(self._told(messages), timeout=timeout)
+        """Send the messages, each of which names a client now; return the replies in time, or raise ClientsDied."""
+        return self._alive(self._grid.send_and_receive(self._told(messages), timeout=timeout))
 
     def _told(self, messages: Iterable[Message]) -> list[Message]:
         told = list(messages)
         for message in told:
             play(message, self._clients[message.metadata.dst_node_id])
         return told
+
+    def _alive(self, replies: Iterable[Message]) -> list[Message]:
+        replies = list(replies)
+        died = [reply for reply in replies if reply.has_error() and DIED.search(reply.error.reason or "")]
+        clients = sorted(self._clients[reply.metadata.src_node_id] for reply in died)
+        if clients:
+            whose = "client" if len(clients) == 1 else "one of the clients"
+            raise ClientsDied(f"the process that trained {whose} {', '.join(map(str, clients))} died: {WHAT_TO_TRY}")
+        return replies
