@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 from thornbed.experiments.runs import launch
 from thornbed.flower_apps.resolving import resolve
-from thornbed.flower_apps.run.build import load_task
+from thornbed.flower_apps.run.run import load_task
 from thornbed.flower_apps.schemes.vertical.parties import bottom_model, part, strategy
 from thornbed.flower_apps.settings import Resolved, Settings
 from thornbed.protocol.threads import one_thread
