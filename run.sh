@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # ./run.sh            install into .venv where needed, then the tour
-# ./run.sh test       every check: ruff, types, tests
+# ./run.sh test       every check: ruff, types, tests; with --nightly the slowest tests too
 # ./run.sh ARGS       thornbed ARGS
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -24,15 +24,16 @@ from rich.table import Table
 
 from thornbed.experiments.runs import launch
 from thornbed.flower_apps.resolving import check, resolve
-from thornbed.flower_apps.run import build
+from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
 from thornbed.flower_apps.settings import Resolved, settings_from
 from thornbed.protocol.randomness import generator
 
 
 def plain(settings: Resolved) -> tuple[float, float]:
     """Return the seconds and the final test loss of a plain loop."""
-    task, rows = build.load_task(settings.task, settings.data_dir), build.partitions(settings)
-    model, test = build.model(settings, task), task.samples("test")
+    run = HorizontalRun(settings)
+    task, rows = run.task, run.partitions
+    model, test = run.new_model(), task.samples("test")
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     started, threads = time.perf_counter(), torch.get_num_threads()
     for server_round in range(settings.rounds + 1):

@@ -21,8 +21,7 @@ import torch.nn.functional as F
 
 from thornbed.experiments.runs import launch
 from thornbed.flower_apps.resolving import resolve
-from thornbed.flower_apps.run.build import load_task
-from thornbed.flower_apps.schemes.vertical.parties import bottom_model, part, strategy
+from thornbed.flower_apps.schemes.vertical.run import VerticalRun
 from thornbed.flower_apps.settings import Resolved, Settings
 from thornbed.protocol.threads import one_thread
 from thornbed.tasks.split.order import batches
@@ -47,10 +46,11 @@ def settings(data_dir: str, clients: int, batch_size: int, rows: int, engine: st
 
 def central(given: Resolved) -> float:
     """Return the seconds of a pass at one place."""
-    task = load_task(given.task, given.data_dir)
-    parts = [part(given, "train", client).x for client in range(given.num_clients)]
-    networks = [bottom_model(given, client) for client in range(given.num_clients)]
-    top = two_layers(given.num_clients, strategy(given).embedding_size, task.num_classes)
+    run = VerticalRun(given)
+    task = run.task
+    parts = [run.records(client)[0].x for client in range(given.num_clients)]
+    networks = [run.bottom_model(client) for client in range(given.num_clients)]
+    top = two_layers(given.num_clients, run.embedding_size, task.num_classes)
     parameters = [each for network in (*networks, top) for each in network.parameters()]
     learner = torch.optim.Adam(parameters, lr=1e-3)
     labels = task.train.y

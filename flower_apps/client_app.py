@@ -15,6 +15,7 @@ from thornbed.flower_apps.schemes import scheme as schemes
 from thornbed.flower_apps.settings import BadSettings, Resolved, settings_from
 from thornbed.protocol.actions import IDENTIFY
 from thornbed.protocol.messages import Identity, identify_reply
+from thornbed.protocol.played import take_played
 
 app = ClientApp()
 
@@ -30,8 +31,8 @@ def identify(run: Run, client: Client, message: Message) -> Message:
 
 def answer(message: Message, context: Context) -> Message:
     """Return the reply of the scheme's handler to a message."""
-    run = schemes.built(_settings(context))
-    client, action = Client.of(run, context), message.metadata.message_type
+    run, played = schemes.built(_settings(context)), take_played(message)
+    client, action = Client.of(run, context, played), message.metadata.message_type
     if action == IDENTIFY:
         return identify(run, client, message)
     handlers = schemes.scheme_of(run.settings).handlers

@@ -16,6 +16,7 @@ from thornbed.flower_apps.federation import conduct
 from thornbed.flower_apps.metrics import named
 from thornbed.flower_apps.resolving import check, resolve
 from thornbed.flower_apps.settings import BadSettings, settings_from
+from thornbed.strategies import VirtualNodes
 
 # Marks of what is said in Flower's log, each on a line of its own; engines follow a run by them.
 ROUND, SUMMARY, STOPPED = "thornbed round: ", "thornbed summary: ", "thornbed stopped: "
@@ -39,7 +40,7 @@ def main(grid: Grid, context: Context) -> None:
         if simulated:  # also where nothing was said, and the engine is the default
             settings = settings.model_copy(update={"engine": "simulation"})
         check(settings)
-        summary = conduct(settings, grid, _say_round)
+        summary = conduct(settings, VirtualNodes(grid) if simulated else grid, _say_round)
         _say(SUMMARY, summary, ("metrics", "rounds", "seconds", "malicious", "replies_dropped", "defense_acted"))
     except (ValueError, RuntimeError, OSError) as error:
         log(ERROR, "%s%s", STOPPED, " ".join(str(error).split()))

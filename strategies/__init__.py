@@ -7,6 +7,7 @@ that answers `train` with one array record, the model under the names it came wi
 
 from thornbed.strategies._cohort import AnyNodes, CannotBegin, Cohort, NumberedClients
 from thornbed.strategies._rounds import RoundAccount, RunStopped
+from thornbed.strategies._virtual_nodes import WHAT_TO_TRY, ClientsDied, VirtualNodes
 from thornbed.strategies.collaborative_inference import CollaborativeInference
 from thornbed.strategies.fedavg import FedAvg
 from thornbed.strategies.invariant_aggregation import InvariantAggregation
@@ -16,8 +17,10 @@ from thornbed.strategies.wrappers.curious import Curious, Sighting
 from thornbed.strategies.wrappers.resumed import Resumed
 
 __all__ = [
+    "WHAT_TO_TRY",
     "AnyNodes",
     "CannotBegin",
+    "ClientsDied",
     "Cohort",
     "CollaborativeInference",
     "Curious",
@@ -30,4 +33,5 @@ __all__ = [
     "RunStopped",
     "Sighting",
     "SplitNN",
+    "VirtualNodes",
 ]

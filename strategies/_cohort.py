@@ -15,7 +15,9 @@ from flwr.serverapp import Grid
 
 from thornbed.protocol.messages import Identity, RefusedReply, identify_message, read_identity
 from thornbed.protocol.randomness import generator
+from thornbed.strategies._virtual_nodes import VirtualNodes
 
+PLAYED = "played"  # the role of a client in a simulation, whose settings say who attacks
 SILENT = "it does not say which client it holds"
 
 
@@ -73,8 +75,8 @@ class NumberedClients:
 
     Nodes are asked once who they are; whoever comes later is asked when it is first seen. One that does not answer, or
     whose answer cannot be used, is asked again after 2, 4, 8, ... rounds, as each time can cost the round
-    `wait_seconds`. A drawn client whose node is away stays in the draw, so that its absence shows in the records and
-    changes nobody else's turn.
+    `wait_seconds`. Of `VirtualNodes` none is asked, since they play what they are told. A drawn client whose node is
+    away stays in the draw, so that its absence shows in the records and changes nobody else's turn.
 
     Within a run a client stays with the node that claimed it first, for as long as that node is connected. Another node
     that claims it is refused, and asked again in the first round without the holder; a node that claims it then takes
@@ -124,7 +126,7 @@ class NumberedClients:
 
     @property
     def roles(self) -> Mapping[int, str]:
-        """The role of every client that has identified itself, by client number."""
+        """The role of every client that is known, by client number: what its node said, `played` where it was told."""
         return dict(sorted((identity.partition_id, identity.role) for identity in self._identities.values()))
 
     @property
@@ -229,18 +231,23 @@ class NumberedClients:
     def _answers(self, grid: Grid, nodes: Sequence[int]) -> dict[int, Identity | str]:
         """Return who nodes say they are, or why that cannot be used; nothing of those that say nothing in time."""
         answers: dict[int, Identity | str] = {}
+        if isinstance(grid, VirtualNodes):  # what they are told is what they are
+            return {node: self._within(Identity(grid.client_of(node), PLAYED)) for node in nodes}
         for reply in grid.send_and_receive([identify_message(node) for node in nodes], timeout=self.wait_seconds):
             node = reply.metadata.src_node_id
             if node not in nodes:  # the SuperLink, which says that some node went away
                 continue
             try:
-                identity = read_identity(reply)
-                if not 0 <= identity.partition_id < self.num_clients:
-                    raise RefusedReply(f"partition-id {identity.partition_id} is none of 0 to {self.num_clients - 1}")
-                answers[node] = identity
+                answers[node] = self._within(read_identity(reply))
             except RefusedReply as reason:
                 answers[node] = str(reason)
         return answers
+
+    def _within(self, identity: Identity) -> Identity | str:
+        """Return an identity, or why there is no such client."""
+        if 0 <= identity.partition_id < self.num_clients:
+            return identity
+        return f"partition-id {identity.partition_id} is none of 0 to {self.num_clients - 1}"
 
 
 def _check_claims(identities: Sequence[Identity]) -> None:

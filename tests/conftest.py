@@ -20,6 +20,19 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Take --nightly, without which tests marked so are left out."""
+    parser.addoption("--nightly", action="store_true", help="run the tests marked nightly too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked nightly unless it was asked for, and let pytest count it as deselected."""
+    if not config.getoption("--nightly"):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("nightly")])
+        items[:] = [item for item in items if not item.get_closest_marker("nightly")]
+
+
 FIGURES = ("accuracy", "loss", "attack_success_rate", "train_loss")
 
 
@@ -102,6 +115,23 @@ def typed_in(house: Path, *words: object) -> Typed:
     env = {**os.environ, "PYTHONPATH": str(house)}
     done = subprocess.run(command, cwd=house, env=env, capture_output=True, text=True, check=False)
     return Typed(done.returncode, done.stdout, done.stderr)
+
+
+# What is ignored is ignored by children too: under nohup, or behind an & in a script, Ctrl-C and SIGHUP do nothing.
+AS_IN_A_TERMINAL = """
+import os, signal, sys
+for sign in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+    signal.signal(sign, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def started(*words: object, **options: Any) -> subprocess.Popen[Any]:
+    """Start Python in a process of its own, whose signals do what they do in a terminal however pytest was started.
+
+    `words` are its arguments, `options` those of `subprocess.Popen`.
+    """
+    return subprocess.Popen([sys.executable, "-c", AS_IN_A_TERMINAL, *map(str, words)], **options)
 
 
 def read_lines(folder: Path) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
+from thornbed.flower_apps.engines import last_words
 from thornbed.flower_apps.federation import OnRound, default_output
 from thornbed.flower_apps.inversion.files import beware_of
 from thornbed.flower_apps.metrics import METRICS, named, rates_first
@@ -32,7 +33,7 @@ from thornbed.flower_apps.settings import (
     refusal_of_text,
 )
 from thornbed.protocol.whole_files import no_room
-from thornbed.strategies import CannotBegin, RunStopped
+from thornbed.strategies import WHAT_TO_TRY, CannotBegin, RunStopped
 
 
 def prepare(settings: Settings) -> Resolved:
@@ -77,7 +78,12 @@ def run(settings: Resolved, out: Console, err: Console) -> None:
     first = scheme.attack_begins if settings.attack != NONE else ""
     with progress(err) as bar:
         task = bar.add_task(title(settings), total=settings.rounds, figures=first)
-        with interruptible(settings):
+        # Inline everything happens in this process, which cannot say itself that it died.
+        here = settings.engine == "inline"
+        with (
+            last_words.spoken_of(Path(settings.output), WHAT_TO_TRY) if here else nullcontext(),
+            interruptible(settings),
+        ):
             summary = start(
                 settings, lambda line: bar.update(task, completed=line["round"], figures=_doing(settings, line))
             )

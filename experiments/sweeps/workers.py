@@ -19,6 +19,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
+from thornbed.flower_apps.engines import last_words
+
 Kind = Literal["round", "done", "broken"]
 
 
@@ -39,12 +41,12 @@ class Worker:
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs, threads, str(log)), daemon=False)
         self._process.start()
-        self._busy = False
+        self._busy, self._output = False, log.parent
         theirs.close()
 
     def start(self, settings: Mapping[str, Any]) -> None:
         """Let it run these settings, resolved and with their output folder."""
-        self._busy = True
+        self._busy, self._output = True, Path(settings["output"])
         with suppress(OSError):  # it has died; `hear` tells
             self.connection.send(dict(settings))
 
@@ -57,7 +59,9 @@ class Worker:
             self._process.join()
             code = self._process.exitcode or 0
             how = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"code {code}"
-            return Report("broken", sentence=f"its process ended with {how}; too little memory is a usual cause")
+            doing = last_words.read_note(self._output) or "before it trained a client"
+            why = f"its process ended with {how} {doing}; too little memory is a usual cause"
+            return Report("broken", sentence=why)
         return report
 
     @property

@@ -7,8 +7,9 @@ app itself. No network, no ray, no waiting, and the same bytes every time.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
@@ -19,6 +20,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from thornbed.flower_apps.client_app import app
+from thornbed.flower_apps.engines import last_words
 from thornbed.flower_apps.federation import OnRound, conduct
 from thornbed.flower_apps.settings import Resolved
 from thornbed.protocol.client_state import LivingContext
@@ -26,18 +28,26 @@ from thornbed.protocol.whole_files import no_room
 
 RunConfig = Mapping[str, bool | int | float | str]
 SERVER_NODE = 1
+BETWEEN = "between two clients, in the server's own work"
 
 
 class InlineGrid(Grid):
     """A grid whose nodes live in this process; node k + 2 holds partition k (node 1 is the server).
 
     Records are copied on their way in both directions, as a wire would do: what a client does to what it was given
-    reaches nobody else. An exception of a client becomes an error reply, as it does in Flower's own engines.
+    reaches nobody else. An exception of a client becomes an error reply, as it does in Flower's own engines. `note` is
+    told whose turn it is before every message, and after it that it is nobody's.
     """
 
-    def __init__(self, client_app: ClientApp, num_nodes: int, run_config: RunConfig) -> None:
+    def __init__(
+        self,
+        client_app: ClientApp,
+        num_nodes: int,
+        run_config: RunConfig,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> None:
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, SERVER_NODE, 1
-        self._client_app = client_app
+        self._client_app, self._note = client_app, note
         self._contexts = {
             partition + 2: LivingContext(
                 run_id=1,
@@ -94,6 +104,8 @@ class InlineGrid(Grid):
         request.metadata.__dict__["_message_id"] = message_id
         context = self._contexts[message.metadata.dst_node_id]
         TaskIdentity.node_id = context.node_id
+        partition = int(context.node_id) - 2
+        self._note(last_words.about(partition, message.metadata.message_type, message.metadata.group_id))
         try:
             reply = self._client_app(request, context)
             if reply.has_content():
@@ -106,15 +118,21 @@ class InlineGrid(Grid):
             reply = Message(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reason), reply_to=request)
         finally:
             TaskIdentity.node_id = SERVER_NODE
+            self._note(BETWEEN)
         self._replies[message_id] = reply
         return message_id
 
 
 def inline(settings: Resolved, on_round: OnRound) -> dict[str, Any]:
-    """Run a federation in this process."""
-    grid = InlineGrid(app, settings.num_clients, settings.to_run_config())
-    with _quiet():
-        return conduct(settings, grid, on_round)
+    """Run a federation in this process; its folder has a note of whose turn it is, which stays where it dies."""
+    note = last_words.Note(Path(settings.output).expanduser()) if settings.output else None
+    write = note.write if note is not None else lambda text: None
+    try:
+        with _quiet():
+            return conduct(settings, InlineGrid(app, settings.num_clients, settings.to_run_config(), write), on_round)
+    finally:
+        if note is not None:
+            note.end()
 
 
 def _copied(content: RecordDict) -> RecordDict:

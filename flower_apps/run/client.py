@@ -38,9 +38,12 @@ class Client:
     run_id: int
 
     @classmethod
-    def of(cls, run: Run, context: Context) -> Client:
-        """Return the client of a node; raises ValueError where the node does not say which client it holds."""
-        number = context.node_config.get("partition-id")
+    def of(cls, run: Run, context: Context, played: int | None = None) -> Client:
+        """Return the client of a node; raises ValueError where the node does not say which client it holds.
+
+        played : the client that the message says the node plays, which means nothing in deployment.
+        """
+        number = context.node_config.get("partition-id") if played is None or run.deployed else played
         if not isinstance(number, int) or isinstance(number, bool) or number < 0:
             raise ValueError(
                 "this node has no partition-id; give it one in --node-config, such as 'partition-id=0'"

@@ -55,6 +55,30 @@ def embedded(network: nn.Module, vectors: Tensor) -> nn.Module:
     return network
 
 
+def channels_last(network: nn.Module) -> nn.Module:
+    """Return the network with its parameters in channels_last, or as it came where that is unsafe.
+
+    Convolutions on a CPU are about a quarter faster with the channels last; values and names stay the same. oneDNN as
+    torch 2.13 brings it writes past the end of its memory there (a segmentation fault, or worse none) in the gradient
+    of a 1x1 convolution with a stride and fewer input channels than a vector register holds: 16 numbers with AVX-512,
+    8 with AVX2, on images from sides of 32 to 56 on. A network with such a convolution stays as it came, on every
+    machine, so that one seed gives one result.
+    """
+    if any(_unsafe_in_channels_last(module) for module in network.modules()):
+        return network
+    return cast(nn.Module, cast(Any, network).to(memory_format=torch.channels_last))  # torch's stubs lack the overload
+
+
+def _unsafe_in_channels_last(module: nn.Module) -> bool:
+    """Tell whether a module is a strided 1x1 convolution with fewer than 16 input channels in a group."""
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and max(module.stride) > 1
+        and module.in_channels // module.groups < 16
+    )
+
+
 def _embed(network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """Look up the first of the inputs; a function of the module, as `_normalise` is."""
     ids, *others = inputs

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import assert_equal, read_lines
+from tests.conftest import assert_equal, read_lines, started
 from thornbed.flower_apps.engines.flower_command import environment
 from thornbed.flower_apps.engines.simulation import superlink_for_simulation
 from thornbed.flower_apps.records.folder import Folder
@@ -89,9 +89,9 @@ def test_a_simulation_that_is_ended_leaves_no_process_and_goes_on(thornbed, tmp_
     output = tmp_path / "run"
     words = [*RUN[:-4], "--rounds", "40", "--model", "mlp(hidden=(16,))", "--output", str(output)]
     mark = f"THORNBED_TEST={output}"
-    command = [sys.executable, "-m", "thornbed.experiments.cli", *words, "--engine", "simulation"]
+    command = ["-m", "thornbed.experiments.cli", *words, "--engine", "simulation"]
     env = {**os.environ, "THORNBED_TEST": mark}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env)
+    process = started(*command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env)
     while process.poll() is None and not (output.is_dir() and (Folder(output).rounds_done() or 0) >= 2):
         time.sleep(0.05)
     assert len(family_of(mark)) > 5, "SuperLink, server app, simulation, ray"

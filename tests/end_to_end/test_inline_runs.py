@@ -13,7 +13,7 @@ import torch
 from flwr.app import ConfigRecord
 from safetensors.torch import load_file
 
-from tests.conftest import read_lines
+from tests.conftest import read_lines, started
 from thornbed.flower_apps.records.folder import Folder
 
 SMALL = ["--task", "digits", "--model", "mlp(hidden=(16,))", "--num-clients", "6", "--partition", "iid"]
@@ -74,8 +74,8 @@ def test_a_killed_run_goes_on_to_the_same_bytes(thornbed, tmp_path):
     arguments = [*SMALL, "--rounds", rounds, "--strategy", "median", "--attack", "sign_flip", "--clients-per-round", 4]
     assert thornbed("run", *arguments, "--output", tmp_path / "whole").code == 0
     killed = tmp_path / "killed"
-    command = [sys.executable, "-m", "thornbed.experiments.cli", "run", *map(str, arguments), "--output", str(killed)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = ["-m", "thornbed.experiments.cli", "run", *arguments, "--output", killed]
+    process = started(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not (killed.is_dir() and (Folder(killed).rounds_done() or 0) >= 3):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -104,18 +104,8 @@ def test_a_line_without_its_checkpoint_is_made_again(thornbed, tmp_path):
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda sign: sign.name)
 def test_what_was_done_is_kept_and_how_to_go_on_is_said(tmp_path, sign):
     output = tmp_path / "run"
-    command = [
-        sys.executable,
-        "-m",
-        "thornbed.experiments.cli",
-        "run",
-        *SMALL,
-        "--rounds",
-        "500",
-        "--output",
-        str(output),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = ["-m", "thornbed.experiments.cli", "run", *SMALL, "--rounds", 500, "--output", output]
+    process = started(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not (output.is_dir() and (Folder(output).rounds_done() or 0) >= 2):
         time.sleep(0.01)
     process.send_signal(sign)

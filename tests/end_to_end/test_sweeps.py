@@ -4,13 +4,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import psutil
 import pytest
 
-from tests.conftest import read_lines
+from tests.conftest import read_lines, started
 from thornbed.flower_apps.records.folder import Folder
 
 FILE = """
@@ -89,8 +88,9 @@ def test_what_was_finished_is_kept_when_a_sweep_ends_early(thornbed, tmp_path, s
     sweep_file.write_text(FILE.format(rounds=40))
     output = tmp_path / "out"
     words = ["sweep", str(sweep_file), "--output", str(output), "--jobs", "2"]
-    command = [sys.executable, "-m", "thornbed.experiments.cli", *words]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = started(
+        "-m", "thornbed.experiments.cli", *words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     while process.poll() is None and not list(output.glob("cells/*/summary.json")):
         time.sleep(0.02)
     workers = psutil.Process(process.pid).children(recursive=True)
