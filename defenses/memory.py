@@ -19,7 +19,8 @@ def remembered(rule: str, server: Server, name: str, d: int, dtype: np.dtype[Any
     vector: Floats = np.zeros(d, dtype) if kept is None else kept.detach().cpu().numpy().view()
     if vector.shape != (d,) or vector.dtype != dtype:
         raise ValueError(
-            f"{rule} remembers a {name} of shape {list(vector.shape)}, {vector.dtype}: these updates have d = {d}, {dtype}"
+            f"{rule} remembers a {name} of shape {list(vector.shape)}, {vector.dtype}: "
+            f"these updates have d = {d}, {dtype}"
         )
     vector.flags.writeable = False
     return vector

@@ -6,6 +6,7 @@ that answers `train` with one array record, the model under the names it came wi
 """
 
 from thornbed.strategies._cohort import AnyNodes, CannotBegin, Cohort, NumberedClients
+from thornbed.strategies._flowers_options import median_metrics
 from thornbed.strategies._rounds import RoundAccount, RunStopped
 from thornbed.strategies.collaborative_inference import CollaborativeInference
 from thornbed.strategies.fedavg import FedAvg
@@ -30,4 +31,5 @@ __all__ = [
     "RunStopped",
     "Sighting",
     "SplitNN",
+    "median_metrics",
 ]
