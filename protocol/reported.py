@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from thornbed.protocol.messages import NUM_EXAMPLES, RefusedReply, claimed_weight, only, refuse_error
+from thornbed.protocol.messages import NUM_EXAMPLES, claimed_weight, only, refuse_error
 
 
 def read_evaluate_reply(message: Message, weighted_by: str = NUM_EXAMPLES) -> RecordDict:
