@@ -183,7 +183,7 @@ def as_float(number: int | float) -> float:
     try:
         return float(number)
     except OverflowError:
-        return math.copysign(math.inf, number)
+        return math.inf if number > 0 else -math.inf
 
 
 def refuse_numbers(values: np.ndarray, what: str) -> None:
