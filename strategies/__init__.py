@@ -2,7 +2,8 @@
 
 `from thornbed.strategies import FedAvg, InvariantAggregation, Curious` goes with a client app of Flower's message API
 that answers `train` with one array record, the model under the names it came with, and one metric record holding
-`num-examples`, as the client apps of Flower's templates do. Strategies of other schemes need this project's clients.
+`num-examples`, as the client apps of Flower's templates do; options of Flower's FedAvg are taken by name. Strategies of
+other schemes need this project's clients.
 """
 
 from thornbed.strategies._cohort import AnyNodes, CannotBegin, Cohort, NumberedClients
