@@ -57,9 +57,9 @@ def test_steps_of_a_float64_model_arrive_as_under_flowers_fedavg(federation, nam
 
 
 def test_claims_of_a_float64_model_are_not_rounded_to_float32(federation):
-    """A third in float32 is 1e-8 too large: of a step of 1 that is more than a step of 1e-9."""
-    clients = [moving(1, w=1.0), moving(2, w=0.0)]
-    assert a_round(FedAvg(), federation(clients), {"w": np.zeros(1)})["w"][0] == pytest.approx(1 / 3, rel=1e-15)
+    """Three sevenths in float32 are 1e-8 off: of a step of 1 that is more than a step of 1e-9."""
+    clients = [moving(3, w=1.0), moving(4, w=0.0)]
+    assert a_round(FedAvg(), federation(clients), {"w": np.zeros(1)})["w"][0] == pytest.approx(3 / 7, rel=1e-15)
 
 
 @pytest.mark.parametrize("name", OURS)
