@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from logging import WARNING
 from typing import Any
@@ -76,20 +77,23 @@ class FlowersOptions:
             )
 
     @classmethod
-    def of(cls, strategy: str, given: Mapping[str, Any], cohort: object, own: Sequence[str]) -> FlowersOptions:
-        """Return the options that `strategy` was given beside its `own`.
+    def of(cls, strategy: type, given: Mapping[str, Any], cohort: object) -> FlowersOptions:
+        """Return the options that a strategy of this class was given beside its own.
 
         Raises TypeError for a name that is none, for a cohort that is none, and ValueError where a cohort is given with
         an option that would draw another one.
         """
         names = [each.name for each in fields(cls)]
         if unknown := [name for name in given if name not in names]:
-            raise TypeError(f"{strategy} has no option {unknown[0]}; it takes {', '.join([*own, *names])}")
+            parameters = inspect.signature(strategy).parameters.values()
+            own = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
+            taken = ", ".join([*own, *names])
+            raise TypeError(f"{strategy.__name__} has no option {unknown[0]}; it takes {taken}")
         if cohort is not None:
             if not hasattr(cohort, "draw"):
                 raise TypeError(
-                    f"{strategy} takes a cohort first, such as NumberedClients, and the options of Flower's FedAvg by "
-                    f"name: it was given {cohort!r}"
+                    f"{strategy.__name__} takes a cohort first, such as NumberedClients, and the options of Flower's "
+                    f"FedAvg by name: it was given {cohort!r}"
                 )
             if drawing := [name for name in OF_COHORT if name in given]:
                 raise ValueError(f"{drawing[0]} draws among all nodes, and a cohort draws itself: give one of the two")

@@ -94,8 +94,7 @@ class FedAvg(Strategy):
     ) -> None:
         if min_replies < 1:
             raise ValueError(f"min_replies is at least 1: it is {min_replies}")
-        own = ("rule", "seed", "root_training", "statistics")
-        self.options = FlowersOptions.of(type(self).__name__, flowers, cohort, own)
+        self.options = FlowersOptions.of(type(self), flowers, cohort)
         self.cohort: Cohort = self.options.trainers(seed) if cohort is None else cohort
         self.rule = rule
         self.seed = seed
