@@ -62,7 +62,7 @@ def row_lengths(matrix: Floats, centre: Floats | None = None) -> NDArray[np.floa
 
     def work(flat: Floats, stride: int, columns: slice) -> NDArray[np.float64]:
         partial = np.zeros(n)
-        middle = np.zeros(columns.stop - columns.start, np.float32) if centre is None else centre[columns]
+        middle = np.zeros(columns.stop - columns.start, matrix.dtype) if centre is None else centre[columns]
         _add_squares(flat, stride, middle, partial)
         return partial
 

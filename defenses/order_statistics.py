@@ -71,12 +71,12 @@ def kept_mean(
     matrix: (n, d). Columns with |sum of signs| < agreement become 0; agreement 0 masks none and counts no signs. The
     sign of zero, of either kind, is 0. Where `rows` are named, the others are as if they were not there, and are never
     read. Returns the averages (d,) and the number of columns masked. The values are right to the rounding of float64,
-    then rounded once to float32. A mean of negative zeros is given as 0.
+    then rounded once to the matrix's precision. A mean of negative zeros is given as 0.
     """
     n, d = matrix.shape
     chosen = np.arange(n) if rows is None else rows
     network = _network(len(chosen), tail)
-    averages = np.empty(d, np.float32)
+    averages = np.empty(d, matrix.dtype)
 
     def work(flat: Floats, stride: int, columns: slice) -> int:
         return int(_kept_mean(flat, stride, chosen, network, tail, agreement, averages[columns]))
@@ -88,9 +88,10 @@ def closest_mean(matrix: Floats, rows: NDArray[np.int64], count: int) -> Floats:
     """Average, in each column, the `count` of the values of the named rows that lie closest to their median.
 
     The median of an even number of values is the mean of the middle two. Of two values equally far from it on either
-    side, where only one can stay, the smaller stays. Sums are in float64, ascending, and rounded once to float32 (d,).
+    side, where only one can stay, the smaller stays. Sums are in float64, ascending, and rounded once to the matrix's
+    precision (d,).
     """
-    averages = np.empty(matrix.shape[1], np.float32)
+    averages = np.empty(matrix.shape[1], matrix.dtype)
     network = _as_array(_comparators(len(rows)))
 
     def work(flat: Floats, stride: int, columns: slice) -> None:
@@ -160,7 +161,7 @@ def _kept_mean(
 ) -> int:
     n = rows.size
     width = averages.size
-    block = np.empty((n, _BLOCK), np.float32)
+    block = np.empty((n, _BLOCK), flat.dtype)
     signs = np.empty(_BLOCK, np.int32)
     total = np.empty(_BLOCK, np.float64)
     kept = n - 2 * tail
@@ -203,7 +204,7 @@ def _closest_mean(
     averages: Floats,
 ) -> None:
     n = rows.size
-    block = np.empty((n, _BLOCK), np.float32)
+    block = np.empty((n, _BLOCK), flat.dtype)
     for start in range(0, averages.size, _BLOCK):
         size = min(_BLOCK, averages.size - start)
         for i in range(n):

@@ -50,6 +50,6 @@ def takes_server(rule: Rule) -> bool:
 
 
 def aggregate(rule: Rule, updates: Tensor, weights: Tensor, server: Server) -> Tensor:
-    """Apply a rule of either kind: updates (n, d) float32 and weights (n,) -> (d,) float32."""
+    """Apply a rule of either kind: updates (n, d) float32 or float64 and weights (n,) -> (d,)."""
     more: tuple[Any, ...] = (server,) if takes_server(rule) else ()
     return rule(updates, weights, *more)

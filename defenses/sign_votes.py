@@ -18,7 +18,7 @@ def majority_signs(matrix: Floats) -> tuple[Floats, NDArray[np.float64], int]:
     the smaller side (one side, where it is a tie). The magnitudes are summed in float64.
     """
     n, d = matrix.shape
-    signs = np.empty(d, np.float32)
+    signs = np.empty(d, matrix.dtype)
 
     def work(flat: Floats, stride: int, columns: slice) -> tuple[NDArray[np.float64], int]:
         magnitudes = np.zeros(n)
@@ -35,10 +35,10 @@ def majority_signs(matrix: Floats) -> tuple[Floats, NDArray[np.float64], int]:
 def mean_flipped_below(matrix: Floats, shares: NDArray[np.float64], agreement: int) -> tuple[Floats, int]:
     """Return the mean of the rows by shares (n,), negated where |sum of signs| < agreement, and how many were negated.
 
-    The mean is sum(shares[i] * matrix[i]) / sum(shares), in float64 and rounded once to float32 (d,). A mean of zero
-    stays 0 and is not counted.
+    The mean is sum(shares[i] * matrix[i]) / sum(shares), in float64 and rounded once to the matrix's precision (d,).
+    A mean of zero stays 0 and is not counted.
     """
-    mean = np.empty(matrix.shape[1], np.float32)
+    mean = np.empty(matrix.shape[1], matrix.dtype)
     total = float(shares.sum())
 
     def work(flat: Floats, stride: int, columns: slice) -> int:
@@ -67,7 +67,7 @@ def _majority(flat: Floats, stride: int, signs: Floats, magnitudes: NDArray[np.f
             magnitudes[i] += magnitude
         out = signs[start : start + size]
         for k in range(size):
-            out[k] = np.float32(np.int32(above[k] > below[k]) - np.int32(above[k] < below[k]))
+            out[k] = np.int32(above[k] > below[k]) - np.int32(above[k] < below[k])
             lost += min(above[k], below[k])
     return lost
 
@@ -91,9 +91,8 @@ def _flipped_mean(
                 sums[k] += share * source[k]
         out = mean[start : start + size]
         for k in range(size):
-            value = np.float32(sums[k] / total)
-            if abs(signs[k]) < agreement and value != 0:
-                value = -value
+            out[k] = sums[k] / total
+            if abs(signs[k]) < agreement and out[k] != 0:  # what is too small for the precision is 0
+                out[k] = -out[k]
                 flipped += 1
-            out[k] = value
     return flipped

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 T = TypeVar("T")
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
+"""Numbers of float32, or of float64 where the model's are."""
+
+# The largest update, in either precision: squares of float32 can be summed in float64, those of float64 cannot.
+LARGEST = float(np.finfo(np.float32).max)
 
 # 20 rows of 65,536 columns are 5 MB: long enough to hide what Python costs per range, short enough to share evenly.
 _RANGE = 1 << 16
@@ -33,15 +37,15 @@ def update_matrix(rule: str, updates: Tensor, weights: Tensor) -> Floats:
     The matrix shares the memory of a CPU tensor; a tensor on another device is copied. Rows are taken to be finite:
     replies with a NaN or an infinity are refused before a rule sees them, and nothing here looks again.
 
-    Raises ValueError when `updates` is not a float32 matrix of at least one row and one column, or when `weights` is
-    not one floating-point number a row.
+    Raises ValueError when `updates` is not a matrix of float32 or float64 of at least one row and one column, has a
+    float64 beyond `LARGEST`, or when `weights` is not one floating-point number a row.
     """
     if updates.ndim != 2:
         raise ValueError(
             f"{rule} needs updates of 2 dimensions (n, d): got {updates.ndim}, shape {list(updates.shape)}"
         )
-    if updates.dtype != torch.float32:
-        raise ValueError(f"{rule} needs updates of torch.float32: got {updates.dtype}")
+    if updates.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{rule} needs updates of torch.float32 or torch.float64: got {updates.dtype}")
     n, d = updates.shape
     if n < 1 or d < 1:
         raise ValueError(f"{rule} needs n >= 1 clients and d >= 1 parameters: n = {n}, d = {d}")
@@ -50,12 +54,14 @@ def update_matrix(rule: str, updates: Tensor, weights: Tensor) -> Floats:
     if not weights.is_floating_point():
         raise ValueError(f"{rule} needs weights that are floating-point shares: got {weights.dtype}")
     matrix: Floats = updates.detach().cpu().numpy().view()
+    if matrix.dtype == np.float64 and not (matrix.min() >= -LARGEST and matrix.max() <= LARGEST):
+        raise ValueError(f"{rule} needs float64 updates of values within {LARGEST:g}, the largest of float32")
     matrix.flags.writeable = False  # a kernel compiled for read-only memory cannot change it even by mistake
     return matrix
 
 
 def like(updates: Tensor, values: Floats) -> Tensor:
-    """Give `values` (d,) back as a float32 tensor on the device of `updates`."""
+    """Give `values` (d,) back as a tensor of their own precision on the device of `updates`."""
     return torch.from_numpy(values).to(updates.device)
 
 

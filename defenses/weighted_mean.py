@@ -28,12 +28,12 @@ def claimed_shares(rule: str, weights: Tensor) -> NDArray[np.float64]:
 def weighted_mean(
     matrix: Floats, rows: NDArray[np.int64], weights: NDArray[np.float64], divisor: float | None = None
 ) -> Floats:
-    """Return sum(weights[j] * matrix[rows[j]]) / divisor as float32 (d,); rows not named are never read.
+    """Return sum(weights[j] * matrix[rows[j]]) / divisor (d,), of the matrix's precision; only named rows are read.
 
     None divides by sum(weights), which takes out the rounding of float32 weights: equal rows give exactly that row.
     """
     total = float(weights.sum()) if divisor is None else divisor
-    mean = np.empty(matrix.shape[1], np.float32)
+    mean = np.empty(matrix.shape[1], matrix.dtype)
 
     def work(flat: Floats, stride: int, columns: slice) -> None:
         _weighted_mean(flat, stride, rows, weights, total, mean[columns])

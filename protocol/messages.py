@@ -6,6 +6,7 @@ from Flower's templates can stand behind these strategies, and Flower's strategi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,8 +15,8 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from torch import Tensor
 
-from thornbed.protocol.actions import IDENTIFY, TRAIN
-from thornbed.protocol.vector import Layout
+from thornbed.protocol.actions import EVALUATE, IDENTIFY, TRAIN
+from thornbed.protocol.vector import LARGEST, Layout
 
 Record = TypeVar("Record")
 
@@ -37,10 +38,11 @@ class RefusedReply(ValueError):
 
 @dataclass(frozen=True)
 class TrainReply:
-    """What a checked reply says beside its arrays."""
+    """What a checked reply says beside its arrays, and the records as they came."""
 
     num_examples: float
     metrics: Mapping[str, float]
+    content: RecordDict
 
 
 @dataclass(frozen=True)
@@ -60,16 +62,35 @@ class Identity:
 
 
 def train_message(
-    arrays: ArrayRecord, config: ConfigRecord, server_round: int, node_id: int, last_round: int = 0
+    arrays: ArrayRecord,
+    config: ConfigRecord,
+    server_round: int,
+    node_id: int,
+    last_round: int = 0,
+    keys: tuple[str, str] = (ARRAYS, CONFIG),
 ) -> Message:
     """Ask a node to train the model in `arrays`.
 
     last_round : the latest round of which the server took an answer of this client, 0 without one: whatever the client
         kept after that round is to be there.
+    keys : the names of the two records, that of the model first.
     """
     settings = ConfigRecord({**config, SERVER_ROUND: server_round, LAST_ROUND: last_round})
-    content = RecordDict({ARRAYS: arrays, CONFIG: settings})
+    content = RecordDict(dict(zip(keys, (arrays, settings), strict=True)))
     return Message(content=content, dst_node_id=node_id, message_type=TRAIN, group_id=str(server_round))
+
+
+def evaluate_message(
+    arrays: ArrayRecord,
+    config: ConfigRecord,
+    server_round: int,
+    node_id: int,
+    keys: tuple[str, str] = (ARRAYS, CONFIG),
+) -> Message:
+    """Ask a node to test the model in `arrays`; `keys` as in `train_message`."""
+    settings = ConfigRecord({**config, SERVER_ROUND: server_round})
+    content = RecordDict(dict(zip(keys, (arrays, settings), strict=True)))
+    return Message(content=content, dst_node_id=node_id, message_type=EVALUATE, group_id=str(server_round))
 
 
 def train_reply(
@@ -110,25 +131,26 @@ def last_round_of(message: Message) -> int:
 
 
 def read_train_reply(
-    message: Message, layout: Layout, current: Tensor, out: Tensor, statistics: Tensor | None = None
+    message: Message,
+    layout: Layout,
+    current: Tensor,
+    out: Tensor,
+    statistics: Tensor | None = None,
+    weighted_by: str = NUM_EXAMPLES,
 ) -> TrainReply:
     """Check a training reply and write its update, its parameters minus the `current` ones (d,), into `out` (d,).
 
     Its statistics (b,) are checked too, and written as they are into `statistics` where that is given. Raises
     RefusedReply for an error reply, missing or extra records and arrays, a wrong shape or dtype, values that are not
-    finite, and a number of examples that is missing, not a number, or not above zero.
+    finite or beyond the largest float32, and a number of examples (`weighted_by`) that is missing, not a number, or not
+    above zero.
     """
     refuse_error(message)
     arrays = only(message.content.array_records, "array record")
     metrics = only(message.content.metric_records, "metric record")
     if (mismatch := layout.mismatch(arrays)) is not None:
         raise RefusedReply(mismatch)
-    num_examples = metrics.get(NUM_EXAMPLES)
-    if not isinstance(num_examples, int | float) or isinstance(num_examples, bool):
-        raise RefusedReply(f"no number {NUM_EXAMPLES}")
-    # Beyond 2**53 a count is no count: a few of them would overflow the sum of the weights.
-    if not 0 < num_examples <= 2**53:
-        raise RefusedReply(f"{NUM_EXAMPLES} is {str(num_examples)[:30]}")
+    num_examples = claimed_weight(metrics, weighted_by)
     try:
         layout.flatten(arrays, out)
         measured = layout.flatten_statistics(arrays, statistics)
@@ -139,12 +161,38 @@ def read_train_reply(
     update = out.numpy()
     with np.errstate(all="ignore"):
         np.subtract(update, current.numpy(), out=update)
-    if not np.isfinite(update).all():
-        raise RefusedReply("values that are not finite")
-    if not np.isfinite(measured.numpy()).all():
-        raise RefusedReply("statistics that are not finite")
-    numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
-    return TrainReply(float(num_examples), numbers)
+    refuse_numbers(update, "values")
+    refuse_numbers(measured.numpy(), "statistics")
+    numbers = {name: as_float(value) for name, value in metrics.items() if isinstance(value, int | float)}
+    return TrainReply(num_examples, numbers, message.content)
+
+
+def claimed_weight(metrics: MetricRecord, name: str = NUM_EXAMPLES) -> float:
+    """Return the weight that a reply claims; raises RefusedReply where that is no number in (0, 2**53]."""
+    weight = metrics.get(name)
+    if not isinstance(weight, int | float) or isinstance(weight, bool):
+        raise RefusedReply(f"no number {name}")
+    # Beyond 2**53 a count is no count: a few of them would overflow the sum of the weights.
+    if not 0 < weight <= 2**53:
+        raise RefusedReply(f"{name} is {str(weight)[:30]}")
+    return float(weight)
+
+
+def as_float(number: int | float) -> float:
+    """Return a number as a float; one that is beyond all of them is infinite."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
+
+
+def refuse_numbers(values: np.ndarray, what: str) -> None:
+    """Raise RefusedReply for values that are not finite, and for a float64 beyond the largest float32."""
+    if not np.isfinite(values).all():
+        raise RefusedReply(f"{what} that are not finite")
+    # What is made of the values sums squares in float64, where those of float32 have room.
+    if values.dtype == np.float64 and values.size and max(values.max(), -values.min()) > LARGEST:
+        raise RefusedReply(f"{what} beyond {LARGEST:g}, the largest float32")
 
 
 def identify_message(node_id: int) -> Message:

@@ -24,10 +24,12 @@ from thornbed.protocol.messages import (
     SERVER_ROUND,
     TRAIN_LOSS,
     RefusedReply,
+    as_float,
     only,
     refuse_error,
+    refuse_numbers,
 )
-from thornbed.protocol.vector import to_arrays, to_tensors
+from thornbed.protocol.vector import LARGEST, to_arrays, to_tensors
 
 WEIGHTS, SUM, HELD = "weights", "sum", "held"
 CURVATURE, PASSES, HELD_ROUND, CONJUGATE = "curvature", "passes", "held-round", "conjugate"
@@ -132,7 +134,8 @@ def lost_reply(request: Message, reason: str) -> Message:
 
 
 def read_node_reply(message: Message, dimension: int) -> NodeReply:
-    """Check a reply; raises RefusedReply for an error, other records, another shape, and numbers that are not finite.
+    """Check a reply; raises RefusedReply for an error, other records, another shape, and numbers that are not finite
+    or beyond the largest float32.
 
     `dimension` is d, the length of the sum. Raises LostDuals where the node says that it has lost its duals.
     """
@@ -144,11 +147,10 @@ def read_node_reply(message: Message, dimension: int) -> NodeReply:
     [v] = _vectors(message, (SUM,))
     if len(v) != dimension:
         raise RefusedReply(f"a sum of shape {v.shape} instead of ({dimension},)")
-    if not np.isfinite(v).all():
-        raise RefusedReply("values that are not finite")
-    numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
+    refuse_numbers(v, "values")
+    numbers = {name: as_float(value) for name, value in metrics.items() if isinstance(value, int | float)}
     for name in (NUM_EXAMPLES, TRAIN_LOSS, CONJUGATE):
-        if not math.isfinite(numbers.get(name, math.nan)):
+        if not abs(numbers.get(name, math.nan)) <= LARGEST:  # a sum of a few that are larger would be none
             raise RefusedReply(f"no finite number {name}")
     return NodeReply(
         v,

@@ -1,8 +1,11 @@
-"""A model's arrays as one flat float32 vector, and back.
+"""A model's arrays as one flat vector, and back.
 
 The vector holds the parameters in the order of the state dictionary: what a rule votes on, masks or adds noise to is
 what training steps move. The other floating entries, such as the running statistics of batch norm, are measured and not
 learned; they make a second vector, which no rule sees. Integer entries (batch counters) stay as the server has them.
+
+A vector is float64 where one of its entries is, and float32 otherwise, which holds every float16 exactly. An entry is
+cast back to its own dtype, where a number may be too large: `Layout.not_finite` is asked of what comes out.
 """
 
 from __future__ import annotations
@@ -22,6 +25,17 @@ STATISTICS = frozenset({"running_mean", "running_var"})
 """The last names by which statistics are known where nobody names them: those of torch's layers."""
 
 
+FLOATING = frozenset({"float16", "float32", "float64"})
+"""The dtypes of parameters and statistics."""
+
+
+LARGEST = float(np.finfo(np.float32).max)
+"""The size up to which a client's values are taken, in whatever precision."""
+
+COUNTING = ("int", "uint", "bool")
+"""What the dtypes of counters begin with."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One array of a model: its name, shape and numpy dtype."""
@@ -32,8 +46,16 @@ class Entry:
 
     @cached_property
     def floating(self) -> bool:
-        """Whether its values are floating-point numbers."""
-        return np.dtype(self.dtype).kind == "f"
+        """Whether its values are floating-point numbers of a kind that a vector holds."""
+        return self.number in FLOATING
+
+    @cached_property
+    def number(self) -> str:
+        """What numpy calls its dtype, whatever the order of its bytes; the dtype itself where numpy has none such."""
+        try:
+            return np.dtype(self.dtype).newbyteorder("=").name
+        except TypeError:
+            return self.dtype
 
     @property
     def last_name(self) -> str:
@@ -103,6 +125,36 @@ class Layout:
         """Length b of the vector of statistics; 0 for a model without any."""
         return sum(entry.size for entry in self.statistics)
 
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """The precision of the vector of parameters."""
+        return _precision(self.parameters)
+
+    @cached_property
+    def statistics_dtype(self) -> torch.dtype:
+        """The precision of the vector of statistics."""
+        return _precision(self.statistics)
+
+    def unlearnable(self) -> str | None:
+        """Say which array is neither of numbers that a vector holds nor a counter, or None where there is none.
+
+        bfloat16 and the like, which numpy has not, travel as bytes that nothing here can read.
+        """
+        for entry in self.entries:
+            if not entry.floating and not entry.number.startswith(COUNTING):
+                return (
+                    f"array {entry.name} is {entry.dtype}: arrays of {', '.join(sorted(FLOATING))} are aggregated, "
+                    "those of integers and booleans stay as they are, and a model of others is cast before it travels"
+                )
+        return None
+
+    def not_finite(self, arrays: ArrayRecord) -> tuple[str, int] | None:
+        """Return the first floating array with values that are not finite, and how many it has; None without any."""
+        for entry in self.parameters + self.statistics:
+            if number := int((~np.isfinite(_values(arrays[entry.name], entry))).sum()):
+                return entry.name, number
+        return None
+
     def mismatch(self, arrays: ArrayRecord) -> str | None:
         """Say in a few words how the arrays differ from this layout, or None where they fit."""
         names = {entry.name for entry in self.entries}
@@ -119,18 +171,22 @@ class Layout:
         return None
 
     def flatten(self, arrays: ArrayRecord, out: Tensor | None = None) -> Tensor:
-        """Return the parameters as one float32 vector (d,), written into `out` where one is given.
+        """Return the parameters as one vector (d,) of `dtype`, written into `out` where one is given.
 
         Raises ValueError where an array's bytes are not what its header promises.
         """
-        return _flat(self.parameters, arrays, torch.empty(self.dimension) if out is None else out)
+        return _flat(self.parameters, arrays, torch.empty(self.dimension, dtype=self.dtype) if out is None else out)
 
     def flatten_statistics(self, arrays: ArrayRecord, out: Tensor | None = None) -> Tensor:
-        """Return the statistics as one float32 vector (b,); see `flatten`."""
-        return _flat(self.statistics, arrays, torch.empty(self.num_statistics) if out is None else out)
+        """Return the statistics as one vector (b,) of `statistics_dtype`; see `flatten`."""
+        made = torch.empty(self.num_statistics, dtype=self.statistics_dtype) if out is None else out
+        return _flat(self.statistics, arrays, made)
 
     def unflatten(self, vector: Tensor, base: ArrayRecord) -> ArrayRecord:
-        """Return arrays with the vector's (d,) values as parameters; statistics and integers are taken from `base`."""
+        """Return arrays with the vector's (d,) values as parameters; statistics and integers are taken from `base`.
+
+        A number that is too large for the dtype of its array becomes an infinity there; see `not_finite`.
+        """
         return self._with(_pieces(self.parameters, vector), base)
 
     def unflatten_statistics(self, vector: Tensor, base: ArrayRecord) -> ArrayRecord:
@@ -155,8 +211,13 @@ class Layout:
             if values is None:
                 arrays[entry.name] = base[entry.name]
             else:
-                arrays[entry.name] = _array(entry.name, values.astype(entry.dtype, copy=False))
+                with np.errstate(over="ignore"):
+                    arrays[entry.name] = _array(entry.name, values.astype(entry.dtype, copy=False))
         return ArrayRecord(arrays)
+
+
+def _precision(entries: Sequence[Entry]) -> torch.dtype:
+    return torch.float64 if any(entry.number == "float64" for entry in entries) else torch.float32
 
 
 def _flat(entries: Sequence[Entry], arrays: ArrayRecord, out: Tensor) -> Tensor:
@@ -181,6 +242,8 @@ def _values(array: Array, entry: Entry) -> np.ndarray:
 
     The header comes first because it is the sender's claim: numpy allocates what a header asks for before it reads.
     """
+    if entry.number not in FLOATING and not entry.number.startswith((*COUNTING, "complex", "float")):
+        raise ValueError(f"array {entry.name} is {entry.dtype}, which no tensor here is")
     if array.data.startswith(entry.header) and len(array.data) == len(entry.header) + entry.num_bytes:
         return np.frombuffer(array.data, dtype=entry.dtype, offset=len(entry.header)).reshape(entry.shape)
     stream = BytesIO(array.data)
@@ -201,10 +264,14 @@ def _values(array: Array, entry: Entry) -> np.ndarray:
 
 
 def to_arrays(tensors: Mapping[str, Tensor]) -> ArrayRecord:
-    """Turn a state dictionary into the arrays that travel."""
+    """Turn a state dictionary into the arrays that travel; raises ValueError for a dtype that numpy has not."""
     arrays = ArrayRecord()  # filled by name, as it would copy every array of a dictionary that it is made from
     for name, tensor in tensors.items():
-        arrays[name] = _array(name, tensor.detach().cpu().numpy())
+        try:
+            values = tensor.detach().cpu().numpy()
+        except TypeError:  # torch's own: numpy has no bfloat16
+            raise ValueError(f"{name} is {tensor.dtype}, which cannot travel: cast it to float32 or float16") from None
+        arrays[name] = _array(name, values)
     return arrays
 
 
@@ -221,4 +288,11 @@ def _entry(name: str, shape: tuple[int, ...], dtype: str) -> Entry:
 
 def to_tensors(arrays: ArrayRecord) -> dict[str, Tensor]:
     """Turn arrays that came over the wire into tensors of their own; raises ValueError for unreadable bytes."""
-    return {entry.name: torch.tensor(_values(arrays[entry.name], entry)) for entry in Layout.of(arrays).entries}
+    return {entry.name: _tensor(_values(arrays[entry.name], entry), entry) for entry in Layout.of(arrays).entries}
+
+
+def _tensor(values: np.ndarray, entry: Entry) -> Tensor:
+    try:
+        return torch.tensor(values if values.dtype.isnative else values.astype(entry.number))
+    except TypeError:
+        raise ValueError(f"array {entry.name} is {entry.dtype}, which no tensor here is") from None

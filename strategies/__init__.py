@@ -2,10 +2,12 @@
 
 `from thornbed.strategies import FedAvg, InvariantAggregation, Curious` goes with a client app of Flower's message API
 that answers `train` with one array record, the model under the names it came with, and one metric record holding
-`num-examples`, as the client apps of Flower's templates do. Strategies of other schemes need this project's clients.
+`num-examples`, as the client apps of Flower's templates do; options of Flower's FedAvg are taken by name. Strategies of
+other schemes need this project's clients.
 """
 
 from thornbed.strategies._cohort import AnyNodes, CannotBegin, Cohort, NumberedClients
+from thornbed.strategies._flowers_options import median_metrics
 from thornbed.strategies._rounds import RoundAccount, RunStopped
 from thornbed.strategies._virtual_nodes import WHAT_TO_TRY, ClientsDied, VirtualNodes
 from thornbed.strategies.collaborative_inference import CollaborativeInference
@@ -34,4 +36,5 @@ __all__ = [
     "Sighting",
     "SplitNN",
     "VirtualNodes",
+    "median_metrics",
 ]

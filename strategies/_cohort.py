@@ -54,19 +54,33 @@ class AnyNodes:
     """A share of the connected nodes, for Flower apps whose clients do not say who they are.
 
     Node ids come from the operating system's randomness, so two runs of one seed draw different clients; use
-    `NumberedClients` where that matters. Waits until `min_nodes` are connected.
+    `NumberedClients` where that matters. Waits until `min_available` are connected, and no fewer than `min_nodes`.
+    Cohorts of two purposes and one seed draw independently.
     """
 
-    def __init__(self, fraction: float = 1.0, *, min_nodes: int = 2, seed: int = 0, wait_seconds: float = 600) -> None:
+    def __init__(
+        self,
+        fraction: float = 1.0,
+        *,
+        min_nodes: int = 2,
+        min_available: int = 0,
+        seed: int = 0,
+        wait_seconds: float = 600,
+        purpose: str = "cohort",
+    ) -> None:
         if not 0 < fraction <= 1:
             raise ValueError(f"fraction lies in (0, 1]: it is {fraction}")
         self.fraction, self.min_nodes, self.seed, self.wait_seconds = fraction, min_nodes, seed, wait_seconds
+        self.min_available, self.purpose = max(min_available, min_nodes, 1), purpose
 
     def draw(self, server_round: int, grid: Grid) -> Sequence[Member]:
-        """Return round(fraction * nodes) connected nodes, at least `min_nodes`, numbered by their node id."""
-        nodes = _wait_for_nodes(grid, self.min_nodes, self.wait_seconds)
-        count = min(len(nodes), max(round(self.fraction * len(nodes)), self.min_nodes, 1))
-        order = torch.randperm(len(nodes), generator=generator(self.seed, "cohort", server_round))
+        """Return int(fraction * nodes) connected nodes, at least `min_nodes`, numbered by their node id.
+
+        That is how Flower's strategies count: 0.5 of 5 are 2.
+        """
+        nodes = _wait_for_nodes(grid, self.min_available, self.wait_seconds)
+        count = min(len(nodes), max(int(self.fraction * len(nodes)), self.min_nodes, 1))
+        order = torch.randperm(len(nodes), generator=generator(self.seed, self.purpose, server_round))
         return [Member(nodes[index], nodes[index]) for index in sorted(order[:count].tolist())]
 
 

@@ -9,29 +9,33 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from logging import INFO
+from logging import INFO, WARNING
+from typing import Any
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from thornbed.defenses.aggregation.fedavg import fedavg
 from thornbed.defenses.aggregation.median import median
 from thornbed.defenses.reporting import listening
 from thornbed.defenses.server import Rule, Server, aggregate
-from thornbed.protocol.messages import TRAIN_LOSS, read_train_reply, train_message
+from thornbed.protocol.messages import TRAIN_LOSS, TrainReply, evaluate_message, read_train_reply, train_message
 from thornbed.protocol.randomness import generator
+from thornbed.protocol.reported import read_evaluate_reply
 from thornbed.protocol.vector import Layout
-from thornbed.strategies._cohort import AnyNodes, Cohort
+from thornbed.strategies._cohort import Cohort, Member
+from thornbed.strategies._flowers_options import FlowersOptions
 from thornbed.strategies._rounds import (
     RoundAccount,
     RunStopped,
     SentRound,
-    ServerTested,
+    checked,
     mean_finite,
     of_attackers,
     of_clients,
@@ -41,7 +45,7 @@ RootTraining = Callable[[ArrayRecord, int, int], Tensor]
 """What a server's own data make of a model: `(arrays, server_round, num_samples) -> update (d,)` of the parameters."""
 
 
-class FedAvg(ServerTested):
+class FedAvg(Strategy):
     """Horizontal learning: send the model, check the replies one by one, apply the rule, take the step.
 
     Parameters
@@ -54,15 +58,27 @@ class FedAvg(ServerTested):
     root_training : trains a model on trusted data of the server's own, for rules that ask for it.
     statistics : names of the model's floating arrays that are no parameters; None: those whose last name is
         `running_mean` or `running_var`, as torch calls them.
+    flowers : the options of Flower's own FedAvg, with Flower's meaning and by name: `fraction_train`,
+        `min_train_nodes` and `min_available_nodes` (who trains, where no cohort is given), `fraction_evaluate` and
+        `min_evaluate_nodes` (who evaluates; 0.0 by default, where Flower has 1.0), `weighted_by_key`,
+        `arrayrecord_key`, `configrecord_key` (names in records), `train_metrics_aggr_fn` and
+        `evaluate_metrics_aggr_fn` (by default the mean, weighted by what clients claim).
 
     A rule sees parameters alone. Of the statistics the new model has the coordinate-wise median over the replies that
     are not dropped, whatever the rule and the weights; with the rule `fedavg` it has their weighted mean. Integer
-    arrays (batch counters) stay as the server has them.
+    arrays (batch counters) stay as the server has them. A rule is given float64 where a parameter is float64, and
+    float32 otherwise; a new model that does not fit into the dtypes of its arrays is refused with RunStopped.
 
     A reply that is broken is dropped alone and counted with its reason. `account` tells about the latest round,
     `memory` is what the rule keeps, and `last_rounds` by client the latest round of which an answer was taken; whoever
     goes on from a checkpoint gives both back.
-    Clients evaluate nothing; pass `evaluate_fn` to `start` for the server's own test.
+    What clients report is returned with the numbers of `replies` and of those `dropped`, as far as it can be averaged:
+    a reply that lacks what most report, or has a number that is not finite, is left out of it alone, and its update
+    counts. Clients evaluate where `fraction_evaluate` says so, drawn among all connected nodes; pass `evaluate_fn` to
+    `start` for the server's own test.
+
+    Raises TypeError for options that there are not, ValueError for values that they cannot have, and for a cohort
+    together with an option that would draw another one.
     """
 
     def __init__(
@@ -74,10 +90,12 @@ class FedAvg(ServerTested):
         seed: int = 0,
         root_training: RootTraining | None = None,
         statistics: Collection[str] | None = None,
+        **flowers: Any,
     ) -> None:
         if min_replies < 1:
             raise ValueError(f"min_replies is at least 1: it is {min_replies}")
-        self.cohort: Cohort = AnyNodes() if cohort is None else cohort
+        self.options = FlowersOptions.of(type(self), flowers, cohort)
+        self.cohort: Cohort = self.options.trainers(seed) if cohort is None else cohort
         self.rule = rule
         self.seed = seed
         self.root_training = root_training
@@ -88,16 +106,26 @@ class FedAvg(ServerTested):
         self.account: RoundAccount | None = None
         self._arrays, self._sent = ArrayRecord(), SentRound.now(0, ())
         self._layout = Layout.of(self._arrays)
+        self._evaluators: Sequence[Member] = ()
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Send the model to the members of this round; raises ValueError for statistics that the model has not."""
+        """Send the model to the members of this round.
+
+        Raises ValueError for statistics that the model has not, and for arrays of a dtype that nothing here aggregates.
+        """
         self._arrays, self._layout = arrays, Layout.of(arrays, self.statistics)
+        if (fault := self._layout.unlearnable()) is not None:
+            raise ValueError(fault)
+        if not self.options.fraction_train:
+            return []
         members = self.cohort.draw(server_round, grid)
         self._sent = SentRound.now(server_round, members)
         return [
-            train_message(arrays, config, server_round, member.node_id, self.last_rounds.get(member.client, 0))
+            train_message(
+                arrays, config, server_round, member.node_id, self.last_rounds.get(member.client, 0), self._keys
+            )
             for member in members
             if member.node_id is not None
         ]
@@ -106,22 +134,25 @@ class FedAvg(ServerTested):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Check the replies, aggregate the updates, and return the new model with what the defense did."""
+        if not self.options.fraction_train:
+            return None, None
         replies = list(replies)
         layout = self._layout
         current = layout.flatten(self._arrays)
-        updates = torch.empty(len(replies), layout.dimension)
-        statistics = torch.empty(len(replies), layout.num_statistics)
-        by_client, account = self._sent.gather(
-            replies,
-            lambda reply, place: read_train_reply(reply, layout, current, updates[place], statistics[place]),
-            at_least=self.min_replies,
-        )
+        updates = torch.empty(len(replies), layout.dimension, dtype=layout.dtype)
+        statistics = torch.empty(len(replies), layout.num_statistics, dtype=layout.statistics_dtype)
+        weighted_by = self.options.weighted_by_key
+
+        def read(reply: Message, place: int) -> TrainReply:
+            return read_train_reply(reply, layout, current, updates[place], statistics[place], weighted_by)
+
+        by_client, account = self._sent.gather(replies, read, at_least=self.min_replies)
         accepted, clients = list(by_client.values()), list(by_client)
         self.account = account
         self.last_rounds |= dict.fromkeys(by_client, server_round)
         started = time.perf_counter()
         num_examples = torch.tensor([reply.num_examples for reply in accepted], dtype=torch.float64)
-        weights = (num_examples / num_examples.sum()).to(torch.float32)
+        weights = (num_examples / num_examples.sum()).to(layout.dtype)
         with listening() as figures:
             try:
                 step = aggregate(self.rule, updates[: len(accepted)], weights, self._server(server_round, clients))
@@ -130,18 +161,52 @@ class FedAvg(ServerTested):
         account.defense = {**figures, **of_clients(reply.metrics for reply in accepted)}
         account.attack = of_attackers(reply.metrics for reply in accepted)
         account.replies = {client: reply.metrics for client, reply in by_client.items()}
-        moved = current + step
-        if broken := int((~moved.isfinite()).sum()):  # of finite replies: such a model is no end, and no checkpoint
-            raise RunStopped(
-                f"round {server_round} cannot be aggregated: {broken} of {len(moved)} values of the model would not be "
-                "finite; the updates, or options of the rule, are too large"
-            )
-        new = layout.unflatten(moved, self._arrays)
+        new = layout.unflatten(current + step, self._arrays)
         if layout.num_statistics:
             new = layout.unflatten_statistics(_middle(self.rule, statistics[: len(accepted)], weights), new)
+        if broken := layout.not_finite(new):  # of finite replies: such a model is no end, and no checkpoint
+            name, number = broken
+            raise RunStopped(
+                f"round {server_round} cannot be aggregated: {number} of {math.prod(new[name].shape)} values of {name} "
+                f"would not be finite in {new[name].dtype}; the updates, or options of the rule, are too large"
+            )
         account.seconds_aggregation = time.perf_counter() - started
         account.train_loss = mean_finite(reply.metrics.get(TRAIN_LOSS, math.nan) for reply in accepted)
-        return new, MetricRecord({"replies": len(accepted), "dropped": len(account.dropped)})
+        return new, self._reported(by_client, server_round, account)
+
+    def _reported(self, by_client: Mapping[int, TrainReply], server_round: int, account: RoundAccount) -> MetricRecord:
+        contents = {client: reply.content for client, reply in by_client.items()}
+        make = self.options.train_metrics_aggr_fn
+        metrics = self.options.averaged(contents, server_round, make)
+        if make is None:
+            metrics["replies"], metrics["dropped"] = len(by_client), len(account.dropped)
+        return metrics
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send the model to those who evaluate, if anybody is to."""
+        self._evaluators = ()
+        if not self.options.fraction_evaluate:
+            return []
+        self._evaluators = self.options.evaluators(self.seed).draw(server_round, grid)
+        return [
+            evaluate_message(arrays, config, server_round, member.node_id, self._keys)
+            for member in self._evaluators
+            if member.node_id is not None
+        ]
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Check the replies, and return what is made of their metrics; None where there is nothing."""
+        key, make = self.options.weighted_by_key, self.options.evaluate_metrics_aggr_fn
+        accepted, refused = checked(self._evaluators, replies, lambda reply, place: read_evaluate_reply(reply, key))
+        for client, reason in refused.items():
+            log(WARNING, "Client %s is left out of the evaluation of round %s: %s", client, server_round, reason)
+        return self.options.averaged(accepted, server_round, make) or None
+
+    @property
+    def _keys(self) -> tuple[str, str]:
+        return self.options.arrayrecord_key, self.options.configrecord_key
 
     def _server(self, server_round: int, clients: Sequence[int]) -> Server:
         def root_update(num_samples: int) -> Tensor:

@@ -319,6 +319,13 @@ def test_the_strategies_work_with_a_client_app_of_flowers_templates(capsys):
     assert strategy.inner.account.dropped == []
 
 
+def test_flowers_options_of_the_page_work():
+    strategy = example(EXTENDING, "train_metrics_aggr_fn=median_metrics")["strategy"]
+    result = strategy.start(InlineGrid(flowers_template(), 6, {}), ArrayRecord({"w": torch.zeros(2)}), num_rounds=1)
+    assert dict(result.train_metrics_clientapp[1]) == {"train_loss": 0.5}
+    assert len(strategy.account.sampled) == 3
+
+
 def test_the_imports_for_other_flower_apps_work():
     from thornbed.defenses.aggregation.krum import krum
     from thornbed.strategies import Curious, FedAvg, InvariantAggregation

@@ -17,7 +17,7 @@ from thornbed.defenses.update_matrix import like, update_matrix
 def and_mask(updates: Tensor, weights: Tensor, *, tau: float = 0.2) -> Tensor:
     """Return the unweighted mean where the sign consistency is above tau, and 0 elsewhere.
 
-    updates: (n, d) float32, finite. weights are ignored: they are claims, and the mask counts every client once.
+    updates: (n, d) floats, finite. weights are ignored: they are claims, and the mask counts every client once.
     tau in [0, 1): a coordinate passes when |sum of signs| > tau * n, strictly and without rounding errors. It does NOT
     bound what one client can do in a coordinate that passes; `invariant` adds the trimmed mean for that.
 

@@ -23,7 +23,7 @@ from thornbed.defenses.update_matrix import like, update_matrix
 def bulyan(updates: Tensor, weights: Tensor, *, num_byzantine: int | None = None) -> Tensor:
     """Return, by coordinate, the mean of the theta - 2f values closest to the median of the theta = n - 2f selected.
 
-    updates: (n, d) float32, finite. weights are ignored: they are claims. num_byzantine is f, how many attackers to
+    updates: (n, d) floats, finite. weights are ignored: they are claims. num_byzantine is f, how many attackers to
     withstand; None takes the largest f with n >= 4f + 3, that is (n - 3) // 4, and so needs no knowledge of the attack.
     With f = 0 it is the plain mean.
 

@@ -26,7 +26,7 @@ def centered_clipping(
 ) -> Tensor:
     """Return v after num_iterations times v <- v + mean over clients of clip(update - v, radius).
 
-    updates: (n, d) float32, finite. weights are ignored: they would undo the bound on what one client can do,
+    updates: (n, d) floats, finite. weights are ignored: they would undo the bound on what one client can do,
     radius / n in each iteration. radius > 0 is an L2 norm; None is the median of the distances from v. In the first
     round, or where v is far from all, one iteration walks at most a radius towards the updates.
 
@@ -39,14 +39,14 @@ def centered_clipping(
     if num_iterations < 1:
         raise ValueError(f"centered_clipping needs num_iterations >= 1: num_iterations = {num_iterations}")
     n, d = matrix.shape
-    centre: Floats = remembered("centered_clipping", server, "centre", d)
+    centre: Floats = remembered("centered_clipping", server, "centre", d, matrix.dtype)
     for _ in range(num_iterations):
         distances = row_lengths(matrix, centre)
         bound = clip_bound("centered_clipping", "radius", radius, distances)
         factors = clip_factors(distances, bound)
         # v + sum f (x - v) / n, with what belongs to v taken together
         moved = weighted_mean(matrix, np.arange(n), factors, divisor=float(n))
-        centre = moved + np.float32(1 - factors.sum() / n) * centre
+        centre = moved + centre.dtype.type(1 - factors.sum() / n) * centre
     server.memory["centre"] = torch.from_numpy(np.copy(centre))
     acted(clipped_share=float((distances > bound).mean()))
     return like(updates, centre)

@@ -16,7 +16,7 @@ from thornbed.defenses.weighted_mean import claimed_shares, weighted_mean
 def fedavg(updates: Tensor, weights: Tensor) -> Tensor:
     """Return the weighted mean of the updates.
 
-    updates: (n, d) float32, finite. weights: (n,), shares of the samples, which sum to 1 up to rounding. The sum runs
+    updates: (n, d) floats, finite. weights: (n,), shares of the samples, which sum to 1 up to rounding. The sum runs
     in float64 and is divided by the sum of the weights, so equal updates give exactly that update. One client can
     move the result anywhere, so nothing is reported to `defenses.reporting`. A tensor on a GPU is copied to the CPU and
     the result back.

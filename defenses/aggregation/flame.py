@@ -34,7 +34,7 @@ from thornbed.defenses.weighted_mean import weighted_mean
 def flame(updates: Tensor, weights: Tensor, server: Server, *, noise: float = 0.001) -> Tensor:
     """Return the mean of the majority's updates, clipped to the median norm S, plus N(0, (noise * S)^2) per coordinate.
 
-    updates: (n, d) float32, finite. weights are ignored: they are claims, and the cluster counts every client once.
+    updates: (n, d) floats, finite. weights are ignored: they are claims, and the cluster counts every client once.
     noise >= 0 is lambda; the norm of the noise is about noise * sqrt(d) * S, 3 S at d = 11 million with the default.
     Drawn from `server.generator`. No epsilon is claimed. An update of zeros has a distance of 1 from every other.
 
@@ -53,7 +53,7 @@ def flame(updates: Tensor, weights: Tensor, server: Server, *, noise: float = 0.
     norms = row_lengths(matrix)
     bound = float(np.median(norms))
     mean = weighted_mean(matrix, rows, clip_factors(norms[rows], bound), divisor=float(len(rows)))
-    drawn = (noise * bound) * torch.randn(d, generator=server.generator)
+    drawn = (noise * bound) * torch.randn(d, generator=server.generator, dtype=updates.dtype)
     acted(selected=rows.tolist(), clipped_share=float((norms[rows] > bound).mean()))
     return like(updates, mean + drawn.numpy())
 

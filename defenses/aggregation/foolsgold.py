@@ -21,7 +21,7 @@ from thornbed.defenses.distances import cosine_distances
 from thornbed.defenses.memory import remembered
 from thornbed.defenses.reporting import acted
 from thornbed.defenses.server import Server
-from thornbed.defenses.update_matrix import like, update_matrix
+from thornbed.defenses.update_matrix import LARGEST, like, update_matrix
 from thornbed.defenses.weighted_mean import weighted_mean
 
 _ROUNDING = 1e-12  # dissimilarity below this is rounding of a cosine of 1, and must not be divided by
@@ -30,7 +30,7 @@ _ROUNDING = 1e-12  # dissimilarity below this is rounding of a cosine of 1, and 
 def foolsgold(updates: Tensor, weights: Tensor, server: Server, *, confidence: float = 1.0) -> Tensor:
     """Return sum(rate[i] * update[i]) / n, where the rate in [0, 1] falls with the similarity to another client.
 
-    updates: (n, d) float32, finite. weights are ignored: the rates take their place. confidence > 0 is kappa, the
+    updates: (n, d) floats, finite. weights are ignored: the rates take their place. confidence > 0 is kappa, the
     steepness of the logit. It does NOT stop one attacker alone, and it slows honest clients whose data are alike: the
     paper assumes that honest data differ more than those of the sybils.
 
@@ -48,10 +48,10 @@ def foolsgold(updates: Tensor, weights: Tensor, server: Server, *, confidence: f
         raise ValueError(f"foolsgold needs a finite confidence > 0: confidence = {confidence}")
     if not n == len(server.clients) == len(set(server.clients)):
         raise ValueError(f"foolsgold needs one client number a row: n = {n}, clients = {list(server.clients)}")
-    sent = np.empty((n, d), np.float32)
-    limit = np.finfo(np.float32).max
+    sent = np.empty((n, d), matrix.dtype)
+    limit = matrix.dtype.type(LARGEST)
     for row, client in enumerate(server.clients):
-        before = remembered("foolsgold", server, f"sent_{client}", d)
+        before = remembered("foolsgold", server, f"sent_{client}", d, matrix.dtype)
         with np.errstate(over="ignore"):  # a client that sends huge values twice must not bring an infinity in
             np.clip(matrix[row] + before, -limit, limit, out=sent[row])
     rates = learning_rates(1 - cosine_distances(sent), confidence)

@@ -19,7 +19,7 @@ from thornbed.defenses.update_matrix import like, update_matrix
 def invariant(updates: Tensor, weights: Tensor, *, tau: float = 0.2, alpha: float = 0.25) -> Tensor:
     """Return the trimmed mean where the sign consistency is above tau, and 0 elsewhere.
 
-    updates: (n, d) float32, finite. weights are ignored: they are claims, and a client that claims many samples would
+    updates: (n, d) floats, finite. weights are ignored: they are claims, and a client that claims many samples would
     outvote the others; the paper's mask and trimmed mean count every client once. tau in [0, 1): a coordinate passes
     when |sum of signs| > tau * n, strictly and without rounding errors (4 of 20 is not above 0.2). alpha in [0, 0.5):
     ceil(alpha * n) values are removed from each tail (Definition 9). A large tau also slows honest learning.

@@ -17,7 +17,7 @@ from thornbed.defenses.update_matrix import like, update_matrix
 def krum(updates: Tensor, weights: Tensor, *, num_byzantine: int | None = None) -> Tensor:
     """Return the update with the smallest sum of squared distances to its n - f - 2 closest others.
 
-    updates: (n, d) float32, finite. weights are ignored: they are claims, and the score counts every client once.
+    updates: (n, d) floats, finite. weights are ignored: they are claims, and the score counts every client once.
     num_byzantine is f, how many attackers to withstand; None takes the largest f with n >= 2f + 3, that is
     (n - 3) // 2, and so needs no knowledge of the attack. Ties go to the lowest row, as in the paper, so between tied
     rows the order of the clients decides; with n = 3 the closest two always tie.

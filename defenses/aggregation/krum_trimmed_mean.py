@@ -20,7 +20,7 @@ def krum_trimmed_mean(
 ) -> Tensor:
     """Return the trimmed mean, by coordinate, of the n - f updates with the lowest Krum scores.
 
-    updates: (n, d) float32, finite. weights are ignored: they are claims, and both parts count every client once.
+    updates: (n, d) floats, finite. weights are ignored: they are claims, and both parts count every client once.
     num_byzantine is f; None takes the largest f with n >= 2f + 3, that is (n - 3) // 2. Of the m = n - f selected
     values of a coordinate ceil(alpha * m) are removed from each tail; alpha in [0, 0.5). Updates that are not selected
     are never read again.

@@ -25,7 +25,7 @@ _BLOCK = 1024  # columns read together: 8 KB of float64, which stays in the firs
 def mean_variance_ratio(updates: Tensor, weights: Tensor, *, threshold: float = 0.064, alpha: float = 0.25) -> Tensor:
     """Return the trimmed mean where mean^2 / variance is above the threshold, and 0 elsewhere.
 
-    updates: (n, d) float32, finite. weights are ignored: they are claims, and every client counts once. Mean and
+    updates: (n, d) floats, finite. weights are ignored: they are claims, and every client counts once. Mean and
     variance are those of all n values of the coordinate, in float64, before anything is trimmed; so a single outlier
     can mask a coordinate (its ratio becomes 1/n), but cannot lead it away. threshold >= 0, strictly above; where all
     agree exactly on a value other than 0 the ratio is infinite. alpha in [0, 0.5): ceil(alpha * n) values are removed

@@ -16,7 +16,7 @@ from thornbed.defenses.update_matrix import like, update_matrix
 def median(updates: Tensor, weights: Tensor) -> Tensor:
     """Return the coordinate-wise median; for an even number of clients the mean of the two middle values.
 
-    updates: (n, d) float32, finite. weights are ignored: they are claims, and the median counts every client once.
+    updates: (n, d) floats, finite. weights are ignored: they are claims, and the median counts every client once.
 
     Reports `trimmed_per_tail`, the number of clients on either side of the middle. A tensor on a GPU is copied to the
     CPU and the result back.

@@ -20,7 +20,7 @@ def multi_krum(
 ) -> Tensor:
     """Return the unweighted mean of the num_selected updates with the lowest Krum scores.
 
-    updates: (n, d) float32, finite. weights are ignored: they are claims, also among the selected. num_byzantine is f;
+    updates: (n, d) floats, finite. weights are ignored: they are claims, also among the selected. num_byzantine is f;
     None takes the largest f with n >= 2f + 3, that is (n - 3) // 2. num_selected is m in 1..n - f; None takes n - f,
     as many as are honest if f are not. Ties go to the lowest row, as in `krum`.
 

@@ -23,7 +23,7 @@ def multi_krum_cosine(
 ) -> Tensor:
     """Return the unweighted mean of the num_selected updates with the lowest Krum scores in cosine distance.
 
-    updates: (n, d) float32, finite. weights are ignored: they are claims, also among the selected. num_byzantine is f;
+    updates: (n, d) floats, finite. weights are ignored: they are claims, also among the selected. num_byzantine is f;
     None takes the largest f with n >= 2f + 3, that is (n - 3) // 2. num_selected is m in 1..n - f; None takes n - f.
     An update of zeros has no direction: its distance to every other one is 1, as if orthogonal. It does NOT look at
     lengths, so one update in an honest direction, however long, can be selected and lead the mean away.

@@ -21,7 +21,7 @@ from thornbed.defenses.weighted_mean import weighted_mean
 def norm_clipping(updates: Tensor, weights: Tensor, *, norm: float | None = None) -> Tensor:
     """Return the unweighted mean of the updates, each shortened to L2 norm `norm` where it is longer.
 
-    updates: (n, d) float32, finite. weights are ignored: they are claims, and would lift the bound. norm > 0; None
+    updates: (n, d) floats, finite. weights are ignored: they are claims, and would lift the bound. norm > 0; None
     takes the median of the n norms, which knows nothing of the attack, and which fewer than half of the clients cannot
     move beyond the honest ones; it shortens about half of the honest updates too. One client moves the result by at
     most 2 * norm / n. It does NOT hinder an attack that needs no length.

@@ -22,14 +22,14 @@ from thornbed.defenses.reporting import acted
 from thornbed.defenses.update_matrix import like, update_matrix
 from thornbed.defenses.weighted_mean import weighted_mean
 
-_SETTLED = 1e-10  # relative change of every weight; the result is rounded to 6e-8
-_SMALLEST = 1e-60  # far below any difference of two float32, and its inverse is far from the largest float64
+_SETTLED = 1e-10  # relative change of every weight; float32 rounds the result to 6e-8
+_SMALLEST = 1e-60  # far below any difference that matters, and its inverse is far from the largest float64
 
 
 def rfa(updates: Tensor, weights: Tensor, *, num_iterations: int = 1000, smoothing: float = 1e-6) -> Tensor:
     """Return the geometric median of the updates, as the mean by the weights where Weiszfeld's iterations settle.
 
-    updates: (n, d) float32, finite. weights are ignored: they are claims. num_iterations >= 1 is the most that is done;
+    updates: (n, d) floats, finite. weights are ignored: they are claims. num_iterations >= 1 is the most that is done;
     they stop when no weight changes by more than 1e-10 of itself. smoothing > 0: distances count as at least
     `smoothing` times the median distance to the coordinate-wise median, which keeps a weight finite where the iterate
     meets a client. Fewer than half of the clients cannot lead the result away, only by a multiple of the honest spread.

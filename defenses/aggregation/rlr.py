@@ -20,7 +20,7 @@ from thornbed.defenses.weighted_mean import claimed_shares
 def rlr(updates: Tensor, weights: Tensor, *, threshold: float = 0.4) -> Tensor:
     """Return the weighted mean of the updates, negated where |sum of signs| < threshold * n.
 
-    updates: (n, d) float32, finite. weights: (n,), shares of the samples that sum to 1 up to rounding; as in the paper
+    updates: (n, d) floats, finite. weights: (n,), shares of the samples that sum to 1 up to rounding; as in the paper
     the mean is FedAvg's and believes them, while every client has one vote on the sign. threshold in [0, 1] is theta
     as a share of the clients, without rounding errors (8 of 20 is enough for 0.4); 0 is FedAvg. It does NOT bound what
     one client can do to the mean, and where honest clients disagree it goes back on them too.

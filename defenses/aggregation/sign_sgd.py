@@ -20,7 +20,7 @@ from thornbed.defenses.update_matrix import like, update_matrix
 def sign_sgd(updates: Tensor, weights: Tensor, *, step_size: float | None = None) -> Tensor:
     """Return step_size times the sign of the sum of the clients' signs, coordinate by coordinate.
 
-    updates: (n, d) float32, finite. weights are ignored: they are claims, and every client has one vote. Zeros do not
+    updates: (n, d) floats, finite. weights are ignored: they are claims, and every client has one vote. Zeros do not
     vote, and a tie gives 0. step_size > 0 is the length of the step in every coordinate; None takes the median over
     the clients of their mean magnitude (the mean of |update| over its coordinates), which knows nothing of the attack
     and which fewer than half of the clients cannot move beyond the honest ones.
@@ -36,6 +36,6 @@ def sign_sgd(updates: Tensor, weights: Tensor, *, step_size: float | None = None
         raise ValueError(f"sign_sgd needs a finite step_size > 0: n = {n}, step_size = {step_size}")
     values, magnitudes, lost = majority_signs(matrix)
     step = float(np.median(magnitudes)) / d if step_size is None else float(step_size)
-    values *= np.float32(step)
+    values *= values.dtype.type(step)
     acted(overruled_share=lost / (n * d), step_size=step)
     return like(updates, values)

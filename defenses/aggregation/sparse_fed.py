@@ -33,7 +33,7 @@ def sparse_fed(
 ) -> Tensor:
     """Return the accumulated error in its round(top_k * d) largest coordinates, at least one, and 0 elsewhere.
 
-    updates: (n, d) float32, finite. weights are ignored: they would undo the bound on what one client can do. Each
+    updates: (n, d) floats, finite. weights are ignored: they would undo the bound on what one client can do. Each
     update is clipped to L2 norm `norm` (None: the median of the norms); u <- momentum * u + mean; error <- error + u.
     Both become 0 in the coordinates that are taken. Of coordinates of one size the first are taken. A coordinate that
     waits gathers up to 1 / (1 - momentum) times the mean in each round, so momentum = 0 makes the gentlest steps.
@@ -53,12 +53,13 @@ def sparse_fed(
     norms = row_lengths(matrix)
     bound = clip_bound("sparse_fed", "norm", norm, norms)
     mean = weighted_mean(matrix, np.arange(len(norms)), clip_factors(norms, bound), divisor=float(len(norms)))
-    velocity = np.float32(momentum) * remembered("sparse_fed", server, "momentum", d) + mean
-    error = remembered("sparse_fed", server, "error", d) + velocity
+    velocity = mean.dtype.type(momentum) * remembered("sparse_fed", server, "momentum", d, mean.dtype) + mean
+    error = remembered("sparse_fed", server, "error", d, mean.dtype) + velocity
+    zero = mean.dtype.type(0)
     taken = _largest(error, max(1, round(top_k * d)))
-    step = np.where(taken, error, np.float32(0))
-    server.memory["momentum"] = torch.from_numpy(np.where(taken, np.float32(0), velocity))
-    server.memory["error"] = torch.from_numpy(np.where(taken, np.float32(0), error))
+    step = np.where(taken, error, zero)
+    server.memory["momentum"] = torch.from_numpy(np.where(taken, zero, velocity))
+    server.memory["error"] = torch.from_numpy(np.where(taken, zero, error))
     acted(masked_share=1 - int(taken.sum()) / d, clipped_share=float((norms > bound).mean()))
     return like(updates, step)
 

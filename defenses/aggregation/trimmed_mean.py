@@ -16,7 +16,7 @@ from thornbed.defenses.update_matrix import like, update_matrix
 def trimmed_mean(updates: Tensor, weights: Tensor, *, alpha: float = 0.25) -> Tensor:
     """Return the mean of what is left in each coordinate when ceil(alpha * n) values of each tail are removed.
 
-    updates: (n, d) float32, finite. weights are ignored: they are claims, and order statistics count every client
+    updates: (n, d) floats, finite. weights are ignored: they are claims, and order statistics count every client
     once. alpha in [0, 0.5). Values removed are never added, so not even an outlier of 1e30 costs precision.
 
     Reports `trimmed_per_tail`, the number of clients removed from each tail. A tensor on a GPU is copied to the CPU

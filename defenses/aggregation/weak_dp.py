@@ -30,7 +30,7 @@ def weak_dp(
 ) -> Tensor:
     """Return the mean of the updates, each clipped to L2 norm `norm`, plus N(0, noise^2) in every coordinate.
 
-    updates: (n, d) float32, finite. weights are ignored: a claim of many samples would undo the bound on what one
+    updates: (n, d) floats, finite. weights are ignored: a claim of many samples would undo the bound on what one
     client can do, norm / n. norm None is the median of the norms. noise >= 0 is the standard deviation in the step
     itself, in the units of the parameters: its norm is about noise * sqrt(d), 8 at d = 100,000 with the default, which
     can be far more than what the updates hold. Drawn from `server.generator`.
@@ -46,7 +46,7 @@ def weak_dp(
     norms = row_lengths(matrix)
     bound = clip_bound("weak_dp", "norm", norm, norms)
     mean = weighted_mean(matrix, np.arange(len(norms)), clip_factors(norms, bound), divisor=float(len(norms)))
-    drawn = noise * torch.randn(len(mean), generator=server.generator)
+    drawn = noise * torch.randn(len(mean), generator=server.generator, dtype=updates.dtype)
     signal, loud = row_lengths(np.stack([mean, drawn.numpy()])).tolist()
     acted(
         clipped_share=float((norms > bound).mean()),

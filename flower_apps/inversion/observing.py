@@ -80,12 +80,15 @@ def _network(path: Path, recording: Recording) -> nn.Module:
 def _gradient(recording: Recording, network: nn.Module) -> dict[str, Tensor]:
     names = [name for name, _ in network.named_parameters()]
     device = next(network.parameters()).device
-    return gradient_of_update(
-        {name: recording.sent[name].to(device, torch.float32) for name in names},
-        {name: recording.received[name].to(device, torch.float32) for name in names},
+    # The difference is taken before the cast: a float64 model may have moved by less than a float32 holds.
+    wide = {name: torch.promote_types(recording.sent[name].dtype, torch.float32) for name in names}
+    gradient = gradient_of_update(
+        {name: recording.sent[name].to(device, wide[name]) for name in names},
+        {name: recording.received[name].to(device, wide[name]) for name in names},
         learning_rate=recording.facts.learning_rate or 1.0,
         local_steps=recording.facts.local_steps,
     )
+    return {name: tensor.to(torch.float32) for name, tensor in gradient.items()}
 
 
 def _same_model(one: Recording, other: Recording) -> bool:

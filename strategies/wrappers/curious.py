@@ -14,7 +14,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from thornbed.protocol.messages import ARRAYS
+from thornbed.protocol.messages import ARRAYS, as_float
 from thornbed.protocol.vector import Layout, to_tensors
 from thornbed.strategies.wrappers.wrapper import Wrapper
 
@@ -109,7 +109,7 @@ class Curious(Wrapper):
         except ValueError:
             return None
         claims = [record.get("num-examples") for record in reply.content.metric_records.values()]
-        numbers = [float(claim) for claim in claims if isinstance(claim, int | float)]
+        numbers = [as_float(claim) for claim in claims if isinstance(claim, int | float)]
         return Sighting(
             server_round=server_round,
             node_id=node,

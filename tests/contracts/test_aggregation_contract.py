@@ -10,7 +10,8 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import pytest
 import torch
@@ -91,7 +92,7 @@ CLAIMS = {
         scale=True,
         ignores_weights=True,
         reports=("overruled_share", "step_size"),
-        waived={"unanimity": "only the signs of what all send remain"},
+        waived={"unanimity": "only the signs of what all send remain", "steps": "shown by its own test"},
     ),
     "rlr": Claims(
         translation=SIGNS,
@@ -153,7 +154,10 @@ CLAIMS = {
         scale=True,
         ignores_weights=True,
         reports=("learning_rates", "slowed_share"),
-        waived={"unanimity": "clients who all send the same are what it takes for sybils"},
+        waived={
+            "unanimity": "clients who all send the same are what it takes for sybils",
+            "steps": "the same; shown by its own test",
+        },
     ),
     "flame": Claims(
         translation="the cluster reads angles from 0",
@@ -263,6 +267,47 @@ def test_shape_and_dtype(name: str, n: int, d: int) -> None:
     assert result.dtype == torch.float32
     assert result.isfinite().all()
     assert not result.requires_grad
+
+
+DOUBLE = torch.float64
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("n", "d"), [(4, 7), (20, 1000)])
+def test_float64_gives_float64(name: str, n: int, d: int) -> None:
+    result = rule_called(name)(updates_of(n, d).double(), equal(n).double())
+    assert result.shape == (d,)
+    assert result.dtype == DOUBLE
+    assert result.isfinite().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("memory", [1, 3])
+def test_float64_keeps_what_float32_would_round_away(name: str, memory: int) -> None:
+    """Updates near 1 with steps of 1e-9 come out with those steps, also from what the rule remembers."""
+    unless_waived(name, "steps")
+    options = {"flame": {"noise": 0.0}, "weak_dp": {"noise": 0.0}, "sparse_fed": {"top_k": 1.0}}.get(name, {})
+    steps = 1e-9 * torch.arange(8, dtype=DOUBLE).sub(3.5)
+    rule, server = partial(getattr(module_called(name), name), **options), server_of(updates_of(9, 8))
+    server = replace(server, root_update=lambda num_samples: 1 + steps)
+    # Of no two clients the same, and all of them so near each other that no mask and no tail takes anything away.
+    updates = 1 + steps + 1e-11 * torch.randn(9, 8, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(updates.float(), torch.ones(9, 8))
+    for _ in range(memory):
+        result = aggregate(rule, updates, equal(9).double(), server)
+    found = result / result.mean()  # of any length: what is asked for is the direction
+    torch.testing.assert_close(found, (1 + steps) / (1 + steps).mean(), rtol=0, atol=2e-10)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_float64_beyond_the_range_of_float32_is_refused_not_overflowed(name: str) -> None:
+    """Squares of float64 have no room in float64: a length of infinity would make an angle of NaN."""
+    updates = updates_of(9, 30).double()
+    updates[4, 7] = -3.5e38
+    with pytest.raises(ValueError, match=rf"^{name} needs float64 updates of values within 3\.40282e\+38"):
+        rule_called(name)(updates, equal(9).double())
+    updates[4, 7] = -3.4e38
+    assert rule_called(name)(updates, equal(9).double()).isfinite().all()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -423,11 +468,11 @@ def test_it_says_what_it_did(name: str) -> None:
     [
         (torch.zeros(9), equal(9), "1"),
         (torch.zeros(9, 2, 2), equal(9), "3"),
-        (torch.zeros(9, 2).double(), equal(9), "float64"),
+        (torch.zeros(9, 2).half(), equal(9), "float16"),
         (torch.zeros(0, 2), torch.zeros(0), "0"),
         (torch.zeros(9, 2), equal(8), "8"),
     ],
-    ids=["a vector", "a block", "float64", "no clients", "too few weights"],
+    ids=["a vector", "a block", "float16", "no clients", "too few weights"],
 )
 def test_refusals_name_the_rule_and_what_was_given(name: str, updates: Tensor, weights: Tensor, said: str) -> None:
     with pytest.raises(ValueError, match=rf"^{name} .*{said}"):

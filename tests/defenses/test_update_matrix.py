@@ -27,8 +27,16 @@ def test_a_tensor_that_wants_gradients_is_taken():
     [
         (torch.zeros(4), torch.ones(4), r"rule needs updates of 2 dimensions \(n, d\): got 1, shape \[4\]"),
         (torch.zeros(2, 3, 4), torch.ones(2), r"rule needs updates of 2 dimensions \(n, d\): got 3, shape \[2, 3, 4\]"),
-        (torch.zeros(4, 3).double(), torch.ones(4), "rule needs updates of torch.float32: got torch.float64"),
-        (torch.zeros(4, 3).half(), torch.ones(4), "rule needs updates of torch.float32: got torch.float16"),
+        (
+            torch.zeros(4, 3).half(),
+            torch.ones(4),
+            "rule needs updates of torch.float32 or torch.float64: got torch.float16",
+        ),
+        (
+            torch.full((4, 3), torch.nan).double(),
+            torch.ones(4),
+            "rule needs float64 updates of values within",
+        ),
         (torch.zeros(0, 3), torch.ones(0), "rule needs n >= 1 clients and d >= 1 parameters: n = 0, d = 3"),
         (torch.zeros(4, 0), torch.ones(4), "rule needs n >= 1 clients and d >= 1 parameters: n = 4, d = 0"),
         (torch.zeros(4, 3), torch.ones(5), r"rule needs one weight a client: n = 4, weights of shape \[5\]"),

@@ -147,3 +147,47 @@ def test_an_object_array_is_refused_without_unpickling():
     layout = Layout.of(ArrayRecord({"a": Array(np.zeros(1, dtype=np.float32))}))
     with pytest.raises(ValueError, match="array a"):
         layout.flatten(arrays)
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "precision"),
+    [
+        (["float16", "float16"], torch.float32),
+        (["float16", "float32"], torch.float32),
+        (["float32", "int64"], torch.float32),
+        (["float32", "float64"], torch.float64),
+        ([">f8", "float16"], torch.float64),
+    ],
+)
+def test_a_vector_is_as_precise_as_its_most_precise_array(dtypes, precision):
+    arrays = ArrayRecord({f"w{number}": Array(np.arange(3).astype(dtype)) for number, dtype in enumerate(dtypes)})
+    layout = Layout.of(arrays)
+    vector = layout.flatten(arrays)
+    assert layout.dtype == vector.dtype == precision
+    back = layout.unflatten(vector, arrays)
+    assert [back[name].data for name in arrays] == [arrays[name].data for name in arrays]
+    assert layout.not_finite(back) is None
+
+
+def test_statistics_have_a_precision_of_their_own():
+    arrays = to_arrays({"w": torch.zeros(1), "a.running_var": torch.tensor([1 + 1e-12], dtype=torch.float64)})
+    layout = Layout.of(arrays)
+    assert (layout.dtype, layout.statistics_dtype) == (torch.float32, torch.float64)
+    moved = layout.unflatten_statistics(layout.flatten_statistics(arrays) + 1e-9, arrays)
+    assert moved["a.running_var"].numpy()[0] == pytest.approx(1 + 1e-12 + 1e-9, rel=1e-15)
+
+
+def test_what_a_cast_makes_infinite_is_named():
+    arrays = to_arrays({"a": torch.ones(2), "b": torch.ones(3, dtype=torch.float16), "n": torch.tensor(1)})
+    layout = Layout.of(arrays)
+    moved = layout.unflatten(torch.tensor([1.0, 1e30, 65504.0, 65520.0, -1e30]), arrays)
+    assert layout.not_finite(moved) == ("b", 2)
+
+
+def test_a_dtype_that_cannot_travel_is_a_sentence():
+    with pytest.raises(ValueError, match=r"w is torch\.bfloat16, which cannot travel: cast it to float32 or float16"):
+        to_arrays({"w": torch.zeros(1, dtype=torch.bfloat16)})
+    for dtype in ("bfloat16", "float128", "<U2"):
+        odd = ArrayRecord({"w": Array(dtype=dtype, shape=(1,), stype="numpy.ndarray", data=b"\0" * 100)})
+        with pytest.raises(ValueError, match="array w"):
+            to_tensors(odd)

@@ -150,7 +150,7 @@ def test_a_model_that_would_not_be_finite_stops_the_run(federation):
         return torch.tensor([float("nan"), 1.0])
 
     with pytest.raises(
-        RunStopped, match="round 1 cannot be aggregated: 1 of 2 values of the model would not be finite"
+        RunStopped, match="round 1 cannot be aggregated: 1 of 2 values of w would not be finite in float32"
     ):
         one_round(FedAvg(NumberedClients(2, 2), rule=huge), federation([plus(1.0)] * 2))
 

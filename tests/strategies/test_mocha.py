@@ -202,6 +202,9 @@ GOOD = {"num-examples": 5, "train-loss": 1.0, "conjugate": 0.0}
     [
         (of({"sum": np.zeros(2)}, GOOD), r"a sum of shape \(2,\) instead of \(3,\)"),
         (of({"sum": np.array([0.0, np.nan, 0.0])}, GOOD), "values that are not finite"),
+        (of({"sum": np.array([0.0, 1e300, 0.0])}, GOOD), "values beyond 3.40282e"),
+        (of({"sum": np.zeros(3)}, {**GOOD, "conjugate": -1e300}), "no finite number conjugate"),
+        (of({"sum": np.zeros(3)}, {**GOOD, "train-loss": 10**400}), "no finite number train-loss"),
         (of({"sum": np.zeros(3, np.float32)}, GOOD), "float32 with 1 axes instead of float64"),
         (of({"weights": np.zeros(3)}, GOOD), "arrays weights instead of sum"),
         (of({"sum": np.zeros(3)}, {"num-examples": 5, "train-loss": 1.0}), "no finite number conjugate"),

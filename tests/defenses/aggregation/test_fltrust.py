@@ -110,3 +110,14 @@ def test_where_nobody_is_trusted_there_is_no_step(updates, root):
 def test_refusals(root, options, message):
     with pytest.raises(ValueError, match=message):
         fltrust(torch.zeros(5, 2), equal(5), server(5, root), **options)
+
+
+def test_the_length_of_a_float64_root_update_is_not_rounded():
+    root = torch.tensor([1 + 1e-9, 0.0], dtype=torch.float64)
+    result = fltrust(torch.tensor([[2.0, 0.0]], dtype=torch.float64), equal(1), server(1, root))
+    assert result.tolist() == pytest.approx([1 + 1e-9, 0.0], rel=1e-15)
+
+
+def test_a_root_update_beyond_the_range_of_float32_is_refused():
+    with pytest.raises(ValueError, match=r"finite root update: 1 of 2 are not, or lie beyond 3\.40282e\+38"):
+        fltrust(torch.ones(1, 2).double(), equal(1), server(1, torch.tensor([1e39, 0.0], dtype=torch.float64)))

@@ -165,3 +165,17 @@ def test_refusals_leave_the_memory_alone(clients, options, message):
     with pytest.raises(ValueError, match=message):
         foolsgold(torch.zeros(2, 2), equal(2), server(clients, memory), **options)
     assert memory == {}
+
+
+def test_float64_is_remembered_and_given_back_to_its_last_step():
+    memory = {}
+    updates = torch.tensor([[1 + 1e-9, 0.0], [0.0, 1 - 3e-9]], dtype=torch.float64)
+    for times in (1, 2):
+        result = foolsgold(updates, equal(2), server([4, 7], memory))
+        torch.testing.assert_close(result, updates.sum(dim=0) / 2, rtol=1e-15, atol=0)
+        torch.testing.assert_close(memory["sent_7"], times * updates[1], rtol=1e-15, atol=0)
+
+
+def test_a_memory_of_another_precision_is_refused():
+    with pytest.raises(ValueError, match=r"foolsgold remembers a sent_4 .* float32: these updates have d = 2, float64"):
+        foolsgold(torch.eye(2).double(), equal(2), server([4, 7], {"sent_4": torch.zeros(2)}))

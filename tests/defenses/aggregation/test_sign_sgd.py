@@ -54,3 +54,10 @@ def test_unanimous_votes_overrule_nobody():
 def test_a_step_that_is_none_is_refused(step_size):
     with pytest.raises(ValueError, match=f"sign_sgd needs a finite step_size > 0: n = 3, step_size = {step_size}"):
         sign_sgd(VOTES, equal(3), step_size=step_size)
+
+
+def test_a_step_of_float64_is_not_rounded():
+    updates = torch.full((3, 2), 1 + 1e-9, dtype=torch.float64)
+    updates[:, 1] *= -1
+    assert sign_sgd(updates, equal(3)).tolist() == [1 + 1e-9, -1 - 1e-9]
+    assert sign_sgd(updates, equal(3), step_size=0.1).tolist() == [0.1, -0.1]

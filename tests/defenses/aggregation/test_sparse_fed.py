@@ -96,3 +96,12 @@ def test_refusals_leave_the_memory_alone(options, message):
     with pytest.raises(ValueError, match=message):
         sparse_fed(torch.zeros(5, 2), equal(5), server(5, memory), **options)
     assert memory == {}
+
+
+def test_what_waits_in_float64_is_not_rounded():
+    memory = {}
+    update = torch.tensor([[3.0, 1 + 1e-9]], dtype=torch.float64)
+    for step in ([3.0, 0.0], [0.0, 2.1 + 2.1e-9]):  # 1 that waited, 0.1 of it and 1 that is new; the 3 of now waits
+        result = sparse_fed(update, equal(1), server(1, memory), top_k=0.5, momentum=0.1, norm=9.0)
+        torch.testing.assert_close(result, torch.tensor(step, dtype=torch.float64), rtol=1e-14, atol=0)
+        update = torch.tensor([[1.0, 1 + 1e-9]], dtype=torch.float64)
