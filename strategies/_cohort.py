@@ -284,8 +284,7 @@ def _cannot_attack(identity: Identity) -> str:
 
 def _wait_for_nodes(grid: Grid, needed: int, seconds: float, *, enough: int | None = None) -> list[int]:
     """Return the connected nodes, ascending, once there are as many as needed, or after the time where `enough` are."""
-    deadline = time.monotonic() + seconds
-    announced = False
+    deadline, announced = time.monotonic() + seconds, False
     while len(nodes := sorted(grid.get_node_ids())) < needed:
         if time.monotonic() > deadline:
             if enough is not None and len(nodes) >= enough:

@@ -236,7 +236,7 @@ def test_the_bundle_holds_the_house(bundle):
     expected = {"pyproject.toml", *(path.as_posix() for path in FILES if path.suffix in (".py", ".toml"))}
     assert expected <= names, sorted(expected - names)[:3]
     assert [name for name in names if "stray" in name] == []
-    assert bundle.stat().st_size < 2_000_000
+    assert bundle.stat().st_size < 3_000_000  # Flower takes 10 MB
 
 
 def test_the_bundle_runs_before_another_installed_version(bundle, installed, tmp_path):
