@@ -1,10 +1,10 @@
 """How many mutants of the pure code do the nearest tests kill?  Peer: none; mutmut makes and runs the mutants.
 
-    python benchmarks/mutation.py defenses/aggregation --work /tmp/mutants     # from a checkout; needs the extra `mutation`
+    python benchmarks/mutation.py defenses/aggregation --work /tmp/mutants     # needs the extra `mutation`
 
-mutmut wants an installed layout, in which `thornbed/` holds the folders. The script copies the checkout into that layout
-below `--work`, runs mutmut there on the folders that are named, and prints killed, survived and not-run mutants of
-each folder. A second run of the same command goes on where the first one stopped, and runs again what has changed.
+mutmut wants an installed layout, in which `thornbed/` holds the folders. The script copies the checkout into that
+layout below `--work`, runs mutmut there on the folders that are named, and prints killed, survived and not-run mutants
+of each folder. A second run of the same command goes on where the first one stopped, and runs again what has changed.
 The text of refusals is not mutated: a test of a sentence's every letter would hold nothing together.
 """
 

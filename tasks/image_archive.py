@@ -130,7 +130,7 @@ def _images(path: Path, name: str, x: NDArray[np.generic]) -> Tensor:
     expected = f"{path}: {name} is {x.dtype} {x.shape}, expected images (N, H, W) or (N, H, W, C)"
     if x.ndim != 4 or 0 in x.shape[1:]:
         raise ValueError(expected)
-    if x.shape[3] > max(x.shape[1:3]):
+    if x.shape[1] <= 4 < min(x.shape[2:]):
         raise ValueError(f"{expected}: are the channels first? x.transpose(0, 2, 3, 1) has them last")
     if x.dtype == np.uint16:
         x = (x.astype(np.float32) / 65535).astype(np.float32)

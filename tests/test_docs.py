@@ -40,6 +40,7 @@ OTHERS = {
     "flower-superlink": "--insecure --host --port --ssl-ca-certfile --ssl-certfile --ssl-keyfile --simulation",
     "flower-supernode": "--insecure --superlink --port --root-certificates --node-config",
     "flwr": "--stream --federation-config --run-config --enable-supernode-auth",
+    "run.sh test": "--nightly",
     "pip": "--no-deps --target",
 }
 

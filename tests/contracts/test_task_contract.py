@@ -90,11 +90,13 @@ MADE: dict[str, Callable[[Path], None]] = {
     "sent140": tweets,
     "extrasensory": sensors,
     "block_table": blocks,
+    "image_archive": images_npz("images", (20, 20)),
     "nus_wide": photographs,
 }
 # What the sentence about missing data names, for tasks that read no NAME.npz of images.
 GET_IT_FROM: dict[str, tuple[str, ...]] = {
     "block_table": ("blocks.csv", "whose first line names a column target and the features"),
+    "image_archive": ("images.npz", "x_train, y_train, x_test, y_test", "a folder with a folder for each class"),
     "nus_wide": ("NUS_WID_Low_Level_Features", "NUS_WID_Tags", "Groundtruth", "https://lms.comp.nus.edu.sg/"),
     "extrasensory": ("0BFC35E2-4817-4865-BFA7-764742302A2D.features_labels.csv.gz", "http://extrasensory.ucsd.edu"),
     "phishing_websites": ("phishing_websites.csv", "https://archive.ics.uci.edu/dataset/327/"),
