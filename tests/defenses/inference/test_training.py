@@ -137,3 +137,51 @@ def test_rows_that_cannot_be_trained_on_are_refused() -> None:
     bad[2, 0, 0] = math.nan
     with pytest.raises(ValueError, match="finite embeddings: 1 of 8 rows are not"):
         fit_head(bad, labels, 2, source(), LINEAR)
+
+
+@pytest.mark.parametrize(("target", "wanted"), [(None, [1, 2, 0]), (0, [0, 0, 0]), (2, [2, 2, 2])])
+def test_a_target_is_a_class_of_its_own_or_the_one_after_the_true_one(target, wanted) -> None:
+    features, labels = torch.randn(3, 4, 2, generator=source(1)), torch.arange(3)
+    head = FusionHead(features, 3, source(), hidden=())
+    defense = AdversarialTraining(steps=1, step_size=0.4, targeted=True, target=target)
+    found = defense._adversarial(head, features, labels, 3, torch.ones(3, 4, dtype=torch.bool))
+    x = features.clone().requires_grad_()
+    [slope] = torch.autograd.grad(F.cross_entropy(head(x), torch.tensor(wanted), reduction="sum"), x)
+    torch.testing.assert_close(found, features - 0.4 * slope)
+
+
+def test_a_target_may_be_any_class_and_nothing_else() -> None:
+    features, labels = table(20)
+    for target in (0, 1):
+        AdversarialTraining(targeted=True, target=target, steps=1).fit(features, labels, 2, source(), LINEAR)
+    for target in (-1, 2):
+        with pytest.raises(ValueError, match="needs a target below the 2 classes"):
+            AdversarialTraining(targeted=True, target=target).fit(features, labels, 2, source(), LINEAR)
+    for size in (0.0, math.inf, -1.0):
+        with pytest.raises(ValueError, match="finite step_size > 0"):
+            AdversarialTraining(step_size=size)
+
+
+def test_one_block_is_drawn_out_of_all_agents_by_the_generator() -> None:
+    features = torch.zeros(200, 5, 2)
+    blocks = BlockAdversarialTraining()._blocks(features, source(2))
+    assert blocks.shape == (200, 5)
+    assert blocks.any(dim=0).all()
+    torch.manual_seed(5)
+    assert torch.equal(blocks, BlockAdversarialTraining()._blocks(features, source(2)))
+    assert not torch.equal(blocks, BlockAdversarialTraining()._blocks(features, source(3)))
+    # The last agent of the last row is one of them where a batch is as small as it can be.
+    assert BlockAdversarialTraining()._blocks(features[:1, :1], source()).tolist() == [[True]]
+
+
+@pytest.mark.parametrize("edge", [{"epochs": 1}, {"batch_size": 1}, {"hidden": (1,)}, {"weight_decay": 0.0}])
+def test_the_smallest_head_is_one(edge) -> None:
+    HeadTraining(**edge)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": 0}, {"batch_size": 0}, {"hidden": (0,)}, {"weight_decay": math.inf}, {"learning_rate": 0.0}]
+)
+def test_what_is_no_training_of_a_head_is_refused(wrong) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        HeadTraining(**wrong)

@@ -57,3 +57,18 @@ def test_a_diverged_update_stays_one() -> None:
 def test_refused_options(options: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         local_dp(torch.ones(3), generator(), **options)
+
+
+def test_signal_and_noise_by_hand() -> None:
+    """The defaults: clipped to 1, and 0.1 times what the generator draws; float64 stays float64."""
+    update = torch.tensor([3.0, 0.0, 4.0], dtype=torch.float64)
+    drawn = 0.1 * torch.randn(3, generator=generator(), dtype=torch.float64)
+    with listening() as figures:
+        sent = local_dp(update, generator())
+    torch.testing.assert_close(sent, torch.tensor([0.6, 0.0, 0.8], dtype=torch.float64) + drawn)
+    loud = float(drawn.norm())
+    assert figures["noise_share"] == pytest.approx(loud / (loud + 1.0))
+    assert not torch.equal(sent, local_dp(update, generator(1)))
+    with listening() as figures:
+        local_dp(torch.zeros(3), generator(), noise_multiplier=0.0)
+    assert figures["noise_share"] == 0.0

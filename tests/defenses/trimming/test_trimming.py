@@ -72,3 +72,24 @@ def test_a_loss_that_is_not_there_is_refused():
     x, y, w = points()
     with pytest.raises(ValueError, match="loss out of hinge, squared: loss = logistic"):
         loss_trimming(x, y, w, "logistic")
+
+
+def test_distances_are_of_each_feature_and_of_each_class():
+    """In the second feature the middle is 100, and the deviation ten times that of the first."""
+    x = np.array([[0.0, 100.0], [1.0, 110.0], [2.0, 90.0], [3.0, 130.0], [-1.0, 95.0], [1.5, 40.0]])
+    y, w = np.ones(6), np.zeros(2)
+    assert np.flatnonzero(~distance_trimming(x, y, w, "squared", share=0.1)).tolist() == [5]
+    # 10, 20 and 30 lie apart from -1, 0, 1: as one class they would go, as one of two the farthest of each goes.
+    x = np.array([[-1.0], [0.0], [1.5], [10.0], [20.0], [31.0]])
+    y = np.array([-1.0, -1.0, -1.0, 1.0, 1.0, 1.0])
+    kept = distance_trimming(x, y, np.zeros(1), "hinge", share=0.3, by_class=True)
+    assert np.flatnonzero(~kept).tolist() == [2, 5]
+
+
+def test_the_hinge_of_a_point_is_one_less_its_margin_also_where_the_label_is_another():
+    x = np.array([[2.0], [0.1], [-3.0], [0.5]])
+    y = np.array([1.0, 1.0, -1.0, -1.0])
+    kept = loss_trimming(x, y, np.ones(1), "hinge", share=0.25)  # margins 2, 0.1, 3 and -0.5
+    assert np.flatnonzero(~kept).tolist() == [3]
+    kept = loss_trimming(x, y, np.ones(1), "squared", share=0.25)  # errors 1, 0.9, 2 and 1.5
+    assert np.flatnonzero(~kept).tolist() == [2]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import doctest
 
+import pytest
 import torch
 
 import thornbed.defenses.vertical
 from thornbed.defenses.reporting import listening
+from thornbed.defenses.vertical import InTurn, VerticalDefense
 from thornbed.defenses.vertical.block_dropout import BlockDropout
 from thornbed.defenses.vertical.embedding_clipping import EmbeddingClipping
 from thornbed.defenses.vertical.gradient_clipping import GradientClipping
@@ -89,3 +91,80 @@ def test_the_example_in_the_documentation_runs() -> None:
     result = doctest.testmod(thornbed.defenses.vertical)
     assert result.attempted >= 4
     assert result.failed == 0
+
+
+def test_gradient_noise_by_hand() -> None:
+    gradients = torch.ones(2, 3, 4, dtype=torch.float64)
+    drawn = 2 * torch.randn(2, 3, 4, generator=source(), dtype=torch.float64)
+    with listening() as figures:
+        found = GradientNoise(variance=4.0).release(gradients, source())
+    torch.testing.assert_close(found, gradients + drawn)
+    loud, norm = float(drawn.norm()), 24**0.5
+    assert abs(figures["noise_share"] - loud / (loud + norm)) < 1e-12
+    with listening() as figures:
+        GradientNoise(variance=0.0).release(torch.zeros(2, 2, 2), source())
+    assert figures["noise_share"] == 0.0
+
+
+def test_dropout_by_hand() -> None:
+    """What is drawn below the share goes, and of what was used at least one stays; the others grow."""
+    used = torch.tensor([[True, True, True], [True, True, False], [False, False, False], [True, False, False]])
+    drawn = torch.rand(used.shape, generator=source())
+    expected = (drawn >= 0.6) & used
+    for row in range(4):
+        if used[row].any():
+            expected[row, torch.where(used[row], drawn[row], -1.0).argmax()] = True
+    with listening() as figures:
+        embeddings, keeps = BlockDropout(share=0.6).admit(torch.ones(4, 3, 2), used, source(), training=True)
+    assert torch.equal(keeps, expected)
+    assert 0 < int(keeps.sum()) < int(used.sum())
+    assert abs(figures["dropped_share"] - (1 - int(keeps.sum()) / int(used.sum()))) < 1e-12
+    torch.testing.assert_close(embeddings, torch.full((4, 3, 2), 2.5))
+    assert BlockDropout(share=0.0).admit(torch.ones(4, 3, 2), used, source(), training=True)[1].equal(used)
+    for share in (-0.1, 1.0, 1.5):
+        with pytest.raises(ValueError, match="0 <= share < 1"):
+            BlockDropout(share=share)
+
+
+def test_outliers_by_hand() -> None:
+    """Distances from the middle 11 are 1, 0, 2, 1 and 8; of those away from it the median is 1."""
+    embeddings = torch.tensor([10.0, 11.0, 9.0, 12.0, 19.0]).reshape(5, 1, 1)
+    used = torch.ones(5, 1, dtype=torch.bool)
+    for factor, stay in ((1.0, 3), (2.0, 4), (7.9, 4), (8.0, 5)):
+        with listening() as figures:
+            _, kept = OutlierTrimming(factor=factor).admit(embeddings, used, source(), training=False)
+        assert int(kept.sum()) == stay
+        assert abs(figures["trimmed_share"] - (1 - stay / 5)) < 1e-12
+    unused = used.clone()
+    unused[4] = False
+    assert OutlierTrimming(factor=2.0).admit(embeddings, unused, source(), training=True)[1].sum() == 4
+    with pytest.raises(ValueError, match="finite factor > 0"):
+        OutlierTrimming(factor=0.0)
+
+
+def test_several_defenses_act_in_turn_and_the_next_does_not_see_what_one_leaves_out() -> None:
+    class Left(VerticalDefense):
+        def admit(self, embeddings, used, generator, *, training):
+            assert training
+            return embeddings + 1, used & torch.tensor([[True, False]])
+
+        def release(self, gradients, generator):
+            return gradients * 3
+
+    class Seen(VerticalDefense):
+        def admit(self, embeddings, used, generator, *, training):
+            seen.append((embeddings.clone(), used.clone()))
+            torch.rand(1, generator=generator)
+            return embeddings * 2, used
+
+        def release(self, gradients, generator):
+            return gradients + 1
+
+    seen: list = []
+    both, drawn = InTurn((Left(), Seen())), source()
+    embeddings, used = both.admit(torch.ones(1, 2, 2), torch.ones(1, 2, dtype=torch.bool), drawn, training=True)
+    assert seen[0][0].tolist() == [[[2, 2], [0, 0]]]
+    assert used.tolist() == seen[0][1].tolist() == [[True, False]]
+    assert embeddings.tolist() == [[[4, 4], [0, 0]]]
+    assert both.release(torch.ones(1, 2, 2), source()).tolist() == [[[4, 4], [4, 4]]]
+    assert not torch.equal(drawn.get_state(), source().get_state())
