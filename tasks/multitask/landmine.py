@@ -8,7 +8,9 @@ names here are in the order of the paper's list.
 
 from __future__ import annotations
 
-import zlib
+import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,8 @@ from thornbed.tasks.multitask import Multitask, Preparation, RawNode, Scaling, p
 from thornbed.tasks.sources.files import existing
 
 NUM_NODES = 29
+PUBLISHED = "2163ab20a80e33a8b65593c48cf283c540599dcb291105e63fa4af2ce24c2bea"  # SHA-256 of the published file
+READ = "import scipy.io, sys; scipy.io.loadmat(sys.argv[1], variable_names=['feature', 'label'])"
 FILES = ("landmine.mat", "LandmineData.mat")
 FEATURES = (
     "moment_1", "moment_2", "moment_3", "moment_4", "correlation_1", "correlation_2", "correlation_3", "energy_ratio",
@@ -47,14 +51,30 @@ def landmine(
     )
     path = existing("landmine", data_dir, FILES, where)
     try:
+        _survive(path)
         cells = scipy.io.loadmat(path, variable_names=["feature", "label"])
-        pairs = list(zip(cells["feature"].ravel(), cells["label"].ravel(), strict=True))
-    except (ValueError, KeyError, TypeError, NotImplementedError, OSError, zlib.error) as error:
+        features, labels = (
+            [np.asarray(cell, dtype=np.float64) for cell in cells[name].ravel()] for name in ("feature", "label")
+        )
+        pairs = list(zip(features, labels, strict=True))
+    except Exception as error:  # of a damaged file scipy's reader raises whatever it meets, also an IndexError
         raise ValueError(f"{path} cannot be read as a MATLAB file with the cells feature and label: {error}") from error
     raw = []
     for number, (x, y) in enumerate(pairs, start=1):
-        x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64).ravel()
+        y = y.ravel()
         if x.ndim != 2 or x.shape != (len(y), len(FEATURES)) or not len(y):
             raise ValueError(f"{path}: node {number} has features {x.shape} and {len(y)} labels, expected (n, 9) and n")
         raw.append(RawNode(str(number), x, signs({0: -1, -1: -1, 1: 1}, y), np.arange(1, len(y) + 1)))
     return prepared("landmine", str(path), "hinge", raw, FEATURES, how)
+
+
+def _survive(path: Path) -> None:
+    """Read another file than the published one in a process of its own first: of some bytes scipy's reader dies.
+
+    Raises ValueError where it does.
+    """
+    if hashlib.sha256(path.read_bytes()).hexdigest() == PUBLISHED:
+        return
+    tried = subprocess.run([sys.executable, "-c", READ, str(path)], capture_output=True, check=False)
+    if tried.returncode < 0:
+        raise ValueError("it is damaged")
