@@ -208,3 +208,13 @@ def test_a_client_that_plays_it_trains_and_sends_as_it_says(name: str) -> None:
     assert torch.equal(role.objective(*scalars()), attack.objective(*scalars()))
     sent = role.outgoing(peers()[0], peers(), generator(), sight)
     assert torch.equal(sent, attack.outgoing(peers(), generator()))
+
+
+def test_constrain_and_scale_weighs_the_loss_and_the_distance():
+    """Equation 4 by hand: 0.75 * 2 + 0.25 * 8."""
+    from thornbed.attacks.training.constrain_and_scale import ConstrainAndScale
+
+    loss, distance = torch.tensor(2.0, requires_grad=True), torch.tensor(8.0, requires_grad=True)
+    found = ConstrainAndScale(alpha=0.75).objective(loss, distance)
+    found.backward()
+    assert (found.item(), loss.grad.item(), distance.grad.item()) == (3.5, 0.75, 0.25)

@@ -178,14 +178,21 @@ def test_layers_that_do_not_count_need_not_be_finite(problem) -> None:
     assert found.failure is None
 
 
-def test_the_box_keeps_images_valid_and_snapshots_are_clipped(problem, generator) -> None:
+def test_the_box_keeps_images_valid_and_snapshots_are_clipped(problem) -> None:
     kept = {"mean": (0.5, 0.5), "std": (0.25, 0.25)}
-    (free,) = search([problem(**kept)], COSINE, settings(step_size=1.0, snapshots=3), generator)
-    (boxed,) = search([problem(**kept)], COSINE, settings(step_size=1.0, snapshots=3, box=True), generator)
+    free, again, boxed = (
+        search(
+            [problem(**kept)], COSINE, settings(step_size=1.0, snapshots=3, box=box), torch.Generator().manual_seed(3)
+        )[0]
+        for box in (False, False, True)
+    )
     for found in (free, boxed):
         assert 0 <= float(found.snapshots.min()) <= float(found.snapshots.max()) <= 1
         assert found.snapshot_steps == (0, 10, 20)
-    assert not torch.equal(free.images, boxed.images)
+    # All begin at one place, so that what differs is the box.
+    assert torch.equal(free.images, again.images)
+    assert torch.equal(free.snapshots[0], boxed.snapshots[0])
+    assert not torch.equal(free.snapshots[2], boxed.snapshots[2])
 
 
 def test_of_the_gradient_only_the_sign_counts_where_it_is_asked_for(problem) -> None:

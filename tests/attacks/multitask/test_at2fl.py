@@ -185,8 +185,12 @@ def test_unrelated_nodes_cannot_be_reached_indirectly(view, generator):
 
 @pytest.mark.parametrize("options", [{"gradient": "printed"}, {"gradient": "duals"}, {"passes": 1}])
 def test_the_papers_ways_run_and_keep_their_best(view, generator, options):
-    found = at2fl(view("hinge"), generator, iterations=8, **ONE, **options)
-    assert found.losses[found.best_iteration] == found.losses.max()
+    seen = view("hinge")
+    found = at2fl(seen, generator, iterations=8, **ONE, **options)
+    # The points that come back are those of the best iteration, of whose loss an exact solver knows.
+    assert found.best_iteration == int(found.losses.argmax())
+    if "passes" not in options:
+        assert harm(seen, found) == pytest.approx(found.losses.max(), rel=0.02)
     assert np.isfinite(found.losses).all()
     # As printed, the hinge's derivative lacks its sign: that leads downhill.
     first, last = found.losses[[0, -1]]

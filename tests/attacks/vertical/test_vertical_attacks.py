@@ -194,6 +194,9 @@ def test_badvfl_names_rows_whose_gradient_has_the_references_direction_and_repla
 
 
 def test_villain_finds_those_whose_gradient_shrinks_when_their_embedding_is_the_references(made) -> None:
+    """The gradients are those of the cross-entropy of a top model that reads classes off embeddings."""
+    top = 4 * torch.eye(3, 6)
+
     view = made(known=torch.arange(9), labels=torch.arange(9) % 3)
     attack = Villain(target=2, warm_up=1.0, swapping=3.0, candidates=8, ratio=0.5, bound=1.0)
     adversary = attack.adversary(view, source())
@@ -201,15 +204,16 @@ def test_villain_finds_those_whose_gradient_shrinks_when_their_embedding_is_the_
     swaps = 0
     for passed in range(4):
         for rows in torch.randperm(120, generator=source(passed)).split(30):
-            own = torch.nn.functional.one_hot(truth[rows], 6).float() + 0.1 * rows[:, None]
+            sure = torch.where(rows == reference, 1.0, 0.4)[:, None]
+            own = sure * torch.nn.functional.one_hot(truth[rows], 6).float() + 1e-3 * rows[:, None]
             sent = adversary.sends(rows, own, source())
             swapped = (sent != own).any(dim=1)
             swaps += int(swapped.sum())
             assert bool((sent[swapped] == adversary.memory.get("anchor", sent[:1])).all())
             assert reference not in rows[swapped].tolist()
-            # a swap makes the loss of the target's rows small, and that of all others large
-            length = torch.where(swapped, torch.where(truth[rows] == 2, 0.1, 2.0), 1.0)
-            gradients = torch.nn.functional.normalize(torch.ones(30, 6), dim=1) * length[:, None]
+            heard = sent.clone().requires_grad_()
+            loss = torch.nn.functional.cross_entropy(heard @ top.T, truth[rows], reduction="sum")
+            [gradients] = torch.autograd.grad(loss, heard)
             adversary.hears(rows, gradients)
             learns = adversary.learns(rows, gradients)
             assert not bool(learns[swapped].any())
@@ -218,6 +222,24 @@ def test_villain_finds_those_whose_gradient_shrinks_when_their_embedding_is_the_
     assert swaps > 60
     assert len(found) > 20
     assert set(found) <= set(torch.arange(2, 120, 3).tolist())
+
+
+@pytest.mark.parametrize(
+    ("ratio", "bound", "verdict"),
+    [(0.5, 1.0, 2), (0.5, 1.9, 2), (0.5, 2.0, 1), (0.2, 2.0, 1), (0.19, 2.0, 2)],
+)
+def test_villain_takes_a_row_whose_gradient_is_short_beside_its_own_and_beside_the_usual_one(
+    made, ratio, bound, verdict
+) -> None:
+    """Row 50 had 10 and has 2 once swapped, where 1 is usual: a fifth of its own, and twice the usual length."""
+    adversary = Villain(target=2, ratio=ratio, bound=bound).adversary(made(), source())
+    lengths = torch.ones(120)
+    lengths[50] = 10.0
+    memory = adversary.memory
+    memory.update(lengths=lengths, swapped=torch.tensor([50]), recent=torch.zeros(2, 4))
+    adversary.hears(torch.tensor([50, 51]), torch.tensor([[2.0, 0, 0, 0], [0, 0, 0, 3.0]]))
+    assert int(memory["verdicts"][50]) == verdict
+    assert memory["lengths"][[50, 51]].tolist() == [10.0, 3.0]  # of a swapped row it does not remember
 
 
 def test_villains_trigger_is_a_stripe_on_the_numbers_that_vary_most(made) -> None:

@@ -290,3 +290,25 @@ def test_what_overflows_is_no_answer() -> None:
     copies = torch.tensor([[[[1.0]], [[nan]]], [[[-1.0]], [[2.0]]]])  # two copies of two queries
     votes = count_votes(nn.Sequential(nn.Flatten(), nn.Linear(1, 2)), [copies])
     assert votes.sum(dim=1).tolist() == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("votes", "tolerated"),
+    [([3, 1, 1], 0), ([4, 1, 0], 1), ([5, 0, 0], 2), ([2, 2, 1], -1), ([1, 4, 0], 1)],
+)
+def test_liars_by_hand(votes, tolerated) -> None:
+    """Five agents vote one by one: a liar moves one vote from the first to the second, and a tie decides nothing."""
+    defense = RandomizedAblation(keep=1)
+    found = defense._tolerated(torch.tensor([votes]), trials=5, agents=5, whole=True)
+    assert found.tolist() == [tolerated]
+
+
+def test_liars_of_drawn_choices_by_hand() -> None:
+    """Of 45 pairs of ten agents 9 hold one liar and 17 two; 1000 votes of 1000 are 99.3 % in all but one of 1000."""
+    defense = RandomizedAblation(keep=2, trials=1000, alpha=0.001)
+    bound = float(lower_bounds(torch.tensor([[1000, 0]]), 1000, 0.001))
+    assert [bound - touched / 45 > 0.5 for touched in (9, 17, 24)] == [True, True, False]
+    found = defense._tolerated(torch.tensor([[1000, 0], [700, 300], [480, 520]]), trials=1000, agents=10, whole=False)
+    assert found[0].item() == 2
+    assert found[1].item() == 0  # 65 % at least: above a half by less than a fifth
+    assert found[2].item() == -1
