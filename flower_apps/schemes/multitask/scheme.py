@@ -22,14 +22,14 @@ FAR = 0.1  # a duality gap that is more than this part of the objective is worth
 
 
 def _defaults(settings: Settings) -> Defaults:
-    """Return the settings of MOCHA: all nodes in every round, twenty passes over their points; half of them targets."""
+    """Return the settings of MOCHA: all nodes in every round, ten passes over their points; half of them targets."""
     num_nodes = _num_nodes(settings)
     return Defaults(
         model="linear",
         optimizer="none",
         learning_rate=1.0,
         batch_size=1,
-        local_epochs=20.0,
+        local_epochs=10.0,
         rounds=50,
         num_clients=num_nodes,
         clients_per_round=num_nodes,
