@@ -194,7 +194,7 @@ def _autoencoder(folder: Folder, made: InferenceRun) -> Autoencoder:
         stored = prove(path, folder.settings())
         tensors = {name.removeprefix(PREFIX): tensor for name, tensor in stored.items() if name.startswith(PREFIX)}
         autoencoder = Autoencoder(
-            tensors["mean"], tensors["scale"], made.bottleneck, generator(0, "blank"), hidden=options.hidden
+            tensors["mean"], tensors["scale"], options.bottleneck, generator(0, "blank"), hidden=options.hidden
         )
         autoencoder.load_state_dict(tensors)
     except FileNotFoundError:

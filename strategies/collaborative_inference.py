@@ -61,8 +61,7 @@ class CollaborativeInference(ServerTested):
     centre : how embeddings are purified and classified. asked : which rows.
     embedding_size : c. hidden_units : of the head with which extractors are trained, and of the classifier.
     bottleneck, hidden, drop, epochs : of the autoencoder, see `defenses.autoencoder_fit`.
-    head_epochs : passes over the training rows that the classifier makes. None here and as a bottleneck is what the
-        task says, see `tasks.Defaults`; whoever gives a `centre` has said both there.
+    head_epochs : passes over the training rows that the classifier makes.
     validation : share of the training rows, the last ones, that are held out and queried in place of the test rows:
         what a setting is chosen by. 0 queries the test rows.
 
@@ -86,16 +85,16 @@ class CollaborativeInference(ServerTested):
         *,
         embedding_size: int = 32,
         hidden_units: int = 32,
-        bottleneck: int | None = None,
+        bottleneck: int = 5,
         hidden: tuple[int, ...] = (),
         drop: float = 0.3,
         epochs: int = 200,
-        head_epochs: int | None = None,
+        head_epochs: int = 30,
         validation: float = 0.0,
     ) -> None:
         sizes = {"min_replies": min_replies, "embedding_size": embedding_size, "hidden_units": hidden_units}
         for name, value in {**sizes, "bottleneck": bottleneck, "epochs": epochs, "head_epochs": head_epochs}.items():
-            if value is not None and value < 1:
+            if value < 1:
                 raise ValueError(f"collaborative_inference needs {name} >= 1: {name} = {value}")
         if min(hidden, default=1) < 1:
             raise ValueError(f"collaborative_inference needs every entry of hidden >= 1: hidden = {hidden}")
@@ -174,7 +173,7 @@ class CollaborativeInference(ServerTested):
             INFO,
             "\t└──> collaborative inference: embeddings of %s, bottleneck %s",
             self.embedding_size,
-            self._given()[0].bottleneck,
+            self.bottleneck,
         )
 
     def _answer(self, server_round: int, embeddings: Tensor, observed: Tensor) -> None:

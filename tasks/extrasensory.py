@@ -22,11 +22,8 @@ from thornbed.tasks.sources.columns import filled, statistics
 from thornbed.tasks.sources.files import existing
 from thornbed.tasks.sources.unpacked import unpacked
 
-# Ten agents, one party each; a hundred clients would have 17 rows. The last two were chosen on held-out training rows
-# (docs/papers/copur.md), and every table there is made with them.
-DEFAULTS = Defaults(
-    model="mlp(hidden=(32,))", num_clients=10, clients_per_round=10, partition="iid", bottleneck=5, head_epochs=3
-)
+# Ten agents, one party each; a hundred clients would have 17 rows.
+DEFAULTS = Defaults(model="mlp(hidden=(32,))", num_clients=10, clients_per_round=10, partition="iid")
 
 USER = "0BFC35E2-4817-4865-BFA7-764742302A2D"
 NUM_TRAIN, NUM_TEST = 1721, 465

@@ -24,8 +24,7 @@ from thornbed.tasks.sources.columns import statistics
 from thornbed.tasks.sources.subset import take
 
 # Few clients, because the classes are of very different sizes.
-# The last two are those of ExtraSensory, as in the preset: these data are not here to choose them by.
-DEFAULTS = Defaults(model="mlp(hidden=(128,))", num_clients=20, clients_per_round=20, bottleneck=5, head_epochs=3)
+DEFAULTS = Defaults(model="mlp(hidden=(128,))", num_clients=20, clients_per_round=20)
 
 CLASSES = ("buildings", "grass", "animal", "water", "person")
 AGENTS = (360, 274, 500, 500)

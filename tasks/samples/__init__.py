@@ -58,11 +58,7 @@ class Samples:
 
 @dataclass(frozen=True, kw_only=True)
 class Defaults:
-    """What a task is trained with where no flag says otherwise; each has the meaning of the flag of its name.
-
-    The last two are options of `--strategy collaborative_inference`. `bottleneck` None is twice the number of
-    directions that tell the classes apart, 2 (num_classes - 1), and at least 5.
-    """
+    """What a task is trained with where no flag says otherwise; each has the meaning of the flag of its name."""
 
     model: str
     optimizer: str = "sgd(momentum=0.9)"
@@ -74,8 +70,6 @@ class Defaults:
     clients_per_round: int = 20
     malicious_share: float = 0.2
     partition: str = "dirichlet(alpha=0.5)"
-    bottleneck: int | None = None
-    head_epochs: int = 30
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+
 from thornbed.attacks import Knowledge
 from thornbed.flower_apps.run.client import Client, accomplices, attack_text, channel_of, is_malicious
-from thornbed.flower_apps.run.task_defaults import task_defaults
 from thornbed.flower_apps.run.threat import check_threat
 from thornbed.flower_apps.schemes.horizontal.checks import check, check_updates
 from thornbed.flower_apps.schemes.horizontal.handlers import HANDLERS
@@ -12,7 +13,8 @@ from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun, least_rep
 from thornbed.flower_apps.schemes.horizontal.server import HorizontalServer
 from thornbed.flower_apps.schemes.horizontal.timing import seconds_of_steps
 from thornbed.flower_apps.schemes.scheme import Scheme, check_kinds
-from thornbed.flower_apps.settings import BadSettings, plugins
+from thornbed.flower_apps.settings import BadSettings, Settings, plugins
+from thornbed.tasks import Defaults
 
 # A client is sent the server's model; its attack's options tell of the defense and of data like the target's, and
 # attackers tell each other what they hold. Nothing relates one client to another, and there are no queries, no
@@ -29,6 +31,14 @@ GIVES_APART = frozenset(
 )
 # Where one machine plays all clients, an omniscient attacker can be played too: it sees what honest clients send.
 GIVES = GIVES_APART | {Knowledge.HONEST_UPDATES}
+
+
+def _defaults(settings: Settings) -> Defaults:
+    function = plugins.find("task", plugins.parse(settings.task).name)
+    defaults = importlib.import_module(function.__module__).DEFAULTS
+    if not isinstance(defaults, Defaults):
+        raise TypeError(f"{function.__module__} needs a constant DEFAULTS: Defaults")
+    return defaults
 
 
 def _role(run: HorizontalRun, client: Client) -> str:
@@ -58,7 +68,7 @@ SCHEME = Scheme(
     defenses=("defenses/perturbation", "defenses/hardening"),
     gives=GIVES,
     gives_apart=GIVES_APART,
-    defaults=task_defaults,
+    defaults=_defaults,
     run=HorizontalRun,
     handlers=HANDLERS,
     check=check,

@@ -23,7 +23,6 @@ from thornbed.defenses.inference import InferenceDefense
 from thornbed.defenses.inference.plain import Plain
 from thornbed.flower_apps.run.feature_split import FeatureSplitRun
 from thornbed.flower_apps.run.stored_extractors import EXTRACTOR, earlier
-from thornbed.flower_apps.run.task_defaults import task_defaults
 from thornbed.flower_apps.run.threat import needs
 from thornbed.flower_apps.settings import BadSettings, Resolved, Settings, plugins
 from thornbed.flower_apps.settings.plugins import Spec
@@ -113,24 +112,12 @@ class InferenceRun(FeatureSplitRun):
             purify=plugins.load("defense", spec),
             on_manifold=bool(importlib.import_module(plugins.find("defense", spec.name).__module__).ON_MANIFOLD),
             defense=defense,
-            training=HeadTraining(hidden=(made.hidden_units,), epochs=self.head_epochs),
-            bottleneck=self.bottleneck,
+            training=HeadTraining(hidden=(made.hidden_units,), epochs=made.head_epochs),
+            bottleneck=made.bottleneck,
             hidden=made.hidden,
             drop=made.drop,
             epochs=made.epochs,
         )
-
-    @property
-    def bottleneck(self) -> int:
-        """Numbers of the manifold: the option's, or the task's, or what its classes ask for."""
-        chosen = self.strategy.bottleneck or task_defaults(self.settings).bottleneck
-        numbers = self.settings.num_clients * self.embedding_size
-        return chosen or min(max(5, 2 * (self.task.num_classes - 1)), numbers)
-
-    @property
-    def head_epochs(self) -> int:
-        """Passes that the classifier makes: the option's, or the task's."""
-        return self.strategy.head_epochs or task_defaults(self.settings).head_epochs
 
     def _only(self, folder: str, words: str) -> Spec | None:
         found = self.specs_in(folder)
