@@ -10,11 +10,13 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from thornbed.tasks import Defaults, Task
+from thornbed.tasks import Defaults, Task, Tuned
 from thornbed.tasks.sources.images import ImageSource
 from thornbed.tasks.sources.torchvision_files import read_idx_archives
 
 DEFAULTS = Defaults(model="cnn")
+# Lee et al., Table II.
+TUNED = Tuned(options={"cooperative_backdoor": {"margin": 0.25, "intensity": 30.0, "latent": 64}})
 
 MIRROR = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 SOURCE = ImageSource(

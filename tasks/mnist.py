@@ -10,11 +10,13 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from thornbed.tasks import Defaults, Task
+from thornbed.tasks import Defaults, Task, Tuned
 from thornbed.tasks.sources.images import ImageSource
 from thornbed.tasks.sources.torchvision_files import read_idx_archives
 
 DEFAULTS = Defaults(model="cnn")
+# Lee et al., Table II.
+TUNED = Tuned(options={"cooperative_backdoor": {"margin": 0.4, "intensity": 20.0, "latent": 32}})
 
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 SOURCE = ImageSource(
