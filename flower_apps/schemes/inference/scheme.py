@@ -84,8 +84,8 @@ def _beware(metrics: Mapping[str, float | None], lines: Sequence[Mapping[str, An
         if told.get("manifold_cost", 0.0) > DEAR:
             cost = round(100 * told["manifold_cost"])
             said.append(
-                f"the manifold (bottleneck={told['bottleneck']}) costs {cost} points of clean accuracy on the last fifth "
-                "of the training rows; a larger bottleneck costs less, and tolerates fewer liars"
+                f"the manifold (bottleneck={told['bottleneck']}) costs {cost} points of clean accuracy on the last "
+                "fifth of the training rows; a larger bottleneck costs less, and tolerates fewer liars"
             )
     rejected = [
         line["defense"]["rejected_by_agent"] for line in lines if "rejected_by_agent" in line.get("defense", ())
