@@ -33,11 +33,15 @@ DEFAULTS = Defaults(
     partition="dirichlet(alpha=0.5)",
 )
 
-# Lee et al., Table II: 350 rows are known, 49 of them of the target.
-KNOWN = {"num_known": 350, "known_target_share": 0.14}
+# Wang et al., Table 3, with the threshold where normal updates have a sign consistency of tau; Lee et al., Table II: 350
+# rows are known, 49 of them of the target.
+KNOWN = {"budget": 0.01, "num_known": 350, "known_target_share": 0.14}
 TUNED = Tuned(
     settings={"split_nn": {"model": "patch_encoder"}},
     options={
+        "invariant": {"tau": 0.2},
+        "and_mask": {"tau": 0.2},
+        "mean_variance_ratio": {"threshold": 0.064},
         "cooperative_backdoor": {
             "margin": 0.2, "intensity": 30.0, "confidence": 0.9985, **KNOWN, "latent": 512, "layers": "convolutions",
         },

@@ -23,16 +23,16 @@ from thornbed.tasks.sources.torchvision_files import read_cifar
 
 DEFAULTS = replace(cifar10.DEFAULTS, model="resnet18")
 # Lee et al., Table II: 487 rows are known, 75 of them of the target.
-KNOWN = {"num_known": 487, "known_target_share": 0.154}
+KNOWN = {"budget": 0.005, "num_known": 487, "known_target_share": 0.154}
 TUNED = Tuned(
     settings={"split_nn": {"model": "patch_encoder"}},
     options={
         "cooperative_backdoor": {
-            "margin": 0.2, "budget": 0.005, "intensity": 95.0, "confidence": 0.99999, **KNOWN, "latent": 512,
+            "margin": 0.2, "intensity": 95.0, "confidence": 0.99999, **KNOWN, "latent": 512,
             "layers": "convolutions",
         },
-        "badvfl": {"budget": 0.005, **KNOWN},
-        "villain": {"budget": 0.005, **KNOWN},
+        "badvfl": KNOWN,
+        "villain": KNOWN,
     },
 )  # fmt: skip
 

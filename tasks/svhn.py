@@ -21,7 +21,7 @@ from thornbed.tasks.sources.torchvision_files import read_svhn
 
 DEFAULTS = replace(cifar10.DEFAULTS, model="resnet18")
 # Lee et al., Table II: 560 rows are known, 70 of them of the target.
-KNOWN = {"num_known": 560, "known_target_share": 0.125}
+KNOWN = {"budget": 0.01, "num_known": 560, "known_target_share": 0.125}
 TUNED = Tuned(
     settings={"split_nn": {"model": "patch_encoder"}},
     options={

@@ -22,6 +22,7 @@ from thornbed.flower_apps.resolving import check, check_address, resolve
 from thornbed.flower_apps.run import threat
 from thornbed.flower_apps.schemes.scheme import scheme_of
 from thornbed.flower_apps.settings import NONE, BadSettings, Interrupted, Resolved, RunFailed, Settings, plugins
+from thornbed.flower_apps.settings.tuned import not_chosen
 from thornbed.strategies import CannotBegin, RunStopped
 
 
@@ -61,6 +62,9 @@ def run(settings: Resolved, out: Console, err: Console) -> None:
     scheme = scheme_of(settings)
     said = threat.spoken(model, settings.engine, scheme.counted)
     out.print(said, markup=False, highlight=False, soft_wrap=True)
+    if left := not_chosen(settings):
+        said = f"Not chosen on {plugins.parse(settings.task).name}, as on other tasks: {'; '.join(left)}."
+        out.print(said, markup=False, highlight=False, soft_wrap=True)
     first = scheme.attack_begins if settings.attack != NONE else ""
     with progress(err) as bar:
         task = bar.add_task(title(settings), total=settings.rounds, figures=first)

@@ -18,7 +18,10 @@ from thornbed.tasks.sources.files import existing
 # lambda1 by clean validation on the total score, passes until the duality gap is small: docs/papers/at2fl.md.
 CHOSEN = Tuned(
     settings={"mocha": {"local_epochs": 20.0, "rounds": 50}},
-    options={"mocha": {"lambda1": 0.01}, "at2fl": {"iterations": 30}},
+    options={
+        "mocha": {"lambda1": 0.01, "lambda2": 0.001},
+        "at2fl": {"iterations": 30, "balls": 4, "start": "both"},
+    },
 )
 
 FILES = ("parkinsons_updrs.csv", "parkinsons_updrs.data")

@@ -16,7 +16,7 @@ from thornbed.experiments.sweeps import presets
 from thornbed.experiments.sweeps.plan import read_plan
 from thornbed.flower_apps.resolving import resolve
 from thornbed.flower_apps.settings import Resolved, Settings, plugins
-from thornbed.flower_apps.settings.tuned import TAKEN, tuned, with_tuned
+from thornbed.flower_apps.settings.tuned import TAKEN, not_chosen, tuned, with_tuned
 from thornbed.tasks import Defaults
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "defaults.md"
@@ -96,6 +96,20 @@ def test_what_is_left_out_is_the_tasks_and_what_is_named_stays() -> None:
     assert (other.local_epochs, other.rounds) == (10.0, 50)
     assert resolve(har) == har
     assert with_tuned("har", "none") == "none"
+
+
+@pytest.mark.parametrize(
+    ("settings", "left"),
+    [
+        ({"strategy": "invariant"}, ["invariant: tau=0.2"]),
+        ({"strategy": "invariant(tau=0.2)"}, []),
+        ({"strategy": "invariant", "task": "phishing"}, []),
+        ({"strategy": "collaborative_inference"}, ["collaborative_inference: head_epochs=30"]),  # the rest is computed
+        ({"task": "digit_nodes", "strategy": "mocha(lambda2=0.1)"}, ["mocha: lambda1=0.001"]),
+    ],
+)
+def test_what_nobody_has_chosen_on_a_task_is_told(settings, left) -> None:
+    assert not_chosen(resolve(Settings(**settings))) == left
 
 
 @cache
