@@ -41,7 +41,7 @@ def fit_autoencoder(
     embeddings: Tensor,
     generator: torch.Generator,
     *,
-    bottleneck: int = 5,
+    bottleneck: int,
     hidden: tuple[int, ...] = (),
     slope: float = 0.2,
     drop: float = 0.3,

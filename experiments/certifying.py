@@ -193,9 +193,8 @@ def _autoencoder(folder: Folder, made: InferenceRun) -> Autoencoder:
     try:
         stored = prove(path, folder.settings())
         tensors = {name.removeprefix(PREFIX): tensor for name, tensor in stored.items() if name.startswith(PREFIX)}
-        autoencoder = Autoencoder(
-            tensors["mean"], tensors["scale"], options.bottleneck, generator(0, "blank"), hidden=options.hidden
-        )
+        size = options.bottleneck or tensors["decoder.0.weight"].shape[1]  # what a run without one came to
+        autoencoder = Autoencoder(tensors["mean"], tensors["scale"], size, generator(0, "blank"), hidden=options.hidden)
         autoencoder.load_state_dict(tensors)
     except FileNotFoundError:
         raise BadSettings(f"{folder.path} has no {MODEL}; certify takes the folder of a finished run") from None

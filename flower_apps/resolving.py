@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from thornbed.flower_apps.run.threat import check_threat
 from thornbed.flower_apps.schemes.horizontal.run import HorizontalRun
 from thornbed.flower_apps.schemes.scheme import built, check_kinds, check_unused, scheme_of
 from thornbed.flower_apps.settings import AUTO, ENGINES, NONE, SPECS, BadSettings, Resolved, Settings, plugins
+from thornbed.flower_apps.settings.tuned import TAKEN, tuned, with_tuned
 from thornbed.protocol.client_state import ClientState, LivingMemory, LostState
 
 
@@ -33,7 +35,8 @@ def resolve(settings: Settings) -> Resolved:
         raise BadSettings(f"--engine takes {', '.join(ENGINES)}, not {settings.engine!r}")
     scheme = scheme_of(settings)
     check_kinds(settings, scheme)
-    defaults = scheme.defaults(settings)
+    strategy = plugins.parse(settings.strategy).name
+    defaults = replace(scheme.defaults(settings), **tuned(settings.task).settings.get(strategy, {}))
     filled: dict[str, Any] = {
         name: getattr(defaults, name)
         for name in ("model", "optimizer", "learning_rate", "batch_size", "local_epochs", "rounds", "partition")
@@ -65,6 +68,7 @@ def resolve(settings: Settings) -> Resolved:
     for name in (*SPECS, "logger"):
         # One spelling for one thing: a run that is resumed compares texts.
         filled[name] = " + ".join(map(str, plugins.parse_sum(filled.get(name, getattr(settings, name))))) or NONE
+    filled |= {name: with_tuned(settings.task, filled[name]) for name in TAKEN}
     resolved = Resolved(**{**settings.model_dump(), **filled})
     _check_rounds(resolved)
     _check_attackers(resolved)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from thornbed.defenses.autoencoder import Autoencoder
+from thornbed.defenses.autoencoder import Autoencoder, numbers_for
 from thornbed.defenses.autoencoder_fit import Fitted, fit_autoencoder
-from thornbed.defenses.fusion_head import FittedHead, FusionHead, HeadTraining
+from thornbed.defenses.fusion_head import FittedHead, FusionHead, HeadTraining, fit_head
 from thornbed.defenses.inference import InferenceDefense, Query
 from thornbed.defenses.purification import Manifold, Purified, block_norms, received
 from thornbed.defenses.purification.unsecured import unsecured
@@ -22,6 +22,7 @@ from thornbed.defenses.reporting import acted
 from thornbed.protocol.randomness import generator
 from thornbed.protocol.threads import one_thread
 
+HELD_OUT = 0.2  # share of the training rows, the last ones, on which the manifold is weighed
 Purification = Callable[[Tensor, Tensor, Manifold], Purified]
 
 
@@ -60,7 +61,8 @@ class FusionCentre:
     labels : (N,) int64, of the training rows.
     corrupted : (M,) bool, who lies; given to defenses that are told it, which are oracles, and to no other.
     on_manifold : what the purification's module says of its features.
-    bottleneck, hidden, drop, epochs : of `defenses.autoencoder_fit.fit_autoencoder`.
+    bottleneck, hidden, drop, epochs : of `defenses.autoencoder_fit.fit_autoencoder`; without a bottleneck it has the
+        size of `defenses.autoencoder.numbers_for`.
     """
 
     labels: Tensor
@@ -71,7 +73,7 @@ class FusionCentre:
     on_manifold: bool
     defense: InferenceDefense
     training: HeadTraining
-    bottleneck: int
+    bottleneck: int | None
     hidden: tuple[int, ...]
     drop: float
     epochs: int
@@ -88,6 +90,25 @@ class FusionCentre:
         half, most = off.quantile(torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist()
         acted(explained_variance=fitted.explained_variance, delta_median=half, delta_95=most)
         return FusionModel(fitted.autoencoder, head.head), head.losses[-1]
+
+    def weigh(self, embeddings: Tensor, source: torch.Generator) -> None:
+        """Report the size of the bottleneck, and what the manifold costs of clean accuracy: `manifold_cost`, a share.
+
+        Manifold and head are fitted to the first four fifths of the training rows and answer the last fifth, beside a
+        head on raw embeddings. Extractors have seen all of these rows, so that the cost for unseen ones is only like
+        it. Nothing is reported where features are not on the manifold, or rows are too few.
+        """
+        count = len(embeddings) - round(HELD_OUT * len(embeddings))
+        if not self.on_manifold or not 2 <= count < len(embeddings):
+            return
+        seen, held = slice(None, count), slice(count, None)
+        with one_thread():
+            autoencoder = self._manifold(embeddings[seen], source, self.epochs).autoencoder
+            right = []
+            for features in (embeddings, autoencoder(embeddings)):
+                head = fit_head(features[seen], self.labels[seen], self.num_classes, source, self.training).head
+                right.append(float((head(features[held]).argmax(dim=1) == self.labels[held]).double().mean()))
+        acted(bottleneck=self._size(embeddings), manifold_cost=right[0] - right[1])
 
     def blank(self) -> FusionModel:
         """Return a model of the same shapes that has learned nothing; raises ValueError for options that cannot be."""
@@ -138,12 +159,17 @@ class FusionCentre:
         self, embeddings: Tensor, labels: Tensor, source: torch.Generator, epochs: int, training: HeadTraining
     ) -> tuple[Fitted, FittedHead]:
         with one_thread():
-            fitted = fit_autoencoder(
-                embeddings, source, bottleneck=self.bottleneck, hidden=self.hidden, drop=self.drop, epochs=epochs
-            )
+            fitted = self._manifold(embeddings, source, epochs)
             features = self._trained_on(fitted.autoencoder, embeddings)
             head = self.defense.fit(features, labels, self.num_classes, source, training)
         return fitted, head
+
+    def _manifold(self, embeddings: Tensor, source: torch.Generator, epochs: int) -> Fitted:
+        size = self._size(embeddings)
+        return fit_autoencoder(embeddings, source, bottleneck=size, hidden=self.hidden, drop=self.drop, epochs=epochs)
+
+    def _size(self, embeddings: Tensor) -> int:
+        return self.bottleneck or numbers_for(self.num_classes, embeddings[0].numel())
 
     def _honest(self, autoencoder: Autoencoder, embeddings: Tensor) -> Tensor:
         """Return features of what came without an attack; what did not come is the manifold's mean, as elsewhere."""

@@ -60,7 +60,8 @@ class CollaborativeInference(ServerTested):
     seed : everything random follows from it, the round, and what it is for.
     centre : how embeddings are purified and classified. asked : which rows.
     embedding_size : c. hidden_units : of the head with which extractors are trained, and of the classifier.
-    bottleneck, hidden, drop, epochs : of the autoencoder, see `defenses.autoencoder_fit`.
+    bottleneck, hidden, drop, epochs : of the autoencoder, see `defenses.autoencoder_fit`. Without a bottleneck there
+        are two numbers for each class, and at most as many as agents send (`defenses.autoencoder.numbers_for`).
     head_epochs : passes over the training rows that the classifier makes.
     validation : share of the training rows, the last ones, that are held out and queried in place of the test rows:
         what a setting is chosen by. 0 queries the test rows.
@@ -85,7 +86,7 @@ class CollaborativeInference(ServerTested):
         *,
         embedding_size: int = 32,
         hidden_units: int = 32,
-        bottleneck: int = 5,
+        bottleneck: int | None = None,
         hidden: tuple[int, ...] = (),
         drop: float = 0.3,
         epochs: int = 200,
@@ -94,7 +95,7 @@ class CollaborativeInference(ServerTested):
     ) -> None:
         sizes = {"min_replies": min_replies, "embedding_size": embedding_size, "hidden_units": hidden_units}
         for name, value in {**sizes, "bottleneck": bottleneck, "epochs": epochs, "head_epochs": head_epochs}.items():
-            if value < 1:
+            if value is not None and value < 1:
                 raise ValueError(f"collaborative_inference needs {name} >= 1: {name} = {value}")
         if min(hidden, default=1) < 1:
             raise ValueError(f"collaborative_inference needs every entry of hidden >= 1: hidden = {hidden}")
@@ -154,6 +155,7 @@ class CollaborativeInference(ServerTested):
             try:
                 if training:
                     model, account.train_loss = centre.fit(embeddings, generator(self.seed, "fusion"))
+                    centre.weigh(embeddings, generator(self.seed, "held out"))
                     arrays = to_arrays(model.state_dict())
                     self.memory = {EXPLAINED: torch.tensor(figures[EXPLAINED], dtype=torch.float64)}
                 else:
@@ -173,7 +175,7 @@ class CollaborativeInference(ServerTested):
             INFO,
             "\t└──> collaborative inference: embeddings of %s, bottleneck %s",
             self.embedding_size,
-            self.bottleneck,
+            "by the classes" if self.bottleneck is None else self.bottleneck,
         )
 
     def _answer(self, server_round: int, embeddings: Tensor, observed: Tensor) -> None:

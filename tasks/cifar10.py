@@ -16,12 +16,12 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from thornbed.tasks import Defaults, Task
+from thornbed.tasks import Defaults, Task, Tuned
 from thornbed.tasks.sources.images import ImageSource
 from thornbed.tasks.sources.torchvision_files import read_cifar
 
 DEFAULTS = Defaults(
-    model="resnet18",
+    model="resnet18(norm='none')",  # as the code of the authors of Wang et al. has it: docs/papers/invariant.md
     optimizer="sgd(momentum=0.9)",
     learning_rate=0.01,
     batch_size=64,
@@ -32,6 +32,23 @@ DEFAULTS = Defaults(
     malicious_share=0.2,
     partition="dirichlet(alpha=0.5)",
 )
+
+# Wang et al., Table 3, with the threshold where normal updates have a sign consistency of tau; Lee et al., Table II: 350
+# rows are known, 49 of them of the target.
+KNOWN = {"budget": 0.01, "num_known": 350, "known_target_share": 0.14}
+TUNED = Tuned(
+    settings={"split_nn": {"model": "patch_encoder"}},
+    options={
+        "invariant": {"tau": 0.2},
+        "and_mask": {"tau": 0.2},
+        "mean_variance_ratio": {"threshold": 0.064},
+        "cooperative_backdoor": {
+            "margin": 0.2, "intensity": 30.0, "confidence": 0.9985, **KNOWN, "latent": 512, "layers": "convolutions",
+        },
+        "badvfl": KNOWN,
+        "villain": KNOWN,
+    },
+)  # fmt: skip
 
 SOURCE = ImageSource(
     name="cifar10",

@@ -17,11 +17,24 @@ from pathlib import Path
 
 import torch
 
-from thornbed.tasks import Samples, Task, cifar10
+from thornbed.tasks import Samples, Task, Tuned, cifar10
 from thornbed.tasks.sources.images import ImageSource
 from thornbed.tasks.sources.torchvision_files import read_cifar
 
-DEFAULTS = cifar10.DEFAULTS
+DEFAULTS = replace(cifar10.DEFAULTS, model="resnet18")
+# Lee et al., Table II: 487 rows are known, 75 of them of the target.
+KNOWN = {"budget": 0.005, "num_known": 487, "known_target_share": 0.154}
+TUNED = Tuned(
+    settings={"split_nn": {"model": "patch_encoder"}},
+    options={
+        "cooperative_backdoor": {
+            "margin": 0.2, "intensity": 95.0, "confidence": 0.99999, **KNOWN, "latent": 512,
+            "layers": "convolutions",
+        },
+        "badvfl": KNOWN,
+        "villain": KNOWN,
+    },
+)  # fmt: skip
 
 # In the order of their labels, with the fine classes of each. Fine labels follow the alphabet, so need no second table.
 SUPERCLASSES = {

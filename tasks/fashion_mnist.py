@@ -10,11 +10,22 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from thornbed.tasks import Defaults, Task
+from thornbed.tasks import Defaults, Task, Tuned
 from thornbed.tasks.sources.images import ImageSource
 from thornbed.tasks.sources.torchvision_files import read_idx_archives
 
 DEFAULTS = Defaults(model="cnn")
+# Lee et al., Table II: 360 rows are known, 58 of them of the target.
+KNOWN = {"budget": 0.01, "num_known": 360, "known_target_share": 0.16}
+TUNED = Tuned(
+    options={
+        "cooperative_backdoor": {
+            "margin": 0.25, "intensity": 30.0, "confidence": 0.999, **KNOWN, "latent": 64, "layers": "linear",
+        },
+        "badvfl": KNOWN,
+        "villain": KNOWN,
+    }
+)  # fmt: skip
 
 MIRROR = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 SOURCE = ImageSource(

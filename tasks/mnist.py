@@ -10,11 +10,22 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from thornbed.tasks import Defaults, Task
+from thornbed.tasks import Defaults, Task, Tuned
 from thornbed.tasks.sources.images import ImageSource
 from thornbed.tasks.sources.torchvision_files import read_idx_archives
 
 DEFAULTS = Defaults(model="cnn")
+# Lee et al., Table II: 360 rows are known, 58 of them of the target.
+KNOWN = {"budget": 0.01, "num_known": 360, "known_target_share": 0.16}
+TUNED = Tuned(
+    options={
+        "cooperative_backdoor": {
+            "margin": 0.4, "intensity": 20.0, "confidence": 0.999, **KNOWN, "latent": 32, "layers": "linear",
+        },
+        "badvfl": KNOWN,
+        "villain": KNOWN,
+    }
+)  # fmt: skip
 
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 SOURCE = ImageSource(

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from thornbed.tasks import Defaults, Samples, Split, Task
+from thornbed.tasks import Defaults, Samples, Split, Task, Tuned
 from thornbed.tasks.blocks.contiguous import contiguous
 from thornbed.tasks.sources import MissingData
 from thornbed.tasks.sources.columns import statistics
@@ -25,6 +25,13 @@ from thornbed.tasks.sources.subset import take
 
 # Few clients, because the classes are of very different sizes.
 DEFAULTS = Defaults(model="mlp(hidden=(128,))", num_clients=20, clients_per_round=20)
+# The attack of Liu et al., Section 5.1, on "grass". Adversarial training takes the attack's steps.
+STEPS = {"steps": 50, "step_size": 0.1}
+TUNED = Tuned(
+    options={
+        "targeted_pgd": {"target": 1, **STEPS}, "adversarial_training": STEPS, "block_adversarial_training": STEPS,
+    }
+)  # fmt: skip
 
 CLASSES = ("buildings", "grass", "animal", "water", "person")
 AGENTS = (360, 274, 500, 500)

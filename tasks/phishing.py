@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from thornbed.tasks import Defaults, Samples, Task
+from thornbed.tasks import Defaults, Samples, Task, Tuned
 from thornbed.tasks.sources.subset import take
 
 DEFAULTS = Defaults(
@@ -37,6 +37,10 @@ DEFAULTS = Defaults(
     clients_per_round=20,
     malicious_share=0.2,
     partition="dirichlet(alpha=0.5)",
+)
+# Wang et al., Table 3; the threshold is where normal updates have a sign consistency of tau.
+TUNED = Tuned(
+    options={"invariant": {"tau": 0.6}, "and_mask": {"tau": 0.6}, "mean_variance_ratio": {"threshold": 0.708}}
 )
 
 SEED = 38

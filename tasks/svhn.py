@@ -12,13 +12,26 @@ for horizontal learning, are no paper's on this task: they are those of cifar10,
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from thornbed.tasks import Task, cifar10
+from thornbed.tasks import Task, Tuned, cifar10
 from thornbed.tasks.sources.images import ImageSource
 from thornbed.tasks.sources.torchvision_files import read_svhn
 
-DEFAULTS = cifar10.DEFAULTS
+DEFAULTS = replace(cifar10.DEFAULTS, model="resnet18")
+# Lee et al., Table II: 560 rows are known, 70 of them of the target.
+KNOWN = {"budget": 0.01, "num_known": 560, "known_target_share": 0.125}
+TUNED = Tuned(
+    settings={"split_nn": {"model": "patch_encoder"}},
+    options={
+        "cooperative_backdoor": {
+            "margin": 0.2, "intensity": 20.0, "confidence": 0.99995, **KNOWN, "latent": 256, "layers": "convolutions",
+        },
+        "badvfl": KNOWN,
+        "villain": KNOWN,
+    },
+)  # fmt: skip
 
 SOURCE = ImageSource(
     name="svhn",

@@ -32,6 +32,7 @@ from thornbed.flower_apps.settings import (
     plugins,
     refusal_of_text,
 )
+from thornbed.flower_apps.settings.tuned import not_chosen
 from thornbed.protocol.whole_files import no_room
 from thornbed.strategies import WHAT_TO_TRY, CannotBegin, RunStopped
 
@@ -75,6 +76,9 @@ def run(settings: Resolved, out: Console, err: Console) -> None:
     scheme = scheme_of(settings)
     said = threat.spoken(model, settings.engine, scheme.counted)
     out.print(said, markup=False, highlight=False, soft_wrap=True)
+    if left := not_chosen(settings):
+        said = f"Not chosen on {plugins.parse(settings.task).name}, as on other tasks: {'; '.join(left)}."
+        out.print(said, markup=False, highlight=False, soft_wrap=True)
     first = scheme.attack_begins if settings.attack != NONE else ""
     with progress(err) as bar:
         task = bar.add_task(title(settings), total=settings.rounds, figures=first)

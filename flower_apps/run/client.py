@@ -14,6 +14,7 @@ from thornbed.clients.channel import Channel
 from thornbed.flower_apps.records.folder import settings_digest
 from thornbed.flower_apps.run.run import Run
 from thornbed.flower_apps.settings import NONE, BadSettings, Resolved
+from thornbed.flower_apps.settings.tuned import with_tuned
 from thornbed.protocol.client_state import ClientState, memory_of
 
 KEPT = "clients"  # below a run's output, what its clients keep after rounds
@@ -91,7 +92,9 @@ def attack_text(settings: Resolved, node_config: Mapping[str, Any]) -> str:
 
     Raises BadSettings where there is none: a malicious client never becomes honest in silence.
     """
-    text = str(node_config.get("attack", settings.attack)) if settings.engine == "deployment" else settings.attack
+    text = settings.attack
+    if settings.engine == "deployment" and "attack" in node_config:
+        text = with_tuned(settings.task, str(node_config["attack"]))
     if text == NONE:
         raise BadSettings("this node is malicious and there is no attack: name one in --node-config or in the run")
     return text

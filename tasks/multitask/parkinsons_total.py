@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from thornbed.tasks.multitask import Multitask, Preparation, Scaling
-from thornbed.tasks.multitask._parkinsons import parkinsons
+from thornbed.tasks.multitask._parkinsons import CHOSEN, parkinsons
 
 NUM_NODES = 42
+TUNED = CHOSEN
 
 
 def parkinsons_total(

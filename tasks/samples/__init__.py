@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -70,6 +70,22 @@ class Defaults:
     clients_per_round: int = 20
     malicious_share: float = 0.2
     partition: str = "dirichlet(alpha=0.5)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """What was chosen on one task, by a paper or on rows held out of its training rows, and is no other task's default.
+
+    A module of a task may have one as `TUNED`; docs/defaults.md says where each value comes from.
+
+    Attributes
+    ----------
+    settings : by strategy, what takes the place of the defaults of its scheme, under the names of `Defaults`.
+    options : by plug-in (strategy, attack, defense or inversion), options that a spec has where it does not name them.
+    """
+
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

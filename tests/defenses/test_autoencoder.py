@@ -143,17 +143,17 @@ def test_shares_of_variance_by_hand() -> None:
 )
 def test_options_out_of_range_are_refused(wrong, sentence) -> None:
     with pytest.raises(ValueError, match=sentence):
-        fit_autoencoder(rows(), source(), **wrong)
+        fit_autoencoder(rows(), source(), **{"bottleneck": 5, **wrong})
 
 
 def test_rows_that_cannot_be_fitted_are_refused() -> None:
     bad = rows()
     bad[3, 1, 2] = math.inf
     with pytest.raises(ValueError, match="finite embeddings: 1 of 300 rows are not"):
-        fit_autoencoder(bad, source())
+        fit_autoencoder(bad, source(), bottleneck=5)
     for wrong in (rows()[:1], rows()[:, 0], rows().long()):
         with pytest.raises(ValueError, match=r"needs embeddings \(N, M, d\) of N >= 2 rows"):
-            fit_autoencoder(wrong, source())
+            fit_autoencoder(wrong, source(), bottleneck=5)
     with pytest.raises(ValueError, match=r"mean \(M, d\) and a scale \(M,\) of M agents: mean is \(3,\), scale \(3,\)"):
         Autoencoder(torch.zeros(3), torch.ones(3), 1, source())
     with pytest.raises(ValueError, match=r"finite scales > 0: the smallest is 0\.0"):

@@ -21,6 +21,7 @@ from thornbed.strategies.collaborative_inference import FIRST_ATTACKED
 from thornbed.tasks import Defaults
 
 SECONDS_A_STEP = 4e-4  # of one client's extractor
+DEAR = 0.05  # a share of clean answers that a manifold may cost without a word
 
 # Who attacks is sent the fusion centre's model where its attack needs that, and is taken to know the defense, what
 # others send for the same query, and the true answers: the strongest attackers of the paper do.
@@ -77,15 +78,26 @@ def _seconds(run: InferenceRun) -> float:
 
 
 def _beware(metrics: Mapping[str, float | None], lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say which clients sent values that are not finite, and for how many queries in all rounds."""
+    """Say what a manifold costs that is too small, and which clients sent values that are not finite, in all rounds."""
+    said = []
+    for told in (line.get("defense") or {} for line in lines):
+        if told.get("manifold_cost", 0.0) > DEAR:
+            cost = round(100 * told["manifold_cost"])
+            said.append(
+                f"the manifold (bottleneck={told['bottleneck']}) costs {cost} points of clean accuracy on the last "
+                "fifth of the training rows; a larger bottleneck costs less, and tolerates fewer liars"
+            )
     rejected = [
         line["defense"]["rejected_by_agent"] for line in lines if "rejected_by_agent" in line.get("defense", ())
     ]
     if not rejected:
-        return []
+        return said
     counts = [sum(each) for each in zip(*rejected, strict=True)]
-    said = ", ".join(f"client {client} for {count}" for client, count in enumerate(counts) if count)
-    return [f"values that are not finite came from {said} queries; they count as missing, and metrics.jsonl says when"]
+    who = ", ".join(f"client {client} for {count}" for client, count in enumerate(counts) if count)
+    return [
+        *said,
+        f"values that are not finite came from {who} queries; they count as missing, and metrics.jsonl says when",
+    ]
 
 
 SCHEME = Scheme(
