@@ -45,9 +45,7 @@ def test_whichever_write_finds_no_room_the_run_says_so_and_goes_on_later(kind, t
         monkeypatch.setattr(whole_files, "sync", FullDisk(room).sync)
         typed = thornbed(*words, "--output", output)
         assert (typed.code, "Traceback" in typed.err) == (1, False), typed.err
-        said = (
-            " cannot be written (No space left on device); make room, and go on with: thornbed run --resume --output "
-        )
+        said = " cannot be written (No space left on device); make room, and go on with: thornbed run --resume "
         assert f"{said}--output {output}" in typed.sentence, (room, typed.err)
         assert f"thornbed: {output}" in typed.sentence
         assert not list(output.rglob("*.part"))

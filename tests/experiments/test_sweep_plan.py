@@ -95,7 +95,7 @@ def test_published_numbers_find_their_cells(plan_of):
         ),
         ("rounds = ['ten']", "--rounds takes a whole number"),
         ("rounds = [[1]]", "--rounds takes a whole number"),
-        ("rounds = 0", "--rounds takes a whole number (at least 1), not 0"),
+        ("rounds = 0", "--rounds 0 trains nothing and tests the model of --start-from; name one, or train"),
         ("data-dir = ['a', 'b']", "data_dir takes one value, not a list"),
         ("engine = 'deployment'", "a sweep runs inline or in simulation"),
         ("num-clients = 3\nnum_clients = 5", "a key is there twice"),

@@ -41,5 +41,5 @@ def test_on_a_node_that_outlives_a_run_what_a_client_keeps_is_of_the_run(tmp_pat
     state("runs/first", 1).save(2, {"w": torch.ones(1)})
     assert state("runs/first", 2).load(2)["w"].item() == 1  # resumed, it is another run of Flower's
     state("runs/second", 3).save(2, {"w": torch.zeros(1)})
-    with pytest.raises(LostState, match="another run's lies in"):
+    with pytest.raises(LostState, match="is another run's"):
         state("runs/first", 4).load(2)
