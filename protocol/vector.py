@@ -126,6 +126,10 @@ class Layout:
         return sum(entry.size for entry in self.statistics)
 
     @cached_property
+    def _counters(self) -> tuple[Entry, ...]:
+        return tuple(entry for entry in self.entries if not entry.floating)
+
+    @cached_property
     def dtype(self) -> torch.dtype:
         """The precision of the vector of parameters."""
         return _precision(self.parameters)
@@ -168,6 +172,11 @@ class Layout:
                 return f"array {entry.name} has shape {tuple(array.shape)} instead of {entry.shape}"
             if array.dtype != entry.dtype:
                 return f"array {entry.name} has dtype {array.dtype} instead of {entry.dtype}"
+        for entry in self._counters:  # nobody reads these: their bytes are looked at here or nowhere
+            try:
+                _values(arrays[entry.name], entry)
+            except ValueError as error:
+                return str(error)
         return None
 
     def flatten(self, arrays: ArrayRecord, out: Tensor | None = None) -> Tensor:
