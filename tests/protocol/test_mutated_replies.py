@@ -37,6 +37,7 @@ DTYPES = [
     "bfloat16",
     "no",
 ]
+SHAPES = [(), (0,), (3,), (2, 2), (10**9, 10**9), (-1,)]
 PICKLED = b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94."
 
 
