@@ -38,6 +38,7 @@ DTYPES = [
     "no",
 ]
 SHAPES = [(), (0,), (3,), (2, 2), (10**9, 10**9), (-1,)]
+KINDS_OF = [torch.float32, torch.float64, torch.float16, torch.int64, torch.bool]
 PICKLED = b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94."
 
 
@@ -103,7 +104,12 @@ KINDS = {
 
 
 def _changed_array(draw: Any, array: Array) -> Array:
-    """Return an array of which the record, the header or the bytes are another."""
+    """Return an array of which the record, the header or the bytes are another, or a whole one of other numbers."""
+    if draw(st.booleans()):
+        shape, kind = draw(st.sampled_from([tuple(array.shape), (3,), (2, 3), (0,)])), draw(st.sampled_from(KINDS_OF))
+        number = draw(st.sampled_from([0.0, 1.0, -1.0, 3e38, math.nan, math.inf]))
+        filled = torch.full(shape, number if kind.is_floating_point else 3, dtype=kind)
+        return to_arrays({"array": filled})["array"]
     data = draw(
         st.one_of(
             st.just(array.data),
@@ -175,7 +181,7 @@ HOW = settings(deadline=None, derandomize=True, database=None, suppress_health_c
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("count", [100, pytest.param(1500, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("count", [200, pytest.param(1500, marks=pytest.mark.nightly)])
 def test_a_changed_reply_is_refused_or_as_good_as_another(name: str, count: int):
     InlineGrid(app, 1, {})  # messages are made for a task of Flower's
 
