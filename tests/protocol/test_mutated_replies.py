@@ -108,7 +108,7 @@ def _changed_array(draw: Any, array: Array) -> Array:
     if draw(st.booleans()):
         shape, kind = draw(st.sampled_from([tuple(array.shape), (3,), (2, 3), (0,)])), draw(st.sampled_from(KINDS_OF))
         number = draw(st.sampled_from([0.0, 1.0, -1.0, 3e38, math.nan, math.inf]))
-        filled = torch.full(shape, number if kind.is_floating_point else 3, dtype=kind)
+        filled = torch.full(shape, number).to(kind)
         return to_arrays({"array": filled})["array"]
     data = draw(
         st.one_of(
