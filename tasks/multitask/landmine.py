@@ -19,7 +19,7 @@ from thornbed.tasks.multitask import Multitask, Preparation, RawNode, Scaling, p
 from thornbed.tasks.sources.files import existing
 
 NUM_NODES = 29
-# lambda1 and lambda2 of Sun et al., rounds until the duality gap is small, searches as in Table II: docs/papers/at2fl.md
+# lambda1 and lambda2 of Sun et al., rounds until the duality gap is small, searches of Table II: docs/papers/at2fl.md
 TUNED = Tuned(
     settings={"mocha": {"local_epochs": 20.0, "rounds": 15}},
     options={
