@@ -16,15 +16,6 @@ from torch import Tensor, nn
 from thornbed.defenses.layers import leaky_layers
 
 
-def numbers_for(num_classes: int, num_sent: int) -> int:
-    """Return a bottleneck for a task: two numbers a class, but no more than the agents send of a sample.
-
-    C - 1 directions separate C classes that are alike in spread (Fisher's discriminants); as many again leave room for
-    samples of a class that differ. Fewer cost clean accuracy, and more let the manifold follow a liar.
-    """
-    return min(2 * num_classes, num_sent)
-
-
 class Autoencoder(nn.Module):
     """Embeddings (n, M, d) of M agents to `bottleneck` numbers and back, with leaky ReLU between hidden layers.
 

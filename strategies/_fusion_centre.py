@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from thornbed.defenses.autoencoder import Autoencoder, numbers_for
+from thornbed.defenses.autoencoder import Autoencoder
 from thornbed.defenses.autoencoder_fit import Fitted, fit_autoencoder
 from thornbed.defenses.fusion_head import FittedHead, FusionHead, HeadTraining, fit_head
 from thornbed.defenses.inference import InferenceDefense, Query
@@ -22,7 +22,10 @@ from thornbed.defenses.reporting import acted
 from thornbed.protocol.randomness import generator
 from thornbed.protocol.threads import one_thread
 
-HELD_OUT = 0.2  # share of the training rows, the last ones, on which the manifold is weighed
+FIRST_DECODED = "autoencoder.decoder.0.weight"  # as many columns as the bottleneck has numbers
+HELD_OUT = 0.2  # share of the training rows, the last ones, on which manifolds are weighed
+CHEAP = 0.01  # what a manifold may cost of clean accuracy where its size is chosen here
+SIZES = (2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300)
 Purification = Callable[[Tensor, Tensor, Manifold], Purified]
 
 
@@ -61,8 +64,8 @@ class FusionCentre:
     labels : (N,) int64, of the training rows.
     corrupted : (M,) bool, who lies; given to defenses that are told it, which are oracles, and to no other.
     on_manifold : what the purification's module says of its features.
-    bottleneck, hidden, drop, epochs : of `defenses.autoencoder_fit.fit_autoencoder`; without a bottleneck it has the
-        size of `defenses.autoencoder.numbers_for`.
+    bottleneck, hidden, drop, epochs : of `defenses.autoencoder_fit.fit_autoencoder`; without a bottleneck `weigh`
+        chooses one.
     """
 
     labels: Tensor
@@ -78,12 +81,13 @@ class FusionCentre:
     drop: float
     epochs: int
 
-    def fit(self, embeddings: Tensor, source: torch.Generator) -> tuple[FusionModel, float]:
+    def fit(self, embeddings: Tensor, source: torch.Generator, size: int) -> tuple[FusionModel, float]:
         """Return the model of clean embeddings (N, M, c) of the training rows, and its classifier's last loss.
 
-        Reports how much of their variance the manifold keeps. Raises ValueError for options that cannot be.
+        size: of the bottleneck, that of `weigh`. Reports how much of their variance the manifold keeps. Raises
+        ValueError for options that cannot be.
         """
-        fitted, head = self._fit(embeddings, self.labels, source, self.epochs, self.training)
+        fitted, head = self._fit(embeddings, self.labels, source, self.epochs, self.training, size)
         with torch.no_grad():
             off = block_norms(embeddings - fitted.autoencoder(embeddings)).sum(dim=1).double()
         # delta of Theorem 4, which certificates ask for: what half of the rows stay below, and 95% of them.
@@ -91,38 +95,58 @@ class FusionCentre:
         acted(explained_variance=fitted.explained_variance, delta_median=half, delta_95=most)
         return FusionModel(fitted.autoencoder, head.head), head.losses[-1]
 
-    def weigh(self, embeddings: Tensor, source: torch.Generator) -> None:
-        """Report the size of the bottleneck, and what the manifold costs of clean accuracy: `manifold_cost`, a share.
+    def weigh(self, embeddings: Tensor, source: torch.Generator) -> int:
+        """Return the size of the bottleneck for clean embeddings (N, M, c) of the training rows.
 
-        Manifold and head are fitted to the first four fifths of the training rows and answer the last fifth, beside a
-        head on raw embeddings. Extractors have seen all of these rows, so that the cost for unseen ones is only like
-        it. Nothing is reported where features are not on the manifold, or rows are too few.
+        It is the one that was given, or the smallest of SIZES that costs at most CHEAP of clean accuracy. For that
+        manifold and classifier are fitted to the first four fifths of the rows and answer the last fifth, beside a
+        classifier of raw embeddings. The extractors have seen all of these rows, so that the cost for others is only
+        like it. Reports the size, and the cost as `manifold_cost` where features are on the manifold. Raises ValueError
+        where there are too few rows to choose by.
         """
-        count = len(embeddings) - round(HELD_OUT * len(embeddings))
-        if not self.on_manifold or not 2 <= count < len(embeddings):
-            return
+        count, numbers = len(embeddings) - max(1, round(HELD_OUT * len(embeddings))), embeddings[0].numel()
+        sizes = (
+            (*(size for size in SIZES if size < numbers), numbers) if self.bottleneck is None else (self.bottleneck,)
+        )
+        if count < 2:
+            if self.bottleneck is None:
+                raise ValueError(f"{len(embeddings)} training rows are too few to choose a bottleneck by; name one")
+            return self.bottleneck
         seen, held = slice(None, count), slice(count, None)
-        with one_thread():
-            autoencoder = self._manifold(embeddings[seen], source, self.epochs).autoencoder
-            right = []
-            for features in (embeddings, autoencoder(embeddings)):
-                head = fit_head(features[seen], self.labels[seen], self.num_classes, source, self.training).head
-                right.append(float((head(features[held]).argmax(dim=1) == self.labels[held]).double().mean()))
-        acted(bottleneck=self._size(embeddings), manifold_cost=right[0] - right[1])
 
-    def blank(self) -> FusionModel:
-        """Return a model of the same shapes that has learned nothing; raises ValueError for options that cannot be."""
+        def right(features: Tensor) -> float:
+            """Return the share of held-out rows that a classifier of such features answers rightly."""
+            head = fit_head(features[seen], self.labels[seen], self.num_classes, source, self.training).head
+            return float((head(features[held]).argmax(dim=1) == self.labels[held]).double().mean())
+
+        with one_thread():
+            raw = right(embeddings)
+            for size in sizes:
+                cost = raw - right(self._manifold(embeddings[seen], source, self.epochs, size).autoencoder(embeddings))
+                if cost <= CHEAP:
+                    break
+        acted(bottleneck=size)
+        if self.on_manifold:
+            acted(manifold_cost=cost)
+        return size
+
+    def blank(self, size: int | None = None) -> FusionModel:
+        """Return a model of the same shapes that has learned nothing; raises ValueError for options that cannot be.
+
+        size: of the bottleneck where it is not given but was chosen; before that it is 1.
+        """
         rows = max(2, self.num_classes)
         shape = rows, len(self.corrupted), self.embedding_size
         once = HeadTraining(hidden=self.training.hidden, epochs=1)
         source = generator(0, "blank")
         made = torch.randn(shape, generator=source)
-        fitted, head = self._fit(made, torch.arange(rows) % self.num_classes, source, 1, once)
+        labels = torch.arange(rows) % self.num_classes
+        fitted, head = self._fit(made, labels, source, 1, once, self.bottleneck or size or 1)
         return FusionModel(fitted.autoencoder, head.head)
 
     def load(self, tensors: Mapping[str, Tensor]) -> FusionModel:
         """Return the model of its tensors."""
-        model = self.blank()
+        model = self.blank(tensors[FIRST_DECODED].shape[1])
         model.load_state_dict(dict(tensors))
         return model
 
@@ -156,20 +180,22 @@ class FusionCentre:
         return self.defense.logits(model.head, self.purify(embeddings, observed, model.autoencoder).features)
 
     def _fit(
-        self, embeddings: Tensor, labels: Tensor, source: torch.Generator, epochs: int, training: HeadTraining
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        source: torch.Generator,
+        epochs: int,
+        training: HeadTraining,
+        size: int,
     ) -> tuple[Fitted, FittedHead]:
         with one_thread():
-            fitted = self._manifold(embeddings, source, epochs)
+            fitted = self._manifold(embeddings, source, epochs, size)
             features = self._trained_on(fitted.autoencoder, embeddings)
             head = self.defense.fit(features, labels, self.num_classes, source, training)
         return fitted, head
 
-    def _manifold(self, embeddings: Tensor, source: torch.Generator, epochs: int) -> Fitted:
-        size = self._size(embeddings)
+    def _manifold(self, embeddings: Tensor, source: torch.Generator, epochs: int, size: int) -> Fitted:
         return fit_autoencoder(embeddings, source, bottleneck=size, hidden=self.hidden, drop=self.drop, epochs=epochs)
-
-    def _size(self, embeddings: Tensor) -> int:
-        return self.bottleneck or numbers_for(self.num_classes, embeddings[0].numel())
 
     def _honest(self, autoencoder: Autoencoder, embeddings: Tensor) -> Tensor:
         """Return features of what came without an attack; what did not come is the manifold's mean, as elsewhere."""

@@ -60,8 +60,8 @@ class CollaborativeInference(ServerTested):
     seed : everything random follows from it, the round, and what it is for.
     centre : how embeddings are purified and classified. asked : which rows.
     embedding_size : c. hidden_units : of the head with which extractors are trained, and of the classifier.
-    bottleneck, hidden, drop, epochs : of the autoencoder, see `defenses.autoencoder_fit`. Without a bottleneck there
-        are two numbers for each class, and at most as many as agents send (`defenses.autoencoder.numbers_for`).
+    bottleneck, hidden, drop, epochs : of the autoencoder, see `defenses.autoencoder_fit`. Without a bottleneck it is
+        chosen on a part of the training rows, see `FusionCentre.weigh`.
     head_epochs : passes over the training rows that the classifier makes.
     validation : share of the training rows, the last ones, that are held out and queried in place of the test rows:
         what a setting is chosen by. 0 queries the test rows.
@@ -154,8 +154,8 @@ class CollaborativeInference(ServerTested):
         with listening() as figures:
             try:
                 if training:
-                    model, account.train_loss = centre.fit(embeddings, generator(self.seed, "fusion"))
-                    centre.weigh(embeddings, generator(self.seed, "held out"))
+                    size = centre.weigh(embeddings, generator(self.seed, "held out"))
+                    model, account.train_loss = centre.fit(embeddings, generator(self.seed, "fusion"), size)
                     arrays = to_arrays(model.state_dict())
                     self.memory = {EXPLAINED: torch.tensor(figures[EXPLAINED], dtype=torch.float64)}
                 else:
@@ -175,7 +175,7 @@ class CollaborativeInference(ServerTested):
             INFO,
             "\t└──> collaborative inference: embeddings of %s, bottleneck %s",
             self.embedding_size,
-            "by the classes" if self.bottleneck is None else self.bottleneck,
+            "chosen on training rows" if self.bottleneck is None else self.bottleneck,
         )
 
     def _answer(self, server_round: int, embeddings: Tensor, observed: Tensor) -> None:

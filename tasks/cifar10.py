@@ -33,8 +33,8 @@ DEFAULTS = Defaults(
     partition="dirichlet(alpha=0.5)",
 )
 
-# Wang et al., Table 3, with the threshold where normal updates have a sign consistency of tau; Lee et al., Table II:
-# 350 rows are known, 49 of them of the target.
+# Wang et al., Table 3, the threshold where normal updates have a sign consistency of tau; Lee et al., Table II: 350
+# rows are known, 49 of them of the target.
 KNOWN = {"budget": 0.01, "num_known": 350, "known_target_share": 0.14}
 TUNED = Tuned(
     settings={"split_nn": {"model": "patch_encoder"}},

@@ -23,8 +23,7 @@ from thornbed.tasks.sources.files import existing
 NUM_NODES = 29
 PUBLISHED = "2163ab20a80e33a8b65593c48cf283c540599dcb291105e63fa4af2ce24c2bea"  # SHA-256 of the published file
 READ = "import scipy.io, sys; scipy.io.loadmat(sys.argv[1], variable_names=['feature', 'label'])"
-# lambda1 and lambda2 of Sun et al., rounds until the duality gap is small, searches as in Table II
-# (docs/papers/at2fl.md).
+# lambda1 and lambda2 of Sun et al., rounds until the duality gap is small, searches of Table II: docs/papers/at2fl.md
 TUNED = Tuned(
     settings={"mocha": {"local_epochs": 20.0, "rounds": 15}},
     options={

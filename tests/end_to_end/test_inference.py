@@ -160,6 +160,20 @@ def test_a_run_that_was_cut_off_after_any_round_ends_with_the_same_bytes(tmp_pat
         assert_same(tmp_path / f"cut {last}", tmp_path / "whole")
 
 
+def test_a_bottleneck_that_costs_clean_accuracy_is_told_and_a_chosen_one_is_certified(thornbed, tmp_path):
+    for strategy, dear in (("collaborative_inference(bottleneck=1)", True), ("collaborative_inference", False)):
+        folder = tmp_path / str(dear)
+        said = thornbed(*FLAGS, "--strategy", strategy, "--defense", "copur", "--output", folder)
+        assert said.code == 0, said.err
+        cost = lines(folder)[1]["defense"]["manifold_cost"]
+        words = f"the manifold (bottleneck=1) costs {round(100 * cost)} points of clean accuracy on the last fifth"
+        assert (words in " ".join(said.out.split())) is dear
+        assert (cost > 0.05) is dear
+    assert "Not chosen on digits, as on other tasks: collaborative_inference: head_epochs=30." in said.out
+    said = thornbed("certify", tmp_path / "False")
+    assert said.code == 0, said.err
+
+
 def test_flowers_own_engine_finds_the_same_and_so_does_a_run_that_goes_on(thornbed, tmp_path):
     flags = (*FLAGS, "--attack", "targeted_pgd(steps=3)", "--defense", "copur", "--seed", "1")
     for engine in ("inline", "simulation"):

@@ -5,7 +5,7 @@ import torch
 from flwr.app import Context, RecordDict
 
 from thornbed.flower_apps.resolving import resolve
-from thornbed.flower_apps.run.client import Client
+from thornbed.flower_apps.run.client import Client, attack_text
 from thornbed.flower_apps.run.run import Run
 from thornbed.flower_apps.settings import settings_from
 from thornbed.protocol.client_state import LostState
@@ -30,6 +30,13 @@ def test_a_partition_id_that_is_none_is_refused_with_what_would_be_one(wrong):
 def test_a_node_without_a_partition_id_is_told_how_to_give_one():
     with pytest.raises(ValueError, match="this node has no partition-id; give it one in --node-config"):
         client()
+
+
+def test_an_attack_that_a_node_names_has_the_options_of_its_task():
+    flags = {"task": "har", "strategy": "mocha", "engine": "deployment", "superlink": "h:1"}
+    run = resolve(settings_from(flags))
+    text = attack_text(run, {"attack": "at2fl(balls=3)"})
+    assert text == "at2fl(balls=3, iterations=20, start='clean')"
 
 
 def test_on_a_node_that_outlives_a_run_what_a_client_keeps_is_of_the_run(tmp_path):

@@ -20,6 +20,7 @@ from thornbed.defenses.inference.randomized_ablation import RandomizedAblation
 from thornbed.defenses.inference.randomized_smoothing import RandomizedSmoothing
 from thornbed.defenses.purification.copur import ON_MANIFOLD, copur
 from thornbed.defenses.purification.unsecured import unsecured
+from thornbed.defenses.reporting import listening
 from thornbed.flower_apps.engines.inline import InlineGrid
 from thornbed.protocol.actions import IDENTIFY, QUERY_EMBED
 from thornbed.protocol.inference import embed_reply, read_embed_request
@@ -94,7 +95,7 @@ def liars(agent: int, server_round: int, embeddings: Tensor) -> Tensor:
 def test_through_messages_it_is_what_bare_tensors_give():
     strategy, tensors, told, accounts = run(liars)
     made, (rows, labels) = centre(), table()
-    model, _ = made.fit(rows[:80], generator(7, "fusion"))
+    model, _ = made.fit(rows[:80], generator(7, "fusion"), 2)
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(tensors[name], tensor, rtol=0, atol=0)
     everybody = torch.ones(AGENTS, dtype=torch.bool)
@@ -111,6 +112,52 @@ def test_through_messages_it_is_what_bare_tensors_give():
     assert told == {1: {}, 2: {}, 3: {}}
     assert accounts[1].defense["explained_variance"] > 0.9
     assert accounts[3].defense["stage1_converged"] > 0.9
+
+
+def four_codes() -> tuple[Tensor, Tensor]:
+    """Embeddings (400, 5, 3) of four codes, the first two the largest, and the class: the sign of the fourth."""
+    draw = torch.Generator().manual_seed(2)
+    codes = torch.randn(400, 4, generator=draw) * torch.tensor([4.0, 3.0, 2.0, 1.0])
+    spread = torch.linalg.qr(torch.randn(AGENTS * DIM, 4, generator=draw))[0]
+    return (codes @ spread.T).view(400, AGENTS, DIM), (codes[:, 3] > 0).long()
+
+
+def test_a_bottleneck_is_the_smallest_that_costs_hardly_any_accuracy_on_rows_held_out_of_training():
+    rows, labels = four_codes()
+    costs = {}
+    for size in (None, 2, 7):
+        with listening() as figures:
+            found = centre(labels=labels, bottleneck=size).weigh(rows, generator(0, "held out"))
+        assert figures["bottleneck"] == found
+        costs[size] = found, figures["manifold_cost"]
+    assert costs[None][0] == 5  # of 2, 3, 5, 7, ..., the first that four codes fit in
+    assert costs[None][1] <= 0.01
+    assert costs[2][0] == 2
+    assert costs[2][1] > 0.2
+    assert costs[7][0] == 7
+    with pytest.raises(ValueError, match="2 training rows are too few to choose a bottleneck by; name one"):
+        centre(labels=labels[:2], bottleneck=None).weigh(rows[:2], generator(0, "held out"))
+
+
+def test_rows_held_out_have_no_part_in_what_a_bottleneck_is_weighed_with():
+    rows, labels = four_codes()
+    wrong = labels.clone()
+    wrong[320:] = 1 - wrong[320:]
+    costs = []
+    for each in (labels, wrong):
+        with listening() as figures:
+            centre(labels=each, bottleneck=2).weigh(rows, generator(0, "held out"))
+        costs.append(figures["manifold_cost"])
+    assert costs[1] == pytest.approx(-costs[0])  # the same answers, of which the others are right
+
+
+def test_a_run_without_a_bottleneck_has_the_one_that_was_chosen():
+    strategy, tensors, _, accounts = run(liars, bottleneck=None)
+    size = accounts[1].defense["bottleneck"]
+    assert tensors["autoencoder.decoder.0.weight"].shape == (AGENTS * DIM, size)
+    assert accuracies(strategy.memory, table()[1][80:])["attacked"] > 0.9
+    _, _, _, plain = run(liars, bottleneck=None, purify=unsecured, on_manifold=False)
+    assert "manifold_cost" not in plain[1].defense  # nobody is asked to pay it
 
 
 def test_a_silent_agent_is_a_missing_block_and_is_counted():

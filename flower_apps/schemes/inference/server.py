@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from thornbed.flower_apps.records.curves import ACCURACY, ATTACK, plain
-from thornbed.flower_apps.records.folder import OF_RUN, settings_digest
+from thornbed.flower_apps.records.folder import OF_RUN, Folder, settings_digest
 from thornbed.flower_apps.records.image_sheet import INK
 from thornbed.flower_apps.records.plots import save
 from thornbed.flower_apps.run.stored_extractors import trained_on
@@ -53,7 +53,10 @@ class InferenceServer:
     @property
     def facts(self) -> Mapping[str, Any]:
         """The sizes of the networks, how many columns each client holds, and what is asked."""
-        networks: list[nn.Module] = [*self.networks, self.run.centre.blank()]
+        centre = self.run.centre.blank()
+        # Of a manifold whose size is still to be chosen nobody knows how many there will be.
+        known: nn.Module = centre.head if self.run.strategy.bottleneck is None else centre
+        networks: list[nn.Module] = [*self.networks, known]
         sizes = [sum(each.numel() for each in network.parameters()) for network in networks]
         return {
             "device": "cpu",
@@ -66,7 +69,10 @@ class InferenceServer:
 
     def layout(self) -> Mapping[str, Tensor]:
         """Return a fusion centre's model like the run's."""
-        return self.initial()
+        if self.run.strategy.bottleneck is not None:
+            return self.initial()
+        chosen = [line["defense"]["bottleneck"] for line in Folder(self.run.output).lines() if line["round"] == 1]
+        return self.run.centre.blank(*chosen).state_dict()
 
     def initial(self) -> Mapping[str, Tensor]:
         """Return one that has learned nothing."""
