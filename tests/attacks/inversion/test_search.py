@@ -195,6 +195,33 @@ def test_the_box_keeps_images_valid_and_snapshots_are_clipped(problem) -> None:
     assert not torch.equal(free.snapshots[2], boxed.snapshots[2])
 
 
+def test_the_box_ends_where_pixels_are_0_and_1_in_every_channel(problem, generator) -> None:
+    """What is searched lies beyond it on both sides, so that every number ends at its border."""
+    places: list[torch.Tensor] = []
+    up = torch.arange(36).view(6, 6) % 2 == 0
+
+    class Pull(Objective):
+        def of(self, problems):
+            def losses(z: torch.Tensor) -> torch.Tensor:
+                places.append(z.detach().clone())
+                return (z - torch.where(up, 50.0, -50.0)).square().flatten(1).sum(dim=1)
+
+            return losses
+
+    boxed = settings(step_size=1.0, box=True)
+    search(
+        [problem(mean=(0.5, 0.25), std=(0.25, 0.5))],
+        Pull(distance="cosine", local_steps="one_batch", total_variation=0.0),
+        boxed,
+        generator,
+    )
+    assert len(places) == 21
+    for channel, (low, high) in enumerate([(-2.0, 2.0), (-0.5, 1.5)]):
+        for z in places[1:]:  # it may begin outside
+            assert low <= float(z[0, 0, channel].min()) <= float(z[0, 0, channel].max()) <= high
+        assert places[-1][0, 0, channel].unique().tolist() == [low, high]
+
+
 def test_of_the_gradient_only_the_sign_counts_where_it_is_asked_for(problem) -> None:
     def moved(signed: bool) -> set[float]:
         few = settings(steps=2, step_size=0.01, signed=signed, start="uniform", snapshots=3)

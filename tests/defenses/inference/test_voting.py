@@ -312,3 +312,12 @@ def test_liars_of_drawn_choices_by_hand() -> None:
     assert found[0].item() == 2
     assert found[1].item() == 0  # 65 % at least: above a half by less than a fifth
     assert found[2].item() == -1
+
+
+def test_of_drawn_choices_a_half_is_no_majority(monkeypatch) -> None:
+    """Of four agents one liar is in a quarter of the choices: three quarters less that quarter are a half."""
+    monkeypatch.setattr("thornbed.defenses.inference.randomized_ablation.lower_bounds", lambda *given: bounds)
+    bounds = torch.tensor([0.75, 0.7500001], dtype=torch.float64)
+    votes = torch.tensor([[90, 10], [90, 10]])
+    found = RandomizedAblation(keep=1)._tolerated(votes, trials=100, agents=4, whole=False)
+    assert found.tolist() == [0, 1]
