@@ -74,8 +74,8 @@ def _as_long_as_the_root(result: Tensor, honest: Tensor, n: int) -> bool:
 def _geometric(result: Tensor, honest: Tensor, n: int) -> bool:
     """Tell whether the result is where a geometric median is.
 
-    About any point that is within (1 - a) / sqrt(1 - 2a) radii of the honest ones, a = f / n: Minsker, "Geometric Median
-    and Robust Estimation in Banach Spaces", Bernoulli 2015, Lemma 2.1.
+    About any point that is within (1 - a) / sqrt(1 - 2a) radii of the honest ones, a = f / n: Minsker, "Geometric
+    Median and Robust Estimation in Banach Spaces", Bernoulli 2015, Lemma 2.1.
     """
     middle, share = honest.double().mean(dim=0), 1 - len(honest) / n
     radius = float((honest.double() - middle).norm(dim=1).max())
