@@ -25,6 +25,7 @@ from thornbed.protocol.messages import (
     TRAIN_LOSS,
     RefusedReply,
     as_float,
+    claimed_weight,
     only,
     refuse_error,
     refuse_numbers,
@@ -69,7 +70,7 @@ class NodeReply:
     v: Array
     conjugate: float
     loss: float
-    num_points: int
+    num_points: float
     metrics: Mapping[str, float]
     anew: bool = False
 
@@ -134,8 +135,8 @@ def lost_reply(request: Message, reason: str) -> Message:
 
 
 def read_node_reply(message: Message, dimension: int) -> NodeReply:
-    """Check a reply; raises RefusedReply for an error, other records, another shape, and numbers that are not finite
-    or beyond the largest float32.
+    """Check a reply; raises RefusedReply for an error, other records, another shape, numbers that are not finite or
+    beyond the largest float32, and a number of points that is none.
 
     `dimension` is d, the length of the sum. Raises LostDuals where the node says that it has lost its duals.
     """
@@ -148,15 +149,16 @@ def read_node_reply(message: Message, dimension: int) -> NodeReply:
     if len(v) != dimension:
         raise RefusedReply(f"a sum of shape {v.shape} instead of ({dimension},)")
     refuse_numbers(v, "values")
+    num_points = claimed_weight(metrics)
     numbers = {name: as_float(value) for name, value in metrics.items() if isinstance(value, int | float)}
-    for name in (NUM_EXAMPLES, TRAIN_LOSS, CONJUGATE):
+    for name in (TRAIN_LOSS, CONJUGATE):
         if not abs(numbers.get(name, math.nan)) <= LARGEST:  # a sum of a few that are larger would be none
             raise RefusedReply(f"no finite number {name}")
     return NodeReply(
         v,
         numbers[CONJUGATE],
         numbers[TRAIN_LOSS],
-        int(numbers[NUM_EXAMPLES]),
+        num_points,
         numbers,
         anew=bool(numbers.get(ANEW, 0)),
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from thornbed.protocol.messages import NUM_EXAMPLES, claimed_weight, only, refuse_error
+from thornbed.protocol.vector import LARGEST
 
 
 def read_evaluate_reply(message: Message, weighted_by: str = NUM_EXAMPLES) -> RecordDict:
@@ -61,10 +61,8 @@ def _fault(record: MetricRecord, kinds: Mapping[str, int], shared: Mapping[str, 
 
 
 def _finite(value: object) -> bool:
-    try:
-        return isinstance(value, int | float) and math.isfinite(value)
-    except OverflowError:  # a whole number beyond every float
-        return False
+    # As of arrays: of numbers that are any larger a sum may be none.
+    return isinstance(value, int | float) and abs(value) <= LARGEST
 
 
 def _with_metrics(reply: RecordDict, metrics: MetricRecord) -> RecordDict:

@@ -51,11 +51,11 @@ class Entry:
 
     @cached_property
     def number(self) -> str:
-        """What numpy calls its dtype, whatever the order of its bytes; the dtype itself where numpy has none such."""
+        """What numpy calls its dtype, whatever the order of its bytes; empty where numpy has none such."""
         try:
             return np.dtype(self.dtype).newbyteorder("=").name
-        except TypeError:
-            return self.dtype
+        except (TypeError, ValueError, SyntaxError):  # numpy reads parts of a name, as those of "f4,(", like Python
+            return ""
 
     @property
     def last_name(self) -> str:

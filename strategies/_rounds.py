@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from flwr.serverapp.strategy import Strategy
 
 from thornbed.defenses.reporting import Figure
 from thornbed.protocol.messages import ATTACK, DEFENSE, RefusedReply
+from thornbed.protocol.vector import LARGEST
 from thornbed.strategies._cohort import Member
 
 Reply = TypeVar("Reply")
@@ -120,8 +120,8 @@ def _arrived(member: Member, arrived: Mapping[int, Message], absent: str | None)
 
 
 def mean_finite(values: Iterable[float]) -> float | None:
-    """Return the mean of the values that are finite; None where none is."""
-    finite = [value for value in values if math.isfinite(value)]
+    """Return the mean of the values that are finite, and within the largest float32; None where none is."""
+    finite = [value for value in values if abs(value) <= LARGEST]  # the sum of a few that are larger would be none
     return sum(finite) / len(finite) if finite else None
 
 
@@ -141,6 +141,6 @@ def _told(replies: Iterable[Mapping[str, float]], prefix: str) -> dict[str, list
     for metrics in replies:
         told = [(name, value) for name, value in metrics.items() if name.startswith(prefix)]
         for name, value in told[:8]:  # whoever sends thousands does not fill the records
-            if math.isfinite(value) and len(name) < 40:
+            if abs(value) <= LARGEST and len(name) < 40:
                 found.setdefault(name.removeprefix(prefix), []).append(value)
     return dict(sorted(found.items()))

@@ -21,7 +21,9 @@ from thornbed.protocol.messages import Identity, RefusedReply
 from thornbed.protocol.vector import Layout, to_arrays
 
 MODEL = {"w": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "bn.running_mean": torch.zeros(2), "count": torch.tensor(7)}
-ODD_NUMBERS = [0, -1, 2**53, 2**63 - 1, -(2**62), 0.5, math.nan, math.inf, -math.inf, 1e300, True, [1], [1.0, math.nan]]
+ODD_NUMBERS = [0, -1, 2**53, 2**63 - 1, -(2**62), 0.5, math.nan, math.inf, -math.inf, 1e308, 10**400]
+ODD_LISTS: list[Any] = [[1], [1.0, math.nan], []]
+ADDED = ["other", "defense-x", "attack-x", "began-anew", "lost", "problem", "new", "train-loss", "w\nx"]
 ODD_TEXTS = ["", " ", "a\nb", "\0", "x" * 400, "é", "1", b"bytes", True, 3, 2.5, ["a"]]
 DTYPES = [
     "float32",
@@ -36,6 +38,12 @@ DTYPES = [
     "U3",
     "bfloat16",
     "no",
+    "f4,(",
+    "int8,(",
+    "(2,)f4",
+    "i4,i4",
+    "M8[s]",
+    "V4",
 ]
 SHAPES = [(), (0,), (3,), (2, 2), (10**9, 10**9), (-1,)]
 KINDS_OF = [torch.float32, torch.float64, torch.float16, torch.int64, torch.bool]
@@ -73,7 +81,13 @@ KINDS = {
     "train.mocha": Kind(
         lambda: multitask.node_reply(_asked(), np.ones(3), conjugate=0.1, loss=0.2, num_points=4, defense={}),
         lambda message: multitask.read_node_reply(message, 3),
-        lambda found: found.v.shape == (3,) and np.isfinite(found.v).all() and math.isfinite(found.conjugate),
+        lambda found: (
+            found.v.shape == (3,)
+            and np.isfinite(found.v).all()
+            and math.isfinite(found.conjugate)
+            and math.isfinite(found.loss)
+            and 0 < found.num_points <= 2**53
+        ),
     ),
     "query.rows": Kind(
         lambda: split.rows_reply(_asked(), split.Held(torch.arange(3), torch.arange(2))),
@@ -98,7 +112,7 @@ KINDS = {
     "evaluate": Kind(
         lambda: messages.evaluate_reply(_asked(), 0.5, 0.7, 9),
         reported.read_evaluate_reply,
-        lambda found: isinstance(found, RecordDict),
+        lambda found: 0 < next(iter(found.metric_records.values()))["num-examples"] <= 2**53,
     ),
 }
 
@@ -130,11 +144,11 @@ def _changed_array(draw: Any, array: Array) -> Array:
     )
 
 
-def _change(draw: Any, content: RecordDict) -> None:
+def change(draw: Any, content: RecordDict) -> None:
     """Change one thing of a reply: a record, a key, or what stands under one."""
     name = draw(st.sampled_from(sorted(content)))
     record = content[name]
-    how = draw(st.sampled_from(["drop", "rename", "again", "empty", "other", "key", "value", "value", "value"]))
+    how = draw(st.sampled_from(["drop", "rename", "again", "empty", "other", "more", "key", "value", "value", "value"]))
     if how == "drop":
         del content[name]
     elif how == "rename":
@@ -146,6 +160,13 @@ def _change(draw: Any, content: RecordDict) -> None:
         content[name] = type(record)()
     elif how == "other":
         content[name] = draw(st.sampled_from([ConfigRecord({"a": "b"}), MetricRecord({"a": 1}), to_arrays(MODEL)]))
+    elif how == "more":
+        key, array = draw(st.sampled_from(ADDED)), to_arrays(MODEL)["w"]
+        if isinstance(record, ArrayRecord):
+            more: Any = _changed_array(draw, array)
+        else:
+            more = draw(st.sampled_from(ODD_NUMBERS if isinstance(record, MetricRecord) else ODD_TEXTS))
+        content[name] = type(record)({**record, key: more})
     elif len(record):
         key = draw(st.sampled_from(sorted(record)))
         values = dict(record)
@@ -154,7 +175,7 @@ def _change(draw: Any, content: RecordDict) -> None:
         elif isinstance(record, ArrayRecord):
             values[key] = _changed_array(draw, values[key])
         elif isinstance(record, MetricRecord):
-            values[key] = draw(st.sampled_from([each for each in ODD_NUMBERS if type(each) is not bool]))
+            values[key] = draw(st.sampled_from([*ODD_NUMBERS, *ODD_LISTS]))
         else:
             values[key] = draw(st.sampled_from([*ODD_TEXTS, 5, -1, 2**62]))
         content[name] = type(record)(values)
@@ -164,7 +185,7 @@ def _check(kind: Kind, data: Any) -> None:
     message = kind.make()
     content = RecordDict(dict(message.content.items()))
     try:
-        _change(data.draw, content)
+        change(data.draw, content)
     except (TypeError, ValueError):
         return  # Flower's own records do not hold it
     message.content = content

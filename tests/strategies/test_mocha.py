@@ -208,6 +208,8 @@ GOOD = {"num-examples": 5, "train-loss": 1.0, "conjugate": 0.0}
         (of({"sum": np.zeros(3, np.float32)}, GOOD), "float32 with 1 axes instead of float64"),
         (of({"weights": np.zeros(3)}, GOOD), "arrays weights instead of sum"),
         (of({"sum": np.zeros(3)}, {"num-examples": 5, "train-loss": 1.0}), "no finite number conjugate"),
+        (of({"sum": np.zeros(3)}, {**GOOD, "num-examples": -5}), "num-examples is -5"),
+        (of({"sum": np.zeros(3)}, {**GOOD, "num-examples": 2**54}), "num-examples is 18014398509481984"),
         (RecordDict({"arrays": ArrayRecord({})}), "0 metric records instead of one"),
     ],
 )
