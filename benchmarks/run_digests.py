@@ -157,7 +157,9 @@ def digests(here: Path) -> list[str]:
     """Return a short digest of every model and of every metrics.jsonl in a folder, in the order of their paths."""
     found = []
     for path in sorted(here.rglob("*")):
-        if path.name in ("model.safetensors", "model.npz", "inversions.safetensors"):
+        if path.suffix == ".safetensors" and path.stem in ("model", "inversions"):
+            content = _tensors(path)  # and not what a file says beside them, such as a digest of its own
+        elif path.name == "model.npz":
             content = path.read_bytes()
         elif path.name == "metrics.jsonl":
             lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -166,6 +168,16 @@ def digests(here: Path) -> list[str]:
             continue
         found.append(f"{path.name.split('.')[0]}={hashlib.sha256(content).hexdigest()[:12]}")
     return found
+
+
+def _tensors(path: Path) -> bytes:
+    """Return the header's part of each tensor, by name, and the bytes of all, in the order of the names."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header, data = json.loads(content[8 : 8 + length]), content[8 + length :]
+    header.pop("__metadata__", None)
+    parts = [json.dumps([name, told["dtype"], told["shape"]]).encode() for name, told in sorted(header.items())]
+    return b"".join(parts + [data[slice(*told["data_offsets"])] for _, told in sorted(header.items())])
 
 
 def _lasting(line: dict[str, object]) -> dict[str, object]:

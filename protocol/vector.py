@@ -126,10 +126,6 @@ class Layout:
         return sum(entry.size for entry in self.statistics)
 
     @cached_property
-    def _counters(self) -> tuple[Entry, ...]:
-        return tuple(entry for entry in self.entries if not entry.floating)
-
-    @cached_property
     def dtype(self) -> torch.dtype:
         """The precision of the vector of parameters."""
         return _precision(self.parameters)
@@ -172,18 +168,15 @@ class Layout:
                 return f"array {entry.name} has shape {tuple(array.shape)} instead of {entry.shape}"
             if array.dtype != entry.dtype:
                 return f"array {entry.name} has dtype {array.dtype} instead of {entry.dtype}"
-        for entry in self._counters:  # nobody reads these: their bytes are looked at here or nowhere
-            try:
-                _values(arrays[entry.name], entry)
-            except ValueError as error:
-                return str(error)
         return None
 
     def flatten(self, arrays: ArrayRecord, out: Tensor | None = None) -> Tensor:
         """Return the parameters as one vector (d,) of `dtype`, written into `out` where one is given.
 
-        Raises ValueError where an array's bytes are not what its header promises.
+        Raises ValueError where an array's bytes are not what its header promises, one of integers among them.
         """
+        for entry in (each for each in self.entries if not each.floating):
+            _values(arrays[entry.name], entry)  # nobody reads these: their bytes are looked at here or nowhere
         return _flat(self.parameters, arrays, torch.empty(self.dimension, dtype=self.dtype) if out is None else out)
 
     def flatten_statistics(self, arrays: ArrayRecord, out: Tensor | None = None) -> Tensor:

@@ -93,8 +93,8 @@ def attack_text(settings: Resolved, node_config: Mapping[str, Any]) -> str:
     Raises BadSettings where there is none: a malicious client never becomes honest in silence.
     """
     text = settings.attack
-    if settings.engine == "deployment" and "attack" in node_config:
-        text = with_tuned(settings.task, str(node_config["attack"]))
+    if settings.engine == "deployment":
+        text = with_tuned(settings.task, str(node_config.get("attack", text)))
     if text == NONE:
         raise BadSettings("this node is malicious and there is no attack: name one in --node-config or in the run")
     return text

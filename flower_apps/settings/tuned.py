@@ -7,8 +7,10 @@ the resolved settings, so that a run's records name them.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from thornbed.flower_apps.settings import NONE, Settings, plugins
@@ -42,7 +44,8 @@ def _chosen() -> Mapping[str, frozenset[str]]:
     """Return, by plug-in, the options that some task has of its own; a module without the constant is not imported."""
     found: dict[str, frozenset[str]] = {}
     for task, folder in plugins.available("task").items():
-        if "TUNED" in (plugins.ROOT / folder / f"{task}.py").read_text(encoding="utf-8"):
+        spec = importlib.util.find_spec(f"thornbed.{folder.replace('/', '.')}.{task}")
+        if spec and spec.origin and "TUNED" in Path(spec.origin).read_text(encoding="utf-8"):
             for name, options in tuned(task).options.items():
                 found[name] = found.get(name, frozenset()) | options.keys()
     return found
