@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal, get_args
 
 import numpy as np
@@ -192,7 +193,7 @@ class Placing:
     def place(self, view: NodesView, source: int, generator: torch.Generator) -> Points:
         """Return the points that a search begins with, with their labels."""
         clean = view.points[source]
-        count = math.ceil(self.ratio * len(clean))
+        count = math.ceil(Fraction(str(self.ratio)) * len(clean))  # 0.07 of 100 are 7: not so in floats
         rows = torch.randint(len(clean), (count,), generator=generator).numpy()
         if self.start == "clean":
             x = into_ball(clean.x[rows], view.movable, self.radius_of(clean, view))

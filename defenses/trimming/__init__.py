@@ -8,6 +8,7 @@ has fewer points. Inputs are never modified.
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Literal
 
 import numpy as np
@@ -35,6 +36,6 @@ def all_but_largest(scores: Floats, share: float, groups: Floats | None = None) 
     kept = np.ones(len(scores), dtype=bool)
     for group in np.unique(groups) if groups is not None else (None,):
         rows = np.arange(len(scores)) if groups is None else np.flatnonzero(groups == group)
-        gone = min(math.ceil(share * len(rows)), len(rows) - 1)
+        gone = min(math.ceil(Fraction(str(share)) * len(rows)), len(rows) - 1)  # 0.07 of 100 are 7: not so in floats
         kept[rows[np.argsort(scores[rows], kind="stable")[len(rows) - gone :]]] = False
     return kept
