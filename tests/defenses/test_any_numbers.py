@@ -24,6 +24,7 @@ HOW = settings(deadline=None, derandomize=True, database=None, suppress_health_c
 NIGHTLY = pytest.mark.parametrize("count", [50, pytest.param(1000, marks=pytest.mark.nightly)])
 NUMBERS = st.one_of(st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-30, 1e-45, 1e30, -1e30]), st.floats(-10, 10, width=32))
 PERCENT = st.integers(1, 99)
+SUBNORMAL = 1e-43  # below it a float32 has a digit or two
 
 
 def vectors() -> st.SearchStrategy[Tensor]:
@@ -33,17 +34,19 @@ def vectors() -> st.SearchStrategy[Tensor]:
 @NIGHTLY
 def test_local_dp_without_noise_shortens_to_the_norm_and_leaves_the_rest_as_it_is(count: int):
     @settings(HOW, max_examples=count)
-    @given(update=vectors(), norm=st.sampled_from([1e-3, 1.0, 1e10]))
-    def check(update: Tensor, norm: float) -> None:
-        before = update.clone()
+    @given(update=vectors(), part=st.sampled_from([0.01, 0.7, 0.99, 1.01, 10.0]))
+    def check(update: Tensor, part: float) -> None:
+        before, length = update.clone(), float(update.double().norm())
+        norm = part * length or 1.0
         found = local_dp(update, torch.Generator(), clip_norm=norm, noise_multiplier=0.0).double()
         assert torch.equal(update, before)
-        length = float(update.double().norm())
-        assert float(found.norm()) <= 1.0001 * norm
+        assert float(found.norm()) <= 1.0001 * norm + SUBNORMAL
         if length <= norm:
             assert torch.equal(found, update.double())
         else:
-            torch.testing.assert_close(found, update.double() * (norm / length), rtol=1e-5, atol=1e-6 * norm)
+            torch.testing.assert_close(
+                found, update.double() * (norm / length), rtol=1e-5, atol=1e-6 * norm + SUBNORMAL
+            )
 
     check()
 

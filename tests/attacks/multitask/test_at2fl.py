@@ -244,3 +244,12 @@ def test_options_out_of_range_are_refused(view, generator, wrong, sentence):
 def test_a_view_that_contradicts_itself_is_refused(view, change, sentence):
     with pytest.raises(ValueError, match=sentence):
         view("hinge", **change)
+
+
+def test_seven_of_a_hundred_points_are_seven(generator):
+    """0.07 * 100 is more than 7 in floats."""
+    nodes = tuple(Points(np.ones((100, 3)), np.arange(100.0)) for _ in range(2))
+    view = NodesView(
+        points=nodes, targets=(0,), loss="squared", coupling=Coupling(unrelated(2), 0.3, 0.05), intercept=True
+    )
+    assert [len(each) for each in random_direct(view, generator, ratio=0.07).points.values()] == [7]
